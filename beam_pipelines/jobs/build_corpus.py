@@ -9,6 +9,8 @@ import apache_beam as beam
 import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from beam_pipelines.host import usable_cores
+from beam_pipelines.jobs.corpus_estimate import Source, core_seconds
 from beam_pipelines.jobs.corpus_manifest import CARD, CorpusSummary
 from beam_pipelines.launch import execute
 from beam_pipelines.mixture import Dataset, Mixture, load_mixture
@@ -17,6 +19,7 @@ from beam_pipelines.progress import Progress, Stage
 from beam_pipelines.promptsource import CompiledTemplate
 from beam_pipelines.reads import Input, ReadInputs, Wanted, open_input
 from beam_pipelines.report.page import render_report
+from beam_pipelines.report.words import duration
 from beam_pipelines.runs import State, close_run, load_manifest, open_run
 from beam_pipelines.sinks import FinishRun, Folder
 from beam_pipelines.storage import absolute
@@ -73,8 +76,12 @@ class CorpusPlan:
     @property
     def instructions(self) -> int:
         """About how many instructions there will be: every kept row under every template."""
-        found = zip(self.render_plans, self.inputs, strict=True)
-        return sum(source.rows * len(plan.dataset.templates) * plan.keep // 2**64 for plan, source in found)
+        return sum(self.made_of(*pair) for pair in zip(self.render_plans, self.inputs, strict=True))
+
+    @staticmethod
+    def made_of(plan: RenderPlan, source: Input) -> int:
+        """About how many instructions one dataset will have, as if every template rendered for every row."""
+        return source.rows * len(plan.dataset.templates) * plan.keep // 2**64
 
     @property
     def units(self) -> int:
@@ -223,19 +230,28 @@ def run(config: BuildCorpusConfig, options: PipelineOptions) -> dict[str, Any]:
 
 
 def dry_run(config: BuildCorpusConfig) -> str:
-    """What the job would do: inputs, units, rows, instructions and shards."""
+    """What the job would do: inputs, units, rows, instructions and shards, and about how long it takes."""
     planned = plan(config)
     lines = [f"{'dataset':32} {'files':>6} {'rows':>12} {'templates':>9} {'instructions':>13}"]
     for found, source in zip(planned.render_plans, planned.inputs, strict=True):
-        templates = len(found.dataset.templates)
-        instructions = source.rows * templates * found.keep // 2**64
+        instructions, templates = planned.made_of(found, source), len(found.dataset.templates)
         lines.append(
             f"{found.dataset.label:32} {len(source.files):>6,} {source.rows:>12,} {templates:>9} {instructions:>13,}"
         )
     shards = "no pairs" if config.instructions_only else f"{planned.shards:,} shards of pairs"
     candidates = f", {planned.candidates.rows:,} candidates" if planned.candidates else ""
     lines.append(f"at most {planned.instructions:,} instructions{candidates}, about {planned.units:,} units, {shards}")
+    seconds, cores = core_seconds(_sources(planned), planned.mixture.file), usable_cores()
+    lines.append(
+        f"about {duration(seconds)} of one core's work, by timing some rows of each dataset here"
+        f"{' (candidates not counted)' if candidates else ''}; {duration(seconds / cores)} on the {cores} cores here"
+    )
     return "\n".join(lines)
+
+
+def _sources(planned: CorpusPlan) -> list[Source]:
+    found = zip(planned.render_plans, planned.inputs, planned.wanted, strict=True)
+    return [Source(plan, source.files[0], wanted, planned.made_of(plan, source)) for plan, source, wanted in found]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """`cappy build-corpus`, by its command, over small data: what it writes, and that the numbers add up."""
 
 import json
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -138,6 +139,7 @@ def test_limit_and_dry_run(corpus: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert build(corpus, tmp_path / "out", "--limit", 10, "--dry-run") == 0
     said = capsys.readouterr().out
     assert "things:train" in said and "at most 60 instructions" in said and "1 shards" in said
+    assert re.search(r"about [\d.]+ s of one core's work", said)
     assert not (tmp_path / "out").exists()
     assert build(corpus, tmp_path / "out", "--limit", 10) == 0
     assert manifest_of(tmp_path / "out")["totals"]["rows"] == 30
