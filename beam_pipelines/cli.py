@@ -7,18 +7,21 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from functools import partial
 from importlib.resources import files
 from typing import Any, NoReturn
 
 from beam_pipelines.doctor import doctor
-from beam_pipelines.jobs import build_corpus
-from beam_pipelines.options import add_job_flags, beam_options, json_object, positive
+from beam_pipelines.jobs.base import Job
+from beam_pipelines.jobs.build_corpus import BUILD_CORPUS
+from beam_pipelines.options import add_job_flags, beam_options, json_object
 from beam_pipelines.report.page import render_report
 from beam_pipelines.runs import load_manifest, verify
 from beam_pipelines.storage import absolute, join, write_whole
 from schemas.errors import CappyError, UsageError
 from schemas.manifest import REPORT
 
+JOBS = (BUILD_CORPUS,)
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
 Command = Callable[[argparse.Namespace, Sequence[str]], int]
@@ -68,8 +71,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Build, score and rerank instruction-response corpora. Flags that are not ours go to Apache Beam.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add(commands, "build-corpus", _build_corpus, "datasets and templates -> a labelled corpus", _build_corpus_flags)
-    _add(commands, "demo", _demo, "a corpus of the demo's own datasets", _demo_flags)
+    for job in JOBS:
+        _add(commands, job.name, partial(_run_job, job), job.help, _job_flags(job))
+    _add(commands, "demo", _demo, "a corpus of the demo's own datasets", add_job_flags)
     _add(commands, "report", _report, "draw report.html again from a finished run's manifest", _folder_flags)
     _add(commands, "verify", _verify, "check a finished run's files against its manifest", _folder_flags)
     _add(commands, "doctor", _doctor, "what works on this machine, and what to install", lambda parser: None)
@@ -84,38 +88,29 @@ def _add(
     parser.set_defaults(run=run, flags=tuple(parser._option_string_actions))
 
 
-def _build_corpus_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--mixture", required=True, metavar="FILE", help="YAML file of datasets and templates")
-    parser.add_argument("--candidates", metavar="PATTERN", help="responses sampled from models, to be labelled too")
-    parser.add_argument("--instructions-only", action="store_true", help="no pairs: only the instructions")
-    parser.add_argument("--shards", type=positive, metavar="N", help="files of pairs (default: by size)")
-    add_job_flags(parser)
+def _job_flags(job: Job) -> Callable[[argparse.ArgumentParser], None]:
+    def add(parser: argparse.ArgumentParser) -> None:
+        job.add_flags(parser)
+        add_job_flags(parser)
+
+    return add
 
 
-def _build_corpus(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
-    names = {field.name for field in fields(build_corpus.BuildCorpusConfig)}
-    config = build_corpus.BuildCorpusConfig(**{k: v for k, v in vars(arguments).items() if k in names})
-    options = beam_options(rest, local_mode="multi_processing", ours=arguments.flags)
+def _run_job(job: Job, arguments: argparse.Namespace, rest: Sequence[str]) -> int:
+    names = {field.name for field in fields(job.config)}
+    config = job.config(**{k: v for k, v in vars(arguments).items() if k in names})
+    options = beam_options(rest, local_mode=job.local_mode, ours=arguments.flags)
     if config.dry_run:
-        print(build_corpus.dry_run(config))
+        print(job.dry_run(config))
         return DONE
-    manifest = build_corpus.run(config, options)
-    totals = manifest["totals"]
-    print(
-        f"{totals['instructions']:,} instructions and {totals['pairs']:,} pairs from {totals['rows']:,} rows, "
-        f"{manifest['rejects']['rows']:,} rejects, in {manifest['seconds']} s\n"
-        f"report: {join(absolute(config.output), REPORT)}"
-    )
+    manifest = job.run(config, options)
+    print(f"{job.summary(manifest)}\nreport: {join(absolute(config.output), REPORT)}")
     return DONE
-
-
-def _demo_flags(parser: argparse.ArgumentParser) -> None:
-    add_job_flags(parser)
 
 
 def _demo(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     arguments.mixture = str(files("beam_pipelines.demo") / "mixture.yaml")
-    return _build_corpus(arguments, rest)
+    return _run_job(BUILD_CORPUS, arguments, rest)
 
 
 def _folder_flags(parser: argparse.ArgumentParser) -> None:

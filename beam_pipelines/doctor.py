@@ -24,8 +24,8 @@ from typing import Literal
 import psutil
 
 from beam_pipelines.host import CGROUP_MEMBERSHIP, CGROUP_ROOT, cgroup_limits, cores_within, read_text
+from beam_pipelines.jobs.base import DISTRIBUTION
 
-DISTRIBUTION = "cappy-at-scale"
 BASE_INSTALL = f"pip install {DISTRIBUTION}"
 TESTED_PYTHONS = ((3, 11), (3, 12))
 MIN_MEMORY = 2 * 2**30  # what the runner may hold for a million instructions

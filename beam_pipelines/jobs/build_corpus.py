@@ -1,8 +1,9 @@
 """build-corpus: datasets and templates -> a labelled corpus of instruction-response pairs."""
 
+import argparse
 import sys
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
@@ -10,17 +11,15 @@ import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_pipelines.host import usable_cores
+from beam_pipelines.jobs.base import Job, Run
 from beam_pipelines.jobs.corpus_estimate import Source, core_seconds
 from beam_pipelines.jobs.corpus_manifest import CARD, CorpusSummary
-from beam_pipelines.launch import execute
 from beam_pipelines.mixture import Dataset, Mixture, load_mixture
-from beam_pipelines.options import JobConfig
-from beam_pipelines.progress import Progress, Stage
+from beam_pipelines.options import JobConfig, positive
+from beam_pipelines.progress import Stage
 from beam_pipelines.promptsource import CompiledTemplate
 from beam_pipelines.reads import Input, ReadInputs, Wanted, open_input
-from beam_pipelines.report.page import render_report
 from beam_pipelines.report.words import duration
-from beam_pipelines.runs import State, close_run, load_manifest, open_run
 from beam_pipelines.sinks import FinishRun, Folder
 from beam_pipelines.storage import absolute
 from beam_pipelines.transforms.candidates import PlaceCandidates, candidate_columns
@@ -31,7 +30,7 @@ from beam_pipelines.transforms.sharding import GroupIntoShards, shards_for
 from schemas.chunks import CHUNK_ROWS
 from schemas.errors import CappyError, UsageError
 from schemas.ids import digest
-from schemas.manifest import FORMAT_VERSION, REPORT
+from schemas.manifest import FORMAT_VERSION
 
 JOB = "build-corpus"
 
@@ -214,19 +213,11 @@ def build(root: beam.Pipeline, plan: CorpusPlan, finish: FinishRun) -> None:
 def run(config: BuildCorpusConfig, options: PipelineOptions) -> dict[str, Any]:
     """Builds a corpus; its manifest. A finished one is recognised and left alone. Raises CappyError."""
     planned = plan(config)
-    folder, known = planned.folder, facts(planned)
-    described = {"job": JOB, "configuration": {**asdict(config), "storage": sorted(config.storage)}, "facts": known}
-    state = open_run(folder.url, described, overwrite=config.overwrite, storage=config.storage)
-    if state is not State.DONE:
-        summary = CorpusSummary(planned.mixture, known, datetime.now(UTC).isoformat(timespec="seconds"))
-        finish = FinishRun(folder, summary, CARD, config.max_reject_rate)
-        stages = [Stage("instructions", planned.instructions, planned.units)]
-        stages += [] if config.instructions_only else [Stage("pairs", None, planned.shards)]
-        execute(lambda root: build(root, planned, finish), options, Progress(folder.url, stages, config.storage))
-        close_run(folder.url, config.storage)
-    manifest = load_manifest(folder.url, config.storage)
-    folder.write(REPORT, render_report(manifest).encode())
-    return manifest
+    known = facts(planned)
+    stages = [Stage("instructions", planned.instructions, planned.units)]
+    stages += [] if config.instructions_only else [Stage("pairs", None, planned.shards)]
+    run = Run(planned.folder, known, CARD, CorpusSummary(planned.mixture, known), stages)
+    return run.carry_out(config, options, lambda root, finish: build(root, planned, finish))
 
 
 def dry_run(config: BuildCorpusConfig) -> str:
@@ -253,6 +244,32 @@ def _sources(planned: CorpusPlan) -> list[Source]:
     found = zip(planned.render_plans, planned.inputs, planned.wanted, strict=True)
     return [Source(plan, source.files[0], wanted, planned.made_of(plan, source)) for plan, source, wanted in found]
 
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--mixture", required=True, metavar="FILE", help="YAML file of datasets and templates")
+    parser.add_argument("--candidates", metavar="PATTERN", help="responses sampled from models, to be labelled too")
+    parser.add_argument("--instructions-only", action="store_true", help="no pairs: only the instructions")
+    parser.add_argument("--shards", type=positive, metavar="N", help="files of pairs (default: by size)")
+
+
+def _summary(manifest: Mapping[str, Any]) -> str:
+    totals = manifest["totals"]
+    return (
+        f"{totals['instructions']:,} instructions and {totals['pairs']:,} pairs from {totals['rows']:,} rows, "
+        f"{manifest['rejects']['rows']:,} rejects, in {manifest['seconds']} s"
+    )
+
+
+BUILD_CORPUS: Job = Job(
+    name=JOB,
+    help="datasets and templates -> a labelled corpus",
+    config=BuildCorpusConfig,
+    add_flags=_add_flags,
+    run=run,
+    dry_run=dry_run,
+    summary=_summary,
+    local_mode="multi_processing",
+)
 
 if __name__ == "__main__":
     from beam_pipelines.cli import main

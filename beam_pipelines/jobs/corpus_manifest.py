@@ -1,19 +1,15 @@
 """The manifest of a corpus, made of its tally."""
 
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import Any
 
+from beam_pipelines.jobs.base import count_rejects
 from beam_pipelines.mixture import Mixture
 from beam_pipelines.sinks import Card
-from schemas.manifest import FORMAT_VERSION, fingerprint
 from schemas.records import LABEL_SOURCES
 from schemas.tally import LABEL_BINS, LENGTH_EDGES, Tally
 
-DISTRIBUTION = "cappy-at-scale"
 OUTCOMES = ("rendered", "sampled_out", "not_applicable", "rejected")
 NOTES = ("target_not_in_choices", "mismatch_skipped", "empty_generations", "no_rouge_tokens")
 
@@ -31,30 +27,20 @@ CARD = Card(
 
 @dataclass(frozen=True)
 class CorpusSummary:
-    """Makes the manifest of a run whose mixture, fingerprinted facts and start (ISO 8601, UTC) are given."""
+    """Makes a corpus's part of the manifest, for its mixture and its fingerprinted facts."""
 
     mixture: Mixture
     facts: Mapping[str, Any]
-    started: str
 
     def __call__(self, tally: Tally) -> dict[str, Any]:
-        """The manifest; every number in it comes from the tally."""
+        """Datasets, totals, pairs, labels, lengths, rejects and samples; every number comes from the tally."""
         datasets = self._datasets(tally)
         outcomes = {name: sum(_over_templates(datasets, name)) for name in OUTCOMES}
         candidates = tally.under("candidates")
         attempted = sum(outcomes.values()) + candidates.get("read", 0)
         lost = outcomes["rejected"] + candidates.get("rejected", 0)
         pairs = {source: tally.under("pairs", source) for source in LABEL_SOURCES if tally.under("pairs", source)}
-        finished = datetime.now(UTC)
         return {
-            "job": self.facts["job"],
-            "format_version": FORMAT_VERSION,
-            "versions": versions(),
-            "fingerprint": fingerprint(self.facts),
-            "started": self.started,
-            "finished": finished.isoformat(timespec="seconds"),
-            "seconds": round((finished - datetime.fromisoformat(self.started)).total_seconds(), 1),
-            "configuration": self.facts["settings"],
             "inputs": self._inputs(),
             "totals": {
                 "rows": sum(dataset["rows"] for dataset in datasets.values()),
@@ -67,14 +53,9 @@ class CorpusSummary:
             "pairs": pairs,
             "labels": {source: _histogram(tally.under("labels", source), LABEL_BINS) for source in pairs},
             "lengths": _lengths(tally),
-            "rejects": {
-                "rows": sum(sum(reasons.values()) for reasons in tally.under("rejects").values()),
-                "rate": lost / attempted if attempted else 0.0,
-                "by_reason": tally.under("rejects"),
-            },
+            "rejects": count_rejects(tally, lost=lost, attempted=attempted),
             "notes": {name: tally.counts["notes", name] for name in NOTES},
             "samples": self._samples(tally),
-            "files": [entry._asdict() for entry in sorted(tally.files)],
         }
 
     def _datasets(self, tally: Tally) -> dict[str, Any]:
@@ -105,12 +86,6 @@ class CorpusSummary:
             if source in tally.samples
         }
         return {"pairs": pairs, "rejects": [row for _, row in tally.samples.get("rejects", [])]}
-
-
-def versions() -> dict[str, str]:
-    """The versions that a run was made with."""
-    packages = {name: version(name) for name in ("apache-beam", "pyarrow")}
-    return {"cappy": version(DISTRIBUTION), "python": platform.python_version(), **packages}
 
 
 def _over_templates(datasets: Mapping[str, Any], outcome: str) -> list[int]:

@@ -1,0 +1,114 @@
+"""What the jobs share: what the program knows of each, a run from start to end, and the common part of a manifest."""
+
+import argparse
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from beam_pipelines.launch import execute
+from beam_pipelines.options import JobConfig
+from beam_pipelines.progress import Progress, Stage
+from beam_pipelines.report.page import render_report
+from beam_pipelines.runs import State, close_run, load_manifest, open_run
+from beam_pipelines.sinks import Card, FinishRun, Folder
+from schemas.manifest import FORMAT_VERSION, REPORT, fingerprint
+from schemas.tally import Tally
+
+DISTRIBUTION = "cappy-at-scale"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as the program sees it.
+
+    `local_mode` is how Beam's in-process runner spreads it: `multi_processing`, or `multi_threading` over one model.
+    `summary` says in a line what a manifest holds.
+    """
+
+    name: str
+    help: str
+    config: type[JobConfig]
+    add_flags: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[Any, PipelineOptions], dict[str, Any]]
+    dry_run: Callable[[Any], str]
+    summary: Callable[[Mapping[str, Any]], str]
+    local_mode: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of a job: its folder, everything that shapes its bytes (`facts`), and how its tally becomes the manifest.
+
+    `facts` hold the `job`, its `settings`, and what else the fingerprint is made of. `summarise` gives the job's own
+    part of the manifest; `inputs`, `rejects` (with their `rate`) and `totals` are among it.
+    """
+
+    folder: Folder
+    facts: Mapping[str, Any]
+    card: Card
+    summarise: Callable[[Tally], dict[str, Any]]
+    stages: Sequence[Stage]
+
+    def carry_out(
+        self, config: JobConfig, options: PipelineOptions, build: Callable[[beam.Pipeline, FinishRun], None]
+    ) -> dict[str, Any]:
+        """Runs the pipeline that `build` composes, unless it is done, and draws the report; the manifest.
+
+        Raises CappyError: the folder is not ours or holds another run, the pipeline failed, or too many rejects.
+        """
+        folder, storage = self.folder, config.storage
+        configuration = {**asdict(config), "storage": sorted(storage)}
+        described = {"job": self.facts["job"], "configuration": configuration, "facts": self.facts}
+        if open_run(folder.url, described, overwrite=config.overwrite, storage=storage) is not State.DONE:
+            summary = _Summary(self.facts, self.summarise, datetime.now(UTC).isoformat(timespec="seconds"))
+            finish = FinishRun(folder, summary, self.card, config.max_reject_rate)
+            execute(lambda root: build(root, finish), options, Progress(folder.url, self.stages, storage))
+            close_run(folder.url, storage)
+        manifest = load_manifest(folder.url, storage)
+        folder.write(REPORT, render_report(manifest).encode())
+        return manifest
+
+
+@dataclass(frozen=True)
+class _Summary:
+    """Makes the manifest of a run that started at `started` (ISO 8601, UTC)."""
+
+    facts: Mapping[str, Any]
+    summarise: Callable[[Tally], dict[str, Any]]
+    started: str
+
+    def __call__(self, tally: Tally) -> dict[str, Any]:
+        finished = datetime.now(UTC)
+        return {
+            "job": self.facts["job"],
+            "format_version": FORMAT_VERSION,
+            "versions": _versions(),
+            "fingerprint": fingerprint(self.facts),
+            "started": self.started,
+            "finished": finished.isoformat(timespec="seconds"),
+            "seconds": round((finished - datetime.fromisoformat(self.started)).total_seconds(), 1),
+            "configuration": self.facts["settings"],
+            **self.summarise(tally),
+            "files": [entry._asdict() for entry in sorted(tally.files)],
+        }
+
+
+def _versions() -> dict[str, str]:
+    packages = {name: version(name) for name in ("apache-beam", "pyarrow")}
+    return {"cappy": version(DISTRIBUTION), "python": platform.python_version(), **packages}
+
+
+def count_rejects(tally: Tally, *, lost: int, attempted: int) -> dict[str, Any]:
+    """The `rejects` of a manifest: reject rows in all and by stage and reason, and `lost` of `attempted` as `rate`."""
+    by_reason = tally.under("rejects")
+    return {
+        "rows": sum(sum(reasons.values()) for reasons in by_reason.values()),
+        "rate": lost / attempted if attempted else 0.0,
+        "by_reason": by_reason,
+    }
