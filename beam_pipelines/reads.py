@@ -160,11 +160,17 @@ def list_reads(file: InputFile, unit_rows: int) -> Iterator[Read]:
         yield Read(file, number, span)
 
 
-def read_units(read: Read, schema: pa.Schema, unit_rows: int, *, exact: bool = False) -> Iterator[Unit]:
-    """The units of a read, in order.
+class Wanted(NamedTuple):
+    """What a job wants of an input: the columns, the rows of a unit, and whether a row with other fields is bad."""
 
-    `schema` names the columns wanted. With `exact`, a JSON Lines row with any other field is a bad row.
-    """
+    schema: pa.Schema
+    unit_rows: int
+    exact: bool = False
+
+
+def read_units(read: Read, wanted: Wanted) -> Iterator[Unit]:
+    """The units of a read, in order. Where `wanted` is exact, a JSON Lines row with any other field is a bad row."""
+    schema, unit_rows, exact = wanted
     kind, compression = kind_of(read.file.url)
     found: Iterator[Piece]
     if kind == "parquet":
@@ -175,13 +181,6 @@ def read_units(read: Read, schema: pa.Schema, unit_rows: int, *, exact: bool = F
         found = delimited.read(read.file, schema, unit_rows, compression)
     for number, piece in enumerate(found):
         yield Unit(read.file, read.number, number, *piece)
-
-
-class Wanted(NamedTuple):
-    """What a job wants of an input: the columns, and the rows of a unit."""
-
-    schema: pa.Schema
-    unit_rows: int
 
 
 @dataclass
@@ -196,5 +195,5 @@ class ReadInputs(beam.PTransform):
             files
             | "ListReads" >> beam.FlatMap(lambda file: list_reads(file, wanted[file.group].unit_rows))
             | "Spread" >> beam.Reshuffle()
-            | "ReadUnits" >> beam.FlatMap(lambda read: read_units(read, *wanted[read.file.group]))
+            | "ReadUnits" >> beam.FlatMap(lambda read: read_units(read, wanted[read.file.group]))
         )

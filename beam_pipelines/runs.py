@@ -1,8 +1,10 @@
 """A run's life in its output folder: opened with run.json, continued, refused or recognised as done, and verified."""
 
+import fcntl
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from enum import Enum
 from typing import Any
 
@@ -10,14 +12,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from beam_pipelines.sinks import digest_of
-from beam_pipelines.storage import StorageOptions, file_system, join, read_bytes, write_whole
+from beam_pipelines.storage import OutputError, StorageOptions, file_system, is_local, join, read_bytes, write_whole
 from schemas.errors import CappyError
 from schemas.manifest import CARD, FAILURE, MANIFEST, REPORT, RUN, differences, fingerprint, to_json
 from schemas.tally import FileEntry
 
 _UNIT, _SHARD = r"part-(candidates-)?\d{5,}-\d{5,}-\d{5,}", r"shard-\d{5}-of-\d{5}"
-_DATA = re.compile(rf"(instructions|pairs|rejects)/({_UNIT}|{_SHARD})\.parquet")
+_DATA = re.compile(rf"(\w+/)?({_UNIT}|{_SHARD})\.parquet")
+_FILES = frozenset({RUN, MANIFEST, FAILURE, CARD, REPORT})
 _LEFTOVER = re.compile(r"(\w+/)?\.(part|shard|run|manifest|failure|README|report).*\.tmp")
+_LOCK = ".lock"
 _SHOWN_DIFFERENCES = 5
 
 
@@ -64,6 +68,40 @@ def _decode(output: str, stored: bytes) -> dict[str, Any]:
     raise CappyError(f"{join(output, RUN)}: is damaged or not ours ({fault}); give an empty or new folder")
 
 
+@contextmanager
+def hold(output: str, storage: StorageOptions) -> Iterator[None]:
+    """Keeps a second job off a folder on a local disk for as long as the block runs; a lock that dies with its process.
+
+    Elsewhere there is no such lock: two jobs there write the same bytes twice. Raises CappyError when another has it,
+    OutputError when the folder cannot be written.
+    """
+    if not is_local(output):
+        yield
+        return
+    fs, path = file_system(output, storage)
+    if fs.isfile(path):
+        raise CappyError(f"{output}: is a file; --output wants a folder")
+    try:
+        fs.makedirs(path, exist_ok=True)
+        lock = open(join(path, _LOCK), "w")  # noqa: SIM115
+    except OSError as error:
+        raise OutputError(
+            f"{output}: cannot be written: {error.strerror}. Mend the permissions, or give another."
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise CappyError(
+                f"{output}: another job is at work in it; wait for its end, or give another folder"
+            ) from error
+        try:
+            yield
+        finally:
+            with suppress(FileNotFoundError):
+                fs.rm_file(lock.name)
+
+
 def close_run(output: str, storage: StorageOptions) -> None:
     """Deletes what killed writers have left beside the files of a finished run."""
     _delete(output, [name for name in _names(output, storage) if _LEFTOVER.fullmatch(name)], storage)
@@ -85,14 +123,26 @@ def _names(output: str, storage: StorageOptions) -> list[str]:
     if fs.isfile(path):
         raise CappyError(f"{output}: is a file; --output wants a folder")
     root = path.rstrip("/") + "/"
-    return sorted(name.removeprefix(root) for name in fs.find(path)) if fs.exists(path) else []
+    names = sorted(name.removeprefix(root) for name in fs.find(path)) if fs.exists(path) else []
+    return [name for name in names if name != _LOCK]
 
 
 def _delete_run(output: str, names: list[str], storage: StorageOptions) -> None:
     """Deletes the files of a run, run.json last, so that an interrupted deletion is still a folder of ours."""
-    ours = {MANIFEST, FAILURE, CARD, REPORT}
-    _delete(output, [n for n in names if n in ours or _DATA.fullmatch(n) or _LEFTOVER.fullmatch(n)], storage)
+    within = _runs_within(names)
+    _delete(output, [name for name in names if name != RUN and _is_ours(name, within)], storage)
     _delete(output, [RUN], storage)
+
+
+def _runs_within(names: list[str]) -> tuple[str, ...]:
+    """The folders, each with its `/`, below this one that hold a run of their own."""
+    return tuple(name.removesuffix(RUN) for name in names if name.endswith(f"/{RUN}"))
+
+
+def _is_ours(name: str, runs_within: tuple[str, ...]) -> bool:
+    for folder in runs_within:
+        name = name.removeprefix(folder)
+    return name in _FILES or bool(_DATA.fullmatch(name) or _LEFTOVER.fullmatch(name))
 
 
 def _delete(output: str, names: list[str], storage: StorageOptions) -> None:
@@ -130,11 +180,9 @@ def verify(output: str, storage: StorageOptions) -> list[str]:
     except TypeError as error:
         raise CappyError(f"{join(output, MANIFEST)}: is damaged ({error})") from error
     faults = [fault for entry in entries if (fault := _fault(output, entry, storage))]
-    listed = {entry.path for entry in entries}
-    faults += [
-        f"{n}: is not in the manifest" for n in _names(output, storage) if _DATA.fullmatch(n) and n not in listed
-    ]
-    return faults
+    listed, names = {entry.path for entry in entries}, _names(output, storage)
+    mine = [name for name in names if _DATA.fullmatch(name) and not name.startswith(_runs_within(names))]
+    return faults + [f"{name}: is not in the manifest" for name in mine if name not in listed]
 
 
 def _fault(output: str, entry: FileEntry, storage: StorageOptions) -> str | None:

@@ -15,7 +15,7 @@ from beam_pipelines.launch import execute
 from beam_pipelines.options import JobConfig
 from beam_pipelines.progress import Progress, Stage
 from beam_pipelines.report.page import render_report
-from beam_pipelines.runs import State, close_run, load_manifest, open_run
+from beam_pipelines.runs import State, close_run, hold, load_manifest, open_run
 from beam_pipelines.sinks import Card, FinishRun, Folder
 from schemas.manifest import FORMAT_VERSION, REPORT, fingerprint
 from schemas.tally import Tally
@@ -65,11 +65,12 @@ class Run:
         folder, storage = self.folder, config.storage
         configuration = {**asdict(config), "storage": sorted(storage)}
         described = {"job": self.facts["job"], "configuration": configuration, "facts": self.facts}
-        if open_run(folder.url, described, overwrite=config.overwrite, storage=storage) is not State.DONE:
-            summary = _Summary(self.facts, self.summarise, datetime.now(UTC).isoformat(timespec="seconds"))
-            finish = FinishRun(folder, summary, self.card, config.max_reject_rate)
-            execute(lambda root: build(root, finish), options, Progress(folder.url, self.stages, storage))
-            close_run(folder.url, storage)
+        with hold(folder.url, storage):
+            if open_run(folder.url, described, overwrite=config.overwrite, storage=storage) is not State.DONE:
+                summary = _Summary(self.facts, self.summarise, datetime.now(UTC).isoformat(timespec="seconds"))
+                finish = FinishRun(folder, summary, self.card, config.max_reject_rate)
+                execute(lambda root: build(root, finish), options, Progress(folder.url, self.stages, storage))
+                close_run(folder.url, storage)
         manifest = load_manifest(folder.url, storage)
         folder.write(REPORT, render_report(manifest).encode())
         return manifest

@@ -40,7 +40,8 @@ def _seconds_of(source: Source, mixture: MixtureFile, rouge: RougeL) -> float:
     rows = max(1, SAMPLE_INSTRUCTIONS // len(source.plan.dataset.templates))
     file = replace(source.file, rows=min(rows, source.file.rows), limit=rows)
     renderer = UnitRenderer(replace(source.plan, keep=2**64))
-    units = [unit for read in list_reads(file, rows) for unit in read_units(read, source.wanted.schema, rows)]
+    wanted = source.wanted._replace(unit_rows=rows)
+    units = [unit for read in list_reads(file, rows) for unit in read_units(read, wanted)]
     started, made = time.perf_counter(), 0
     for chunk in [chunk for unit in units for chunk in renderer.render(unit).chunks]:
         labelled = add_wrong_responses(chunk, rouge, mixture.negatives, source.plan.seed, Tally())

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from beam_pipelines.formats import base, json_lines
-from beam_pipelines.reads import Unit, kind_of, list_reads, open_input, read_units
+from beam_pipelines.reads import Unit, Wanted, kind_of, list_reads, open_input, read_units
 from schemas import chunks
 from schemas.errors import CappyError
 
@@ -30,7 +30,7 @@ def units(pattern: str | Path, unit_rows: int = 7, limit: int | None = None, **f
     source = open_input([str(pattern)], {}, limit=limit)
     for file in source.files:
         for read in list_reads(file, unit_rows):
-            yield from read_units(read, source.schema, unit_rows, **flags)
+            yield from read_units(read, Wanted(source.schema, unit_rows, **flags))
 
 
 def good(found: list[Unit]) -> list[dict[str, Any]]:
@@ -213,7 +213,7 @@ def test_a_compressed_file_that_breaks_off_says_so(tmp_path: Path, ending: str) 
     source = open_input([str(path)], {})
     path.write_bytes(data[: len(data) // 2])  # after the launcher has looked at it
     (read,) = list_reads(source.files[0], 1000)
-    found = list(read_units(read, source.schema, 1000))
+    found = list(read_units(read, Wanted(source.schema, 1000)))
     rows = [row["a"] for row in good(found)]
     assert 0 < len(rows) < 50_000
     assert rows == [json.loads(line)["a"] for line in draw[: len(rows)]]

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from beam_pipelines.runs import State, close_run, load_manifest, open_run
+from beam_pipelines.runs import State, close_run, hold, load_manifest, open_run
 from schemas.errors import CappyError
 
 
@@ -48,3 +48,29 @@ def test_closing_deletes_leftovers_alone(tmp_path: Path) -> None:
     close_run(str(tmp_path), {})
     assert all(path.exists() for path in kept)
     assert not any(path.exists() for path in gone)
+
+
+def test_a_second_job_is_kept_off_a_folder(tmp_path: Path) -> None:
+    folder = str(tmp_path / "out")
+    with hold(folder, {}):
+        with pytest.raises(CappyError, match="another job is at work in it"), hold(folder, {}):
+            pass
+        claim(folder, seed=1)
+    with hold(folder, {}):
+        assert claim(folder, seed=1) is State.CONTINUED
+
+
+def test_a_refused_folder_is_left_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(CappyError, match="not ours"), hold(str(tmp_path), {}):
+        claim(str(tmp_path), seed=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_overwriting_deletes_a_run_within_and_leaves_the_rest(tmp_path: Path) -> None:
+    claim(str(tmp_path), seed=1)
+    claim(str(tmp_path / "scored"), seed=1)
+    (tmp_path / "scored" / "part-00000-00000-00000.parquet").write_bytes(b"x")
+    (tmp_path / "scored" / "mine.txt").write_bytes(b"x")
+    claim(str(tmp_path), overwrite=True, seed=2)
+    assert [path.name for path in (tmp_path / "scored").iterdir()] == ["mine.txt"]

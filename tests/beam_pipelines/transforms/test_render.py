@@ -35,7 +35,7 @@ def render(
     (folder / "m.yaml").write_text("templates: .\ndatasets: [{name: d, split: train, paths: f.parquet}]\n")
     planned = plan(BuildCorpusConfig(mixture=str(folder / "m.yaml"), output=str(folder / "out")))
     (file,), wanted = planned.inputs[0].files, planned.wanted[0]
-    (unit,) = [unit for read in list_reads(file, 100) for unit in read_units(read, wanted.schema, 100)]
+    (unit,) = [unit for read in list_reads(file, 100) for unit in read_units(read, wanted)]
     return UnitRenderer(planned.render_plans[0]).render(unit)
 
 
