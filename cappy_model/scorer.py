@@ -7,7 +7,8 @@ RoBERTa and BERT families computes no padding at all. Tokenising runs ahead of t
 import copy
 import queue
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -27,7 +28,8 @@ from schemas.errors import CappyError
 WINDOW_PAIRS = 2_048
 """Pairs that are tokenised together and then sorted into batches; the next window is tokenised meanwhile."""
 
-_BATCHES_IN_FLIGHT = 2  # per GPU: one is launched while the scores of the other one are awaited
+_LANES_PER_GPU = 2  # a batch is launched while the scores of the other one are awaited
+_BATCHES_PER_LANE = 2  # one computed, one at hand
 _NO_MEMORY_ON_CPU = "can't allocate memory"
 
 
@@ -117,6 +119,7 @@ class Scorer:
         lanes = list(_lanes(model, device))
         for lane in lanes:
             self._lanes.put(lane)
+        self._limit = _BATCHES_PER_LANE * len(lanes)
         self._pool = ThreadPoolExecutor(len(lanes), "scorer", initializer=torch.set_num_threads, initargs=(1,))
         self._ahead = ThreadPoolExecutor(len(lanes), "tokenise")
 
@@ -131,14 +134,16 @@ class Scorer:
         max_length: int | None = None,
         allow_pickle: bool = False,
         trust_remote_code: bool = False,
+        storage: Mapping[str, Any] | None = None,
     ) -> "Scorer":
         """Loads a scorer: a folder, an fsspec URL, or a hub id (`name/model[@revision]`).
 
         `device`: auto, cpu, cuda (all GPUs) or cuda:N. `dtype`: auto, float32, bfloat16 or float16. `tokens_per_batch`:
         by the device. `max_length`: tokens of a pair, by the model (512 where it does not say).
+        `storage` goes to fsspec, for a URL.
         Raises ModelError for a model that is no scorer, UsageError for a device that is not here.
         """
-        source = Source(id_or_path, allow_pickle, trust_remote_code)
+        source = Source(id_or_path, allow_pickle, trust_remote_code, storage or {})
         settled = settle_device(device)
         kind = settle_dtype(dtype, settled)
         model, tokenizer = load(find_checkpoint(source), getattr(torch, kind))
@@ -180,22 +185,35 @@ class Scorer:
         num_tokens, truncated = np.zeros(len(pairs), dtype=np.int32), np.zeros(len(pairs), dtype=bool)
         errors: dict[int, str] = {}
         work = Work(distinct=len(pairs))
-        for rows, encoded in self._windows(pairs):
-            num_tokens[rows], truncated[rows] = encoded.lengths, encoded.truncated
-            work.tokens += int(encoded.lengths.sum())
-            batches = token_batches(encoded.lengths, self.tokens_per_batch, padded=not self._unpadded)
-            futures = [self._pool.submit(self._score_batch, encoded, batch) for batch in batches]
-            for batch, future in zip(batches, futures, strict=True):
-                found = future.result()
-                scores[rows[batch]] = found.scores
-                work.padding += found.padding
-                work.out_of_memory += found.out_of_memory
-                for place in np.flatnonzero(~np.isfinite(found.scores)).tolist():
-                    row = int(rows[batch[place]])
-                    if place not in found.unfit:
-                        raise BrokenModel(_broken(float(found.scores[place]), pairs[row]))
-                    errors[row] = f"out of memory: {num_tokens[row]} tokens do not fit on {self.device}"
+        for rows, batch, found in self._in_flight(self._batches(pairs)):
+            scores[rows], num_tokens[rows], truncated[rows] = found.scores, batch.lengths, batch.truncated
+            work.tokens += len(batch.tokens)
+            work.padding += found.padding
+            work.out_of_memory += found.out_of_memory
+            for place in np.flatnonzero(~np.isfinite(found.scores)).tolist():
+                row = int(rows[place])
+                if place not in found.unfit:
+                    raise BrokenModel(_broken(float(found.scores[place]), pairs[row]))
+                errors[row] = f"out of memory: {num_tokens[row]} tokens do not fit on {self.device}"
         return Scored(scores, num_tokens, truncated, errors, work)
+
+    def _in_flight(
+        self, batches: Iterable[tuple[np.ndarray, EncodedPairs]]
+    ) -> Iterator[tuple[np.ndarray, EncodedPairs, "_Batch"]]:
+        """The batches with what came of them, in order. A few are on their way at any time, whatever the window."""
+        waiting: deque[tuple[np.ndarray, EncodedPairs, Future[_Batch]]] = deque()
+        for rows, batch in batches:
+            waiting.append((rows, batch, self._pool.submit(self._score_batch, batch)))
+            if len(waiting) > self._limit:
+                yield _awaited(waiting.popleft())
+        while waiting:
+            yield _awaited(waiting.popleft())
+
+    def _batches(self, pairs: list[tuple[str, str]]) -> Iterator[tuple[np.ndarray, EncodedPairs]]:
+        """The pairs in batches, each with the positions of its pairs."""
+        for rows, encoded in self._windows(pairs):
+            for batch in token_batches(encoded.lengths, self.tokens_per_batch, padded=not self._unpadded):
+                yield rows[batch], encoded.take(batch)
 
     def _windows(self, pairs: list[tuple[str, str]]) -> Iterator[tuple[np.ndarray, EncodedPairs]]:
         """The pairs in windows of like length (by bytes), each encoded while the one before it is worked on."""
@@ -210,17 +228,17 @@ class Scorer:
                 rows, future = ahead.get()
                 yield rows, future.result()
 
-    def _score_batch(self, encoded: EncodedPairs, rows: np.ndarray) -> "_Batch":
+    def _score_batch(self, batch: EncodedPairs) -> "_Batch":
         lane = self._lanes.get()
         try:
-            return self._on_lane(lane, encoded, rows)
+            return self._on_lane(lane, batch)
         finally:
             self._lanes.put(lane)
 
-    def _on_lane(self, lane: _Lane, encoded: EncodedPairs, rows: np.ndarray) -> "_Batch":
+    def _on_lane(self, lane: _Lane, batch: EncodedPairs) -> "_Batch":
         """Scores a batch; where memory runs out, its halves, and no such large batch again."""
-        batch = encoded.take(rows)
-        padding = 0 if self._unpadded else int(batch.lengths.max()) * len(rows) - len(batch.tokens)
+        count = len(batch.lengths)
+        padding = 0 if self._unpadded else int(batch.lengths.max()) * count - len(batch.tokens)
         try:
             with torch.inference_mode(), lane.lock:
                 logits = self._logits(lane.model, batch, lane.device)
@@ -230,11 +248,11 @@ class Scorer:
                 raise
         if lane.device.type == "cuda":
             torch.cuda.empty_cache()
-        if len(rows) == 1:
+        if count == 1:
             return _Batch(np.full(1, np.nan, dtype=np.float32), 0, 1, (0,))
         self.tokens_per_batch = min(self.tokens_per_batch, (padding + len(batch.tokens)) // 2)
-        half = len(rows) // 2
-        return _join(self._on_lane(lane, encoded, rows[:half]), self._on_lane(lane, encoded, rows[half:]))
+        halves = np.array_split(np.arange(count), 2)
+        return _join(*(self._on_lane(lane, batch.take(half)) for half in halves))
 
 
 class _Batch(NamedTuple):
@@ -255,6 +273,13 @@ def _join(first: _Batch, second: _Batch) -> _Batch:
     )
 
 
+def _awaited(
+    batch: tuple[np.ndarray, EncodedPairs, "Future[_Batch]"],
+) -> tuple[np.ndarray, EncodedPairs, _Batch]:
+    rows, encoded, future = batch
+    return rows, encoded, future.result()
+
+
 def _lanes(model: PreTrainedModel, device: str) -> Iterator[_Lane]:
     """A lane for each core, each with one thread of torch's; or two for each GPU, which has a model of its own.
 
@@ -269,7 +294,7 @@ def _lanes(model: PreTrainedModel, device: str) -> Iterator[_Lane]:
         replica: Any = copy.deepcopy(model)
         replica = replica.to(place)
         lock = threading.Lock()
-        for _ in range(_BATCHES_IN_FLIGHT):
+        for _ in range(_LANES_PER_GPU):
             yield _Lane(replica, place, lock)
 
 
