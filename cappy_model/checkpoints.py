@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -147,28 +149,32 @@ def _downloaded(source: Source, repository: str, revision: str | None) -> Path:
         ) from error
 
 
+def load_config(checkpoint: Checkpoint) -> tuple[PreTrainedConfig, PreTrainedTokenizerBase]:
+    """A scorer's configuration and tokenizer, without its weights. Raises ModelError unless its head has one logit."""
+    source, folder = checkpoint.source, str(checkpoint.folder)
+    with _loading(source):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=source.trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=source.trust_remote_code)
+    if config.num_labels != 1:
+        raise ModelError(f"{source.name}: has a head of {config.num_labels} logits; a scorer has one")
+    return config, tokenizer
+
+
 def load(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model (in evaluation mode, on the CPU) and its tokenizer.
 
     Raises ModelError unless it is a sequence classifier with one logit and all of its weights.
     """
-    source, folder = checkpoint.source, str(checkpoint.folder)
-    with _quiet():
-        try:
-            config = AutoConfig.from_pretrained(folder, trust_remote_code=source.trust_remote_code)
-            if config.num_labels != 1:
-                raise ModelError(f"{source.name}: has a head of {config.num_labels} logits; a scorer has one")
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=source.trust_remote_code)
-            model, found = AutoModelForSequenceClassification.from_pretrained(
-                folder,
-                config=config,
-                dtype=dtype,
-                use_safetensors=None if source.allow_pickle else True,
-                trust_remote_code=source.trust_remote_code,
-                output_loading_info=True,
-            )
-        except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-            raise ModelError(f"{source.name}: cannot be loaded: {str(error).strip()}") from error
+    source, (config, tokenizer) = checkpoint.source, load_config(checkpoint)
+    with _loading(source):
+        model, found = AutoModelForSequenceClassification.from_pretrained(
+            str(checkpoint.folder),
+            config=config,
+            dtype=dtype,
+            use_safetensors=None if source.allow_pickle else True,
+            trust_remote_code=source.trust_remote_code,
+            output_loading_info=True,
+        )
     if found["missing_keys"]:
         missing = ", ".join(sorted(found["missing_keys"])[:3])
         raise ModelError(f"{source.name}: lacks weights ({missing}), so it is no trained scorer")
@@ -176,13 +182,15 @@ def load(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[PreTrainedModel, P
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Within it transformers prints neither bars nor warnings: what is wrong with a model is an error of ours."""
+def _loading(source: Source) -> Iterator[None]:
+    """What transformers says becomes an error that names the model; it prints neither bars nor warnings meanwhile."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
         yield
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"{source.name}: cannot be loaded: {str(error).strip()}") from error
     finally:
         logging.set_verbosity(verbosity)
         if bars:
