@@ -23,8 +23,8 @@ from typing import Literal
 
 import psutil
 
-from beam_pipelines.host import CGROUP_MEMBERSHIP, CGROUP_ROOT, cgroup_limits, cores_within, read_text
 from beam_pipelines.jobs.base import DISTRIBUTION
+from cappy_model.host import CGROUP_MEMBERSHIP, CGROUP_ROOT, cgroup_limits, cores_within, read_text
 
 BASE_INSTALL = f"pip install {DISTRIBUTION}"
 TESTED_PYTHONS = ((3, 11), (3, 12))

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, SetupOptions, StandardOptions
 from apache_beam.runners.runner import create_runner
 
-from beam_pipelines.host import usable_cores
+from cappy_model.host import usable_cores
 from schemas.errors import UsageError
 
 LOCAL_RUNNER = "FnApiRunner"

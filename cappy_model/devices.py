@@ -1,7 +1,5 @@
 """Devices and number formats: what is asked for, what is there, and how many tokens a batch may have on it."""
 
-import os
-
 import torch
 from transformers import PreTrainedConfig
 
@@ -73,8 +71,3 @@ def cuda_devices(device: str) -> list[torch.device]:
     if ":" in device:
         return [torch.device(device)]
     return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

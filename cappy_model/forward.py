@@ -16,6 +16,17 @@ UNPADDED_FAMILIES = frozenset({"roberta", "xlm-roberta", "camembert", "bert"})
 _ATTENTION = "cappy_unpadded"
 
 
+def keep_head_precise(model: PreTrainedModel) -> None:
+    """Makes everything behind the last layer compute in float32, whatever the layers do.
+
+    In bfloat16 a score has eight bits, and candidates would tie that are not equal; the head costs nothing.
+    """
+    heads = [module for name, module in model.named_children() if name != model.base_model_prefix]
+    pooler = getattr(model.base_model, "pooler", None)
+    for module in [*heads, *([pooler] if pooler is not None else [])]:
+        module.float().register_forward_pre_hook(lambda _, inputs: tuple(value.float() for value in inputs))
+
+
 def padded_logits(model: PreTrainedModel, batch: EncodedPairs, device: torch.device) -> torch.Tensor:
     """The head's output for n pairs, float32[n] on `device`: every pair padded to the longest, on the right."""
     longest = int(batch.lengths.max())
@@ -51,7 +62,7 @@ def unpadded_logits(model: Any, batch: EncodedPairs, device: torch.device) -> to
     attention = {"cu_seqlens": cu_seqlens, "max_seqlen": int(batch.lengths.max())}
     hidden = base.encoder(hidden, **attention).last_hidden_state
     first = hidden[0, cu_seqlens[:-1].long()][:, None]
-    pooled = first if base.pooler is None else model.dropout(base.pooler(first))
+    pooled = first if base.pooler is None else base.pooler(first)
     return model.classifier(pooled)[:, 0].float()
 
 

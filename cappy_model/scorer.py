@@ -20,9 +20,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cappy_model.batching import token_batches
 from cappy_model.checkpoints import ModelError, Source, find_checkpoint, load
-from cappy_model.devices import cores, cuda_devices, settle_device, settle_dtype, settle_tokens_per_batch
+from cappy_model.devices import cuda_devices, settle_device, settle_dtype, settle_tokens_per_batch
 from cappy_model.encoding import EncodedPairs, encoder_for
-from cappy_model.forward import UNPADDED_FAMILIES, padded_logits, prepare_unpadded, unpadded_logits
+from cappy_model.forward import UNPADDED_FAMILIES, keep_head_precise, padded_logits, prepare_unpadded, unpadded_logits
+from cappy_model.host import usable_cores
 from schemas.errors import CappyError
 
 WINDOW_PAIRS = 2_048
@@ -115,6 +116,7 @@ class Scorer:
         self._logits = unpadded_logits if self._unpadded else padded_logits
         if self._unpadded:
             prepare_unpadded(model)
+        keep_head_precise(model)
         self._lanes: queue.SimpleQueue[_Lane] = queue.SimpleQueue()
         lanes = list(_lanes(model, device))
         for lane in lanes:
@@ -287,7 +289,7 @@ def _lanes(model: PreTrainedModel, device: str) -> Iterator[_Lane]:
     threads waiting for each other.
     """
     if device == "cpu":
-        for _ in range(cores()):
+        for _ in range(usable_cores()):
             yield _Lane(model, torch.device("cpu"), nullcontext())
         return
     for place in cuda_devices(device):

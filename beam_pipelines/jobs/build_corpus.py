@@ -10,7 +10,6 @@ import apache_beam as beam
 import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_pipelines.host import usable_cores
 from beam_pipelines.jobs.base import Job, Run
 from beam_pipelines.jobs.corpus_estimate import Source, core_seconds
 from beam_pipelines.jobs.corpus_manifest import CARD, CorpusSummary
@@ -27,6 +26,7 @@ from beam_pipelines.transforms.labelling import LabelAndWrite
 from beam_pipelines.transforms.negatives import AddWrongResponses
 from beam_pipelines.transforms.render import RenderPlan, RenderTemplates, WriteInstructions, threshold
 from beam_pipelines.transforms.sharding import GroupIntoShards, shards_for
+from cappy_model.host import usable_cores
 from schemas.chunks import CHUNK_ROWS
 from schemas.errors import CappyError, UsageError
 from schemas.ids import digest

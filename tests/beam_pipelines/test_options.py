@@ -1,8 +1,8 @@
 import pytest
 from apache_beam.options.pipeline_options import DirectOptions, StandardOptions
 
-from beam_pipelines.host import usable_cores
 from beam_pipelines.options import beam_options, is_local
+from cappy_model.host import usable_cores
 from schemas.errors import UsageError
 from tests.conftest import cappy
 
