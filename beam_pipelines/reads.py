@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from beam_pipelines.formats import delimited, json_lines, parquet
 from beam_pipelines.formats.base import BadRow, Facts, InputFile, Piece, Span, UnreadableFile
-from beam_pipelines.storage import StorageOptions, file_system, find, fixed_part
+from beam_pipelines.storage import StorageOptions, explained, file_system, find
 from schemas.errors import CappyError
 
 _KINDS = {".parquet": "parquet", ".pq": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
@@ -72,7 +72,7 @@ def open_input(
     Raises CappyError when a pattern matches nothing, when a file matches two, when a file is broken, or when two files
     give a column different types, naming both.
     """
-    named = {url: url.removeprefix(fixed_part(pattern)) for pattern in patterns for url in find(pattern, storage)}
+    named = _find(patterns, storage)
     urls = sorted(named, key=lambda url: (named[url], url))
     for before, after in pairwise(urls):
         if named[before] == named[after]:
@@ -88,11 +88,27 @@ def open_input(
     return Input(tuple(files), _union(urls, facts), int(share * sum(fact.bytes for fact in facts)))
 
 
+def _find(patterns: Sequence[str], storage: StorageOptions) -> dict[str, str]:
+    """The files of all patterns: each URL and its name."""
+    named: dict[str, str] = {}
+    for pattern in patterns:
+        found = find(pattern, storage)
+        repeated = sorted(named.keys() & found.keys())
+        if repeated:
+            raise CappyError(
+                f"{repeated[0]}: matches two patterns of {', '.join(patterns)}; its rows would count twice. "
+                "Make one pattern narrower."
+            )
+        named.update(found)
+    return named
+
+
 def _size_and_ends(url: str, storage: StorageOptions) -> tuple[int, str]:
     """The size of a file, and a hash of its first and last 64 KB."""
     fs, path = file_system(url, storage)
-    size = fs.size(path)
-    ends = fs.read_block(path, 0, _END_BYTES) + fs.read_block(path, max(0, size - _END_BYTES), _END_BYTES)
+    with explained(url, "read"):
+        size = fs.size(path)
+        ends = fs.read_block(path, 0, _END_BYTES) + fs.read_block(path, max(0, size - _END_BYTES), _END_BYTES)
     return size, hashlib.blake2b(ends, digest_size=16).hexdigest()
 
 

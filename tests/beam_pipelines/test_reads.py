@@ -280,11 +280,19 @@ def test_formats_are_told_by_the_ending() -> None:
         kind_of("x.csv.bz2")
 
 
-def test_any_file_system(tmp_path: Path) -> None:
-    import fsspec
+def test_remote_json_lines(remote: dict[str, bytes]) -> None:
+    remote["/d/a.jsonl"] = b"".join(b'{"a": %d}\n' % i for i in range(300))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_lines, "SPAN_BYTES", 1000)
+        found = list(units("remote://host:1/d/*.jsonl"))
+    assert [row["a"] for row in good(found)] == list(range(300))
+    assert {(unit.file.url, unit.file.name) for unit in found} == {("remote://host:1/d/a.jsonl", "a.jsonl")}
+    with pytest.raises(CappyError, match="remote://locked/a.jsonl: cannot be listed: NoCredentials"):
+        open_input(["remote://locked/a.jsonl"], {})
 
-    fs = fsspec.filesystem("memory")
-    fs.pipe("/reads/a.jsonl", b'{"a": 1}\n{"a": 2}\n')
-    found = list(units("memory://reads/*.jsonl"))
-    assert good(found) == [{"a": 1}, {"a": 2}]
-    assert found[0].file.url == "memory://reads/a.jsonl" or found[0].file.url == "memory:///reads/a.jsonl"
+
+def test_a_file_may_match_one_pattern_only(tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "a.jsonl").write_text('{"a": 1}\n')
+    with pytest.raises(CappyError, match=r"s/a\.jsonl: matches two patterns of .*narrower"):
+        open_input([f"{tmp_path}/**/*.jsonl", f"{tmp_path}/s/*.jsonl"], {})
