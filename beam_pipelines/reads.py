@@ -69,6 +69,8 @@ def open_input(
 ) -> Input:
     """Finds and inspects the files of `patterns`; they are numbered from `first` in the order of their names.
 
+    A CSV column that is empty in every file is text, as an empty field is.
+
     Raises CappyError when a pattern matches nothing, when a file matches two, when a file is broken, or when two files
     give a column different types, naming both.
     """
@@ -85,7 +87,10 @@ def open_input(
         rows = fact.rows if limit is None else min(limit, fact.rows)
         files.append(InputFile(number, group, url, named[url], size, ends, rows, limit, storage))
     share = sum(f.rows for f in files) / max(1, sum(fact.rows for fact in facts))
-    return Input(tuple(files), _union(urls, facts), int(share * sum(fact.bytes for fact in facts)))
+    schema = _union(urls, facts)
+    if any(kind_of(url)[0] == "csv" for url in urls):
+        schema = pa.schema([f.with_type(pa.string()) if pa.types.is_null(f.type) else f for f in schema])
+    return Input(tuple(files), schema, int(share * sum(fact.bytes for fact in facts)))
 
 
 def _find(patterns: Sequence[str], storage: StorageOptions) -> dict[str, str]:

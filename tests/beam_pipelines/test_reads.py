@@ -15,7 +15,7 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from beam_pipelines.formats import base, json_lines
+from beam_pipelines.formats import base, delimited, json_lines
 from beam_pipelines.reads import Unit, Wanted, kind_of, list_reads, open_input, read_units
 from schemas import chunks
 from schemas.errors import CappyError
@@ -125,6 +125,35 @@ def test_csv_fields_that_are_not_what_they_seem(tmp_path: Path) -> None:
         {"id": "007", "text": 'two\nlines, "quoted"', "n": 1},
         {"id": "008", "text": "", "n": None},
     ]
+
+
+@pytest.mark.parametrize(
+    ("first", "fitting", "others"),
+    [
+        ("1", ["-2", "0", ""], ["007", "1_000", " 12 ", "+5", "٣", "nan", "1.5", "-0", "9" * 19, "true"]),
+        ("1.5", ["-2", "1e3", ""], ["007.5", "1_0.5", " 1.5", "+5", "٣.5", "nan", "inf", "1e999", "9" * 18, "x"]),
+        ("true", ["False", ""], ["TRUE", "1", "yes"]),
+    ],
+)
+def test_a_csv_field_is_a_value_only_where_it_reads_back_the_same(
+    tmp_path: Path, first: str, fitting: list[str], others: list[str]
+) -> None:
+    rows = [first, *fitting, *others]
+    (tmp_path / "f.csv").write_text("t,v\n" + "".join(f"x,{text}\n" for text in rows))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(delimited, "HEAD_ROWS", 1)
+        found = list(units(tmp_path / "f.csv", 100))
+    assert [row["v"] for row in good(found)] == [json.loads(text.lower() or "null") for text in [first, *fitting]]
+    assert bad(found) == [(f"f.csv#{i}", "does_not_fit") for i in range(len(fitting) + 1, len(rows))]
+    assert {row["v"] for row in good(list(units(tmp_path / "f.csv")))} == set(rows), "text, where all of them are seen"
+
+
+def test_an_empty_csv_column_is_of_any_type(tmp_path: Path) -> None:
+    (tmp_path / "1.csv").write_text("n,t,m\n,,1\n")
+    (tmp_path / "2.csv").write_text("n,t,m\n5,,\n")
+    expected = pa.schema([("n", pa.int64()), ("t", pa.string()), ("m", pa.int64())])
+    assert open_input([f"{tmp_path}/*.csv"], {}).schema == expected
+    assert good(list(units(f"{tmp_path}/*.csv"))) == [{"n": None, "t": "", "m": 1}, {"n": 5, "t": "", "m": None}]
 
 
 def test_csv_rows_fail_alone(tmp_path: Path) -> None:
