@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from beam_pipelines.storage import StorageOptions
-from schemas.chunks import CHUNK_BYTES, invalid_text_rows
+from schemas.chunks import CHUNK_BYTES, invalid_text_rows, row_bytes
 from schemas.errors import CappyError
 from schemas.records import is_text
 
@@ -172,11 +172,9 @@ def _batch(rows: list[dict[str, object]], schema: pa.Schema) -> pa.RecordBatch:
 def checked(piece: Piece) -> Piece:
     """`piece` without the rows that hold invalid UTF-8 or are larger than a chunk; those join the bad ones."""
     bad = dict.fromkeys(invalid_text_rows(piece.rows), ("invalid_utf8", "a text column holds bytes that are not UTF-8"))
-    if piece.rows.nbytes > CHUNK_BYTES:
-        for row in range(piece.rows.num_rows):
-            size = piece.rows.slice(row, 1).nbytes
-            if size > CHUNK_BYTES:
-                bad[row] = ("row_too_large", f"{size:,} bytes; a row may have {CHUNK_BYTES:,}")
+    sizes = row_bytes(piece.rows)
+    for row in np.flatnonzero(sizes > CHUNK_BYTES).tolist():
+        bad[row] = ("row_too_large", f"{sizes[row]:,} bytes; a row may have {CHUNK_BYTES:,}")
     if not bad:
         return piece
     good = np.setdiff1d(np.arange(piece.rows.num_rows), list(bad))

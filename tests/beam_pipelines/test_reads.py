@@ -1,6 +1,7 @@
 """Reads and units of every format: each row once, in place, whatever the cut; bad rows alone."""
 
 import csv
+import gc
 import gzip
 import io
 import json
@@ -15,9 +16,10 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from beam_pipelines.formats import base, delimited, json_lines
+from beam_pipelines.formats import base, delimited, json_lines, parquet
 from beam_pipelines.reads import Unit, Wanted, kind_of, list_reads, open_input, read_units
 from schemas import chunks
+from schemas.chunks import row_bytes
 from schemas.errors import CappyError
 
 anywhere = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -99,6 +101,51 @@ def test_json_lines_are_read_once_whatever_the_spans(
     for unit in found:
         for position, row in zip(unit.positions.tolist(), unit.rows.to_pylist(), strict=True):
             assert json.loads(data[position:].split(b"\n")[0])["a"] == row["a"], "the position is the byte of the line"
+
+
+@anywhere
+@given(
+    lengths=st.lists(st.integers(0, 300), min_size=1, max_size=60),
+    groups=st.tuples(st.integers(1, 70), st.integers(1, 70)),
+    batch_bytes=st.tuples(st.integers(1, 3000), st.integers(1, 3000)),
+    unit_rows=st.integers(1, 20),
+)
+def test_parquet_units_depend_on_the_rows_alone(
+    tmp_path: Path, lengths: list[int], groups: tuple[int, int], batch_bytes: tuple[int, int], unit_rows: int
+) -> None:
+    limit, found = 1000, []
+    rows = [{"t": "x" * n, "l": [str(n)] * (n % 5) if n % 3 else None} for n in lengths]
+    table = pa.Table.from_pylist(rows, pa.schema([("t", pa.string()), ("l", pa.list_(pa.string()))]))
+    for group, batch in zip(groups, batch_bytes, strict=True):
+        pq.write_table(table, tmp_path / "f.parquet", row_group_size=group)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(parquet, "_BATCH_BYTES", batch)
+            for module in (parquet, base):
+                patch.setattr(module, "CHUNK_BYTES", limit)
+            found.append([(u.positions.tolist(), u.rows.to_pylist()) for u in units(tmp_path / "f.parquet", unit_rows)])
+    assert found[0] == found[1]
+    assert [row for _, part in found[0] for row in part] == rows
+    for positions, _ in found[0]:
+        size = row_bytes(table.to_batches()[0])[positions]
+        assert size[:-1].sum() < limit
+        ends_block = (positions[-1] + 1) % unit_rows == 0 or positions[-1] + 1 == len(rows)
+        assert ends_block or size.sum() >= limit
+
+
+def test_few_parquet_bytes_are_decoded_at_once(tmp_path: Path) -> None:
+    """However large a row group is, and however many rows a unit has."""
+    count = 3_000
+    table = pa.table({"t": [f"{i:06}" * 5_000 for i in range(count)]})
+    pq.write_table(table, tmp_path / "f.parquet", use_dictionary=False)
+    del table
+    gc.collect()
+    before, most, seen = pa.total_allocated_bytes(), 0, 0
+    for unit in units(tmp_path / "f.parquet", 16_384):
+        seen += unit.rows.num_rows
+        most = max(most, pa.total_allocated_bytes() - before)
+        del unit
+    assert seen == count
+    assert most < 4 * chunks.CHUNK_BYTES, f"{most:,} bytes held of {count * 30_000:,}"
 
 
 def compressed(data: bytes, ending: str) -> bytes:
