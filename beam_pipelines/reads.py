@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from beam_pipelines.formats import delimited, json_lines, parquet
-from beam_pipelines.formats.base import BadRow, Facts, InputFile, Piece, Span, UnreadableFile
+from beam_pipelines.formats.base import BadRow, Facts, InputFile, Piece, Span, UnreadableFile, fits, nested_types
 from beam_pipelines.storage import StorageOptions, explained, file_system, find
 from schemas.errors import CappyError
 
@@ -24,6 +24,7 @@ _KINDS = {".parquet": "parquet", ".pq": "parquet", ".jsonl": "jsonl", ".ndjson":
 _COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 _LISTING_THREADS = 16
 _END_BYTES = 64 * 1024
+_MAX_DEPTH = 64  # of Arrow's IPC
 
 
 def kind_of(url: str) -> tuple[str, str | None]:
@@ -118,23 +119,39 @@ def _size_and_ends(url: str, storage: StorageOptions) -> tuple[int, str]:
 
 
 def _union(urls: list[str], facts: list[Facts]) -> pa.Schema:
-    union = facts[0].schema
-    origin = dict.fromkeys(union.names, urls[0])
-    for url, fact in zip(urls[1:], facts[1:], strict=True):
+    """The columns of all files; where two differ in the type of one, the type that holds the values of both."""
+    union: dict[str, tuple[pa.Field, str]] = {}
+    for url, fact in zip(urls, facts, strict=True):
         for field in fact.schema:
-            index = union.get_field_index(field.name)
-            known = union.field(index).type if index >= 0 else None
-            if known is None:
-                union = union.append(field)
-            elif pa.types.is_null(known):
-                union = union.set(index, field)
-            elif not field.type.equals(known) and not pa.types.is_null(field.type):
+            _check_type(field, url)
+            known, origin = union.setdefault(field.name, (field, url))
+            if fits(field.type, known.type):
+                continue
+            if not fits(known.type, field.type):
                 raise CappyError(
-                    f"column {field.name!r} is {field.type} in {url} and {known} in {origin[field.name]}; "
+                    f"column {field.name!r} is {field.type} in {url} and {known.type} in {origin}; "
                     "files of one input must agree: convert one, or give them apart"
                 )
-            origin.setdefault(field.name, url)
-    return union
+            union[field.name] = (field, url)
+    for field, url in union.values():
+        if any(pa.types.is_struct(kind) and not kind.num_fields for kind, _ in nested_types(field.type)):
+            raise CappyError(
+                f"{url}: column {field.name!r} is {field.type}, with objects that are all empty, which Parquet cannot "
+                f"hold; drop the column, or write null for {{}}"
+            )
+    return pa.schema([field for field, _ in union.values()])
+
+
+def _check_type(field: pa.Field, url: str) -> None:
+    """Raises UnreadableFile for a type that Arrow can make and not pass on."""
+    for kind, depth in nested_types(field.type):
+        if depth > _MAX_DEPTH:
+            raise UnreadableFile(
+                f"{url}: column {field.name!r} is nested more than {_MAX_DEPTH} levels deep; drop it or make it text"
+            )
+        names = [child.name for child in kind] if pa.types.is_struct(kind) else []
+        if len(set(names)) < len(names):
+            raise UnreadableFile(f"{url}: column {field.name!r} has a field twice: {', '.join(names)}; rename one")
 
 
 class Read(NamedTuple):

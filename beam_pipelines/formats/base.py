@@ -89,16 +89,28 @@ def normal_type(kind: pa.DataType) -> pa.DataType:
 
 
 def fits(found: pa.DataType, wanted: pa.DataType) -> bool:
-    """Whether values of type `found` are values of type `wanted` without losing anything."""
+    """Whether values of type `found` are values of type `wanted` without losing anything.
+
+    Integers fit doubles by type; one beyond 2**53 does not by value, which Arrow notices.
+    """
     if found.equals(wanted) or pa.types.is_null(found):
         return True
-    if pa.types.is_floating(wanted):
-        return pa.types.is_integer(found) or pa.types.is_floating(found)
+    if pa.types.is_floating(wanted) and (pa.types.is_integer(found) or pa.types.is_floating(found)):
+        return pa.types.is_float64(wanted) or found.bit_width < wanted.bit_width
     if pa.types.is_list(found) and pa.types.is_list(wanted):
         return fits(found.value_type, wanted.value_type)
     if pa.types.is_struct(found) and pa.types.is_struct(wanted):
         return all(wanted.get_field_index(f.name) >= 0 and fits(f.type, wanted.field(f.name).type) for f in found)
     return False
+
+
+def nested_types(kind: pa.DataType) -> Iterator[tuple[pa.DataType, int]]:
+    """`kind` and every type inside of it, each with its depth: 1 for `kind` itself."""
+    waiting = [(kind, 1)]
+    while waiting:
+        found, depth = waiting.pop()
+        yield found, depth
+        waiting += [(found.field(i).type, depth + 1) for i in range(found.num_fields)]
 
 
 def column(values: Sequence[object], kind: pa.DataType) -> pa.Array:

@@ -1,5 +1,6 @@
 """Parquet inputs. A span is a range of rows; its row groups are decoded one at a time, in small batches."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,10 +20,16 @@ _BATCH_ROWS = 1024  # the footer's bytes are fewer than the decoded ones where a
 
 
 def inspect(url: str, storage: StorageOptions) -> Facts:
-    """Columns and rows from the footer. Raises UnreadableFile for an empty, truncated or foreign file."""
+    """Columns and rows from the footer.
+
+    Raises UnreadableFile for an empty, truncated or foreign file, and where two columns have one name.
+    """
     try:
         with _opened(url, storage) as parquet:
             schema = pa.schema([pa.field(f.name, normal_type(f.type)) for f in parquet.schema_arrow])
+            repeated = [name for name in schema.names if schema.names.count(name) > 1]
+            if repeated:
+                raise UnreadableFile(f"{url}: has {len(repeated)} columns named {repeated[0]!r}; rename all but one")
             groups = [parquet.metadata.row_group(i) for i in range(parquet.num_row_groups)]
             return Facts(schema, parquet.metadata.num_rows, sum(group.total_byte_size for group in groups))
     except (pa.ArrowException, OSError) as error:
@@ -106,18 +113,38 @@ def _decode_group(parquet: pq.ParquetFile, group: int, span: Span, first: int, s
         for batch in parquet.iter_batches(batch_rows, row_groups=[group], columns=schema.names):
             start, stop = max(span.start, done), min(span.stop, done + batch.num_rows)
             if start < stop:
-                rows = _conform(batch.slice(start - done, stop - start), schema)
-                yield Piece(np.arange(first + start, first + stop, dtype=np.int64), rows, [])
+                yield from _conform(batch.slice(start - done, stop - start), first + start, schema)
             done += batch.num_rows
             if done >= span.stop:
                 return
     except (pa.ArrowException, OSError) as error:
         detail = f"row group {group} cannot be decoded: {error}"
-        bad = [BadRow(first + i, "unreadable", detail, None) for i in range(max(done, span.start), span.stop)]
-        yield Piece(np.empty(0, dtype=np.int64), pa.RecordBatch.from_pylist([], schema), bad)
+        yield _all_bad(
+            [BadRow(first + i, "unreadable", detail, None) for i in range(max(done, span.start), span.stop)], schema
+        )
 
 
-def _conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+def _all_bad(bad: list[BadRow], schema: pa.Schema) -> Piece:
+    return Piece(np.empty(0, dtype=np.int64), pa.RecordBatch.from_pylist([], schema), bad)
+
+
+def _conform(batch: pa.RecordBatch, first: int, schema: pa.Schema) -> Iterator[Piece]:
+    """The rows of a batch, which starts at row `first`, as rows of `schema`; those that do not fit are bad, alone."""
+    try:
+        rows = _cast(batch, schema)
+    except pa.ArrowInvalid as error:
+        if batch.num_rows > 1:
+            half = batch.num_rows // 2
+            yield from _conform(batch.slice(0, half), first, schema)
+            yield from _conform(batch.slice(half), first + half, schema)
+        else:
+            excerpt = json.dumps(batch.to_pylist()[0], ensure_ascii=False, default=str)
+            yield _all_bad([BadRow(first, "does_not_fit", str(error), excerpt)], schema)
+    else:
+        yield Piece(np.arange(first, first + batch.num_rows, dtype=np.int64), rows, [])
+
+
+def _cast(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     """The columns of `schema`, text as string; a column that this file lacks is null."""
     arrays = []
     for field in schema:

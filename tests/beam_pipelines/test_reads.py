@@ -331,6 +331,70 @@ def test_files_of_one_input_must_agree(tmp_path: Path) -> None:
         open_input([f"{tmp_path}/*.parquet"], {})
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "kind"),
+    [
+        ([], ["q"], pa.list_(pa.string())),
+        (1, 1.5, pa.float64()),
+        ([1], [1.5], pa.list_(pa.float64())),
+        ({}, {"a": 1}, pa.struct([("a", pa.int64())])),
+        ({"a": None}, {"a": [{"b": "x"}], "c": 1}, None),
+        (None, {"a": "x"}, pa.struct([("a", pa.string())])),
+    ],
+)
+def test_the_wider_type_wins(tmp_path: Path, one: object, other: object, kind: pa.DataType | None) -> None:
+    kind = kind or pa.array([other]).type
+    for first, second in ((one, other), (other, one)):
+        (tmp_path / "1.jsonl").write_text(json.dumps({"v": first}))
+        (tmp_path / "2.jsonl").write_text(json.dumps({"v": second}))
+        assert open_input([f"{tmp_path}/*.jsonl"], {}).schema == pa.schema([("v", kind)])
+        found = list(units(f"{tmp_path}/*.jsonl"))
+        assert [row["v"] for row in good(found)] == pa.array([first, second], kind).to_pylist()
+
+
+def test_parquet_numbers_of_two_widths(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"n": [1, 2**53 + 1, 3]}), tmp_path / "1.parquet")
+    pq.write_table(pa.table({"n": pa.array([0.5], pa.float32())}), tmp_path / "2.parquet")
+    with pytest.raises(CappyError, match="column 'n' is float in .* and int64 in"):
+        open_input([f"{tmp_path}/*.parquet"], {})
+    pq.write_table(pa.table({"n": [0.5]}), tmp_path / "2.parquet")
+    pq.write_table(pa.table({"n": pa.array([0.25], pa.float32())}), tmp_path / "3.parquet")
+    found = list(units(f"{tmp_path}/*.parquet"))
+    assert [row["n"] for row in good(found)] == [1.0, 3.0, 0.5, 0.25]
+    assert bad(found) == [("1.parquet#1", "does_not_fit")]
+    assert found[0].bad[0].excerpt == '{"n": 9007199254740993}'
+
+
+def test_columns_that_nothing_could_write(tmp_path: Path) -> None:
+    deep: list[Any] = ["x"]
+    for _ in range(62):
+        deep = [deep]
+    for name, value, message in (
+        ("empty", {}, r"e\.jsonl: column 'empty' is struct<>.*write null for \{\}"),
+        ("inside", [{"a": {}}], r"column 'inside' is list<.*all empty"),
+        ("deep", [deep], r"column 'deep' is nested more than 64 levels deep"),
+    ):
+        (tmp_path / "e.jsonl").write_text(json.dumps({"t": "x", name: value}))
+        with pytest.raises(CappyError, match=message):
+            open_input([f"{tmp_path}/e.jsonl"], {})
+    (tmp_path / "e.jsonl").write_text(json.dumps({"deep": deep}))
+    (unit,) = units(tmp_path / "e.jsonl")
+    assert chunks.from_ipc(chunks.to_ipc(unit.rows)).equals(unit.rows)
+
+
+def test_a_parquet_column_has_a_name_of_its_own(tmp_path: Path) -> None:
+    numbers = pa.array([1])
+    twice = pa.StructArray.from_arrays([numbers, numbers], ["k", "k"])
+    for columns, message in (
+        ([numbers, numbers], r"f\.parquet: has 2 columns named 'a'; rename"),
+        ([numbers, twice], r"f\.parquet: column 'b' has a field twice: k, k; rename"),
+    ):
+        names = ["a", "b"] if columns[1] is twice else ["a", "a"]
+        pq.write_table(pa.Table.from_arrays(columns, names), tmp_path / "f.parquet")
+        with pytest.raises(CappyError, match=message):
+            open_input([f"{tmp_path}/f.parquet"], {})
+
+
 def test_patterns_name_files_relative_to_their_fixed_part(tmp_path: Path) -> None:
     for name in ("x/1.parquet", "y/1.parquet", "y/z/2.parquet"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
