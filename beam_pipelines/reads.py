@@ -64,6 +64,11 @@ class Input:
         """Rows of all files, after any limit."""
         return sum(file.rows for file in self.files)
 
+    @property
+    def first_with_rows(self) -> InputFile:
+        """The first file that has rows; the first of all where none has."""
+        return next((file for file in self.files if file.rows), self.files[0])
+
 
 def open_input(
     patterns: Sequence[str], storage: StorageOptions, *, group: int = 0, first: int = 0, limit: int | None = None
