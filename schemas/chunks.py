@@ -4,7 +4,8 @@ A chunk holds at most `CHUNK_ROWS` rows or `CHUNK_BYTES` bytes, so it is cheap t
 runner's cost per element vanishes. Only a single row may be larger than `CHUNK_BYTES`; readers reject such rows.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import copyreg
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -97,6 +98,15 @@ def from_ipc(data: bytes) -> pa.RecordBatch:
     """The chunk that `to_ipc` wrote."""
     with pa.ipc.open_stream(data) as reader:
         return reader.read_next_batch()
+
+
+def _reduce(batch: pa.RecordBatch) -> tuple[Callable[[bytes], pa.RecordBatch], tuple[bytes]]:
+    return from_ipc, (to_ipc(batch),)
+
+
+# Wherever a runner does not fuse two steps, it pickles what passes between them. Arrow's own pickle of a slice, which
+# most chunks are, carries the buffers of the whole.
+copyreg.pickle(pa.RecordBatch, _reduce)
 
 
 def invalid_text_rows(batch: pa.RecordBatch) -> list[int]:

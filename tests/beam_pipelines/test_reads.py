@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
+from apache_beam import coders
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -393,6 +394,16 @@ def test_a_parquet_column_has_a_name_of_its_own(tmp_path: Path) -> None:
         pq.write_table(pa.Table.from_arrays(columns, names), tmp_path / "f.parquet")
         with pytest.raises(CappyError, match=message):
             open_input([f"{tmp_path}/f.parquet"], {})
+
+
+def test_a_unit_is_encoded_small(tmp_path: Path) -> None:
+    """As Beam encodes what passes between two steps that it does not fuse."""
+    pq.write_table(pa.table({"t": [f"{i}" * 200 for i in range(1000)]}), tmp_path / "f.parquet")
+    coder = coders.registry.get_coder(Unit)
+    for unit in units(tmp_path / "f.parquet", 10):
+        data = coder.encode(unit)
+        assert len(data) < 2_000
+        assert coder.decode(data).rows.equals(unit.rows)
 
 
 def test_patterns_name_files_relative_to_their_fixed_part(tmp_path: Path) -> None:

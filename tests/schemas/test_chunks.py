@@ -1,3 +1,7 @@
+import pickle
+from typing import Any
+
+import cloudpickle
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -20,6 +24,17 @@ def test_group_rows_is_a_stable_grouping(keys: list[int]) -> None:
 def test_ipc_gives_the_chunk_back(rows: list[tuple[str, int | None]]) -> None:
     batch = from_rows([{"text": text, "n": n} for text, n in rows], SCHEMA)
     assert from_ipc(to_ipc(batch)).equals(batch)
+
+
+@pytest.mark.parametrize("pickler", [pickle, cloudpickle])
+def test_a_pickled_slice_carries_its_own_rows_only(pickler: Any) -> None:
+    rows = [{"text": f"{i}" * 1000, "n": i if i % 2 else None} for i in range(1000)]
+    whole = from_rows(rows, SCHEMA)
+    part = whole.slice(501, 10)
+    data = pickler.dumps(("any", [part]))
+    assert len(data) < 5_000
+    assert pickle.loads(data) == ("any", [part])
+    assert pickle.loads(pickler.dumps(whole.slice(0, 0))).equals(whole.slice(0, 0))
 
 
 def test_pieces_keep_order_and_limits(monkeypatch: pytest.MonkeyPatch) -> None:
