@@ -9,44 +9,67 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
 from beam_pipelines.formats import delimited, json_lines, parquet
-from beam_pipelines.formats.base import BadRow, Facts, InputFile, Piece, Span, UnreadableFile, fits, nested_types
+from beam_pipelines.formats.base import (
+    BadRow,
+    Facts,
+    InputFile,
+    Piece,
+    Span,
+    UnreadableFile,
+    Wanted,
+    fits,
+    kind_of,
+    nested_types,
+)
 from beam_pipelines.storage import StorageOptions, explained, file_system, find
 from schemas.errors import CappyError
 
-_KINDS = {".parquet": "parquet", ".pq": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
-_COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+__all__ = [
+    "Input",
+    "Read",
+    "ReadInputs",
+    "Unit",
+    "Wanted",
+    "inspect",
+    "kind_of",
+    "list_reads",
+    "open_input",
+    "position_of",
+    "read_units",
+]
+
 _LISTING_THREADS = 16
 _END_BYTES = 64 * 1024
 _MAX_DEPTH = 64  # of Arrow's IPC
 
 
-def kind_of(url: str) -> tuple[str, str | None]:
-    """("parquet", "jsonl" or "csv", and "gzip", "zstd" or None) by the ending of a file's name."""
-    stem, compression = url, None
-    for ending, name in _COMPRESSIONS.items():
-        if url.endswith(ending):
-            stem, compression = url.removesuffix(ending), name
-    for ending, kind in _KINDS.items():
-        if stem.endswith(ending) and not (compression and kind == "parquet"):
-            return kind, compression
-    known = ".parquet, and .jsonl or .csv, each of the two plain, .gz or .zst"
-    raise CappyError(f"{url}: the format is told by the ending of the name, which must be one of {known}")
+class _Format(Protocol):
+    """What the module of a format has."""
+
+    def inspect(self, url: str, storage: StorageOptions) -> Facts:
+        """Columns, rows and uncompressed bytes. Raises OSError, and UnreadableFile when it is no whole file."""
+
+    def spans(self, file: InputFile, unit_rows: int) -> Iterator[Span]:
+        """The parts that a file is read in, in order."""
+
+    def read(self, file: InputFile, span: Span, wanted: Wanted) -> Iterator[Piece]:
+        """The units of a span, projected to the wanted columns."""
+
+
+_FORMATS: dict[str, _Format] = {"parquet": parquet, "jsonl": json_lines, "csv": delimited}
 
 
 def inspect(url: str, storage: StorageOptions) -> Facts:
     """Columns, rows and uncompressed bytes of a file. Raises UnreadableFile when it is no whole file of its kind."""
-    kind, compression = kind_of(url)
     try:
-        if kind == "parquet":
-            return parquet.inspect(url, storage)
-        return (json_lines if kind == "jsonl" else delimited).inspect(url, storage, compression)
+        return _FORMATS[kind_of(url)[0]].inspect(url, storage)
     except OSError as error:
         raise UnreadableFile(f"{url}: cannot be opened: {error.strerror or error}") from error
 
@@ -194,35 +217,13 @@ def position_of(file: InputFile, position: int) -> str:
 
 def list_reads(file: InputFile, unit_rows: int) -> Iterator[Read]:
     """The reads of a file, in order."""
-    kind, compression = kind_of(file.url)
-    if kind == "parquet":
-        found = parquet.spans(file, unit_rows)
-    else:
-        found = json_lines.spans(file, compression) if kind == "jsonl" else delimited.spans()
-    for number, span in enumerate(found):
+    for number, span in enumerate(_FORMATS[kind_of(file.url)[0]].spans(file, unit_rows)):
         yield Read(file, number, span)
 
 
-class Wanted(NamedTuple):
-    """What a job wants of an input: the columns, the rows of a unit, and whether a row with other fields is bad."""
-
-    schema: pa.Schema
-    unit_rows: int
-    exact: bool = False
-
-
 def read_units(read: Read, wanted: Wanted) -> Iterator[Unit]:
-    """The units of a read, in order. Where `wanted` is exact, a JSON Lines row with any other field is a bad row."""
-    schema, unit_rows, exact = wanted
-    kind, compression = kind_of(read.file.url)
-    found: Iterator[Piece]
-    if kind == "parquet":
-        found = parquet.read(read.file, read.span, schema, unit_rows)
-    elif kind == "jsonl":
-        found = json_lines.read(read.file, read.span, schema, unit_rows, compression, exact=exact)
-    else:
-        found = delimited.read(read.file, schema, unit_rows, compression)
-    for number, piece in enumerate(found):
+    """The units of a read, in order."""
+    for number, piece in enumerate(_FORMATS[kind_of(read.file.url)[0]].read(read.file, read.span, wanted)):
         yield Unit(read.file, read.number, number, *piece)
 
 

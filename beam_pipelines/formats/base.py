@@ -3,18 +3,38 @@
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from beam_pipelines.storage import StorageOptions
+from beam_pipelines.storage import StorageOptions, open_file
 from schemas.chunks import CHUNK_BYTES, invalid_text_rows, row_bytes
 from schemas.errors import CappyError
 from schemas.records import is_text
 
+_KINDS = {".parquet": "parquet", ".pq": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
+_COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 HEAD_ROWS = 10_000
 """Rows that decide the columns and types of a JSON Lines or CSV file."""
+
+
+def kind_of(url: str) -> tuple[str, str | None]:
+    """("parquet", "jsonl" or "csv", and "gzip", "zstd" or None) by the ending of a file's name."""
+    stem, compression = url, None
+    for ending, name in _COMPRESSIONS.items():
+        if url.endswith(ending):
+            stem, compression = url.removesuffix(ending), name
+    for ending, kind in _KINDS.items():
+        if stem.endswith(ending) and not (compression and kind == "parquet"):
+            return kind, compression
+    known = ".parquet, and .jsonl or .csv, each of the two plain, .gz or .zst"
+    raise CappyError(f"{url}: the format is told by the ending of the name, which must be one of {known}")
+
+
+def open_text(url: str, storage: StorageOptions) -> IO[bytes]:
+    """A JSON Lines or CSV file, decompressed where the ending of its name says so. Raises OSError, CappyError."""
+    return open_file(url, storage, kind_of(url)[1])
 
 
 @dataclass(frozen=True)
@@ -47,6 +67,17 @@ class Facts(NamedTuple):
     schema: pa.Schema
     rows: int
     bytes: int
+
+
+class Wanted(NamedTuple):
+    """What a job wants of an input: the columns, and the rows of a unit.
+
+    `exact`: a JSON Lines row with any other field is a bad row; other formats name their columns before the first row.
+    """
+
+    schema: pa.Schema
+    unit_rows: int
+    exact: bool = False
 
 
 class Span(NamedTuple):

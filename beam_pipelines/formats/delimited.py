@@ -20,9 +20,11 @@ from beam_pipelines.formats.base import (
     Record,
     Span,
     UnreadableFile,
+    Wanted,
+    open_text,
     units_of,
 )
-from beam_pipelines.storage import StorageOptions, open_file
+from beam_pipelines.storage import StorageOptions
 from schemas.chunks import CHUNK_BYTES
 from schemas.records import EXCERPT_CHARACTERS
 
@@ -46,14 +48,14 @@ class _Record(NamedTuple):
     begun: str
 
 
-def inspect(url: str, storage: StorageOptions, compression: str | None) -> Facts:
+def inspect(url: str, storage: StorageOptions) -> Facts:
     """Columns from the header, types from the first 10,000 rows (null where all are empty), and a count of all rows.
 
     Raises UnreadableFile when there is no header, when names repeat or are empty, or when the file breaks off.
     """
     head: list[list[str]] = []
     rows, size = 0, 0
-    with _opened(url, storage, compression) as lines:
+    with _opened(url, storage) as lines:
         names = _header(lines, url)
         for _, fields, fault, _ in _records(lines, len(names)):
             if fault and fault[0] == BROKEN_OFF:
@@ -66,17 +68,18 @@ def inspect(url: str, storage: StorageOptions, compression: str | None) -> Facts
     return Facts(pa.schema(list(zip(names, kinds, strict=True))), rows, size)
 
 
-def spans() -> Iterator[Span]:
+def spans(file: InputFile, unit_rows: int) -> Iterator[Span]:
     """A CSV file is one span: a line break may stand inside quotes."""
     yield Span(0, -1)
 
 
-def read(file: InputFile, schema: pa.Schema, unit_rows: int, compression: str | None) -> Iterator[Piece]:
-    """The units of a file, projected to the columns of `schema`. Empty fields of other types than text are null."""
-    with _opened(file.url, file.storage, compression) as lines:
+def read(file: InputFile, span: Span, wanted: Wanted) -> Iterator[Piece]:
+    """The units of a file, which is one span. Empty fields of other types than text are null."""
+    with _opened(file.url, file.storage) as lines:
         names = _header(lines, file.url)
         records = islice(_records(lines, len(names)), file.limit)
-        yield from units_of((_typed(record, names, schema) for record in records), schema, unit_rows)
+        typed = (_typed(record, names, wanted.schema) for record in records)
+        yield from units_of(typed, wanted.schema, wanted.unit_rows)
 
 
 class _Lines:
@@ -106,9 +109,9 @@ class _Lines:
 
 
 @contextmanager
-def _opened(url: str, storage: StorageOptions, compression: str | None) -> Iterator[_Lines]:
+def _opened(url: str, storage: StorageOptions) -> Iterator[_Lines]:
     csv.field_size_limit(CHUNK_BYTES)
-    with open_file(url, storage, compression) as file:
+    with open_text(url, storage) as file:
         yield _Lines(io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline=""))
 
 

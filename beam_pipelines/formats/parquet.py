@@ -8,7 +8,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from beam_pipelines.formats.base import BadRow, Facts, InputFile, Piece, Span, UnreadableFile, checked, normal_type
+from beam_pipelines.formats.base import (
+    BadRow,
+    Facts,
+    InputFile,
+    Piece,
+    Span,
+    UnreadableFile,
+    Wanted,
+    checked,
+    normal_type,
+)
 from beam_pipelines.storage import StorageOptions, is_local, open_file
 from schemas.chunks import CHUNK_BYTES, row_bytes
 
@@ -57,12 +67,13 @@ def spans(file: InputFile, unit_rows: int) -> Iterator[Span]:
         yield Span(start, min(start + units * unit_rows, file.rows))
 
 
-def read(file: InputFile, span: Span, schema: pa.Schema, unit_rows: int) -> Iterator[Piece]:
+def read(file: InputFile, span: Span, wanted: Wanted) -> Iterator[Piece]:
     """The units of a span: `unit_rows` consecutive rows each, the last one of the file fewer.
 
     Where these exceed `CHUNK_BYTES`, they are several units, each cut at the row that reaches so many: a function of
     the rows, however the file was written. The rows of a row group that cannot be decoded are bad rows, each of them.
     """
+    schema, unit_rows, _ = wanted
     waiting: list[Piece] = []
     done, held = 0, 0
     for piece in _decode(file, span, schema):
