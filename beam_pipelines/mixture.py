@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from beam_pipelines.promptsource import PlainLoader, Template, load_templates
 from beam_pipelines.storage import StorageOptions, absolute, read_bytes
+from beam_pipelines.template_files import PlainLoader, Template, load_templates
 from schemas.errors import CappyError, UsageError
 
 

@@ -15,6 +15,7 @@ from cappy_model.host import usable_cores
 from schemas.errors import UsageError
 
 LOCAL_RUNNER = "FnApiRunner"
+_LOCAL_NAMES = ("direct", "fnapi")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +94,8 @@ def beam_options(rest: Sequence[str], *, local_mode: str, ours: Sequence[str] = 
     options = PipelineOptions(list(rest))
     standard, direct = options.view_as(StandardOptions), options.view_as(DirectOptions)
     given = {flag.split("=")[0] for flag in rest}
-    if standard.runner in (None, "DirectRunner", LOCAL_RUNNER):
+    # Beam takes names in any case, with or without "Runner".
+    if standard.runner is None or standard.runner.lower().removesuffix("runner") in _LOCAL_NAMES:
         standard.runner = LOCAL_RUNNER
         if "--direct_num_workers" not in given:
             direct.direct_num_workers = usable_cores()

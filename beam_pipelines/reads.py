@@ -9,43 +9,67 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
 from beam_pipelines.formats import delimited, json_lines, parquet
-from beam_pipelines.formats.base import BadRow, Facts, InputFile, Piece, Span, UnreadableFile
-from beam_pipelines.storage import StorageOptions, file_system, find, fixed_part
+from beam_pipelines.formats.base import (
+    BadRow,
+    Facts,
+    InputFile,
+    Piece,
+    Span,
+    UnreadableFile,
+    Wanted,
+    fits,
+    kind_of,
+    nested_types,
+)
+from beam_pipelines.storage import StorageOptions, explained, file_system, find
 from schemas.errors import CappyError
 
-_KINDS = {".parquet": "parquet", ".pq": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
-_COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+__all__ = [
+    "Input",
+    "Read",
+    "ReadInputs",
+    "Unit",
+    "Wanted",
+    "inspect",
+    "kind_of",
+    "list_reads",
+    "open_input",
+    "position_of",
+    "read_units",
+]
+
 _LISTING_THREADS = 16
 _END_BYTES = 64 * 1024
+_MAX_DEPTH = 64  # of Arrow's IPC
 
 
-def kind_of(url: str) -> tuple[str, str | None]:
-    """("parquet", "jsonl" or "csv", and "gzip", "zstd" or None) by the ending of a file's name."""
-    stem, compression = url, None
-    for ending, name in _COMPRESSIONS.items():
-        if url.endswith(ending):
-            stem, compression = url.removesuffix(ending), name
-    for ending, kind in _KINDS.items():
-        if stem.endswith(ending) and not (compression and kind == "parquet"):
-            return kind, compression
-    known = ".parquet, and .jsonl or .csv, each of the two plain, .gz or .zst"
-    raise CappyError(f"{url}: the format is told by the ending of the name, which must be one of {known}")
+class _Format(Protocol):
+    """What the module of a format has."""
+
+    def inspect(self, url: str, storage: StorageOptions) -> Facts:
+        """Columns, rows and uncompressed bytes. Raises OSError, and UnreadableFile when it is no whole file."""
+
+    def spans(self, file: InputFile, unit_rows: int) -> Iterator[Span]:
+        """The parts that a file is read in, in order."""
+
+    def read(self, file: InputFile, span: Span, wanted: Wanted) -> Iterator[Piece]:
+        """The units of a span, projected to the wanted columns."""
+
+
+_FORMATS: dict[str, _Format] = {"parquet": parquet, "jsonl": json_lines, "csv": delimited}
 
 
 def inspect(url: str, storage: StorageOptions) -> Facts:
     """Columns, rows and uncompressed bytes of a file. Raises UnreadableFile when it is no whole file of its kind."""
-    kind, compression = kind_of(url)
     try:
-        if kind == "parquet":
-            return parquet.inspect(url, storage)
-        return (json_lines if kind == "jsonl" else delimited).inspect(url, storage, compression)
+        return _FORMATS[kind_of(url)[0]].inspect(url, storage)
     except OSError as error:
         raise UnreadableFile(f"{url}: cannot be opened: {error.strerror or error}") from error
 
@@ -63,16 +87,23 @@ class Input:
         """Rows of all files, after any limit."""
         return sum(file.rows for file in self.files)
 
+    @property
+    def first_with_rows(self) -> InputFile:
+        """The first file that has rows; the first of all where none has."""
+        return next((file for file in self.files if file.rows), self.files[0])
+
 
 def open_input(
     patterns: Sequence[str], storage: StorageOptions, *, group: int = 0, first: int = 0, limit: int | None = None
 ) -> Input:
     """Finds and inspects the files of `patterns`; they are numbered from `first` in the order of their names.
 
+    A CSV column that is empty in every file is text, as an empty field is.
+
     Raises CappyError when a pattern matches nothing, when a file matches two, when a file is broken, or when two files
     give a column different types, naming both.
     """
-    named = {url: url.removeprefix(fixed_part(pattern)) for pattern in patterns for url in find(pattern, storage)}
+    named = _find(patterns, storage)
     urls = sorted(named, key=lambda url: (named[url], url))
     for before, after in pairwise(urls):
         if named[before] == named[after]:
@@ -85,35 +116,70 @@ def open_input(
         rows = fact.rows if limit is None else min(limit, fact.rows)
         files.append(InputFile(number, group, url, named[url], size, ends, rows, limit, storage))
     share = sum(f.rows for f in files) / max(1, sum(fact.rows for fact in facts))
-    return Input(tuple(files), _union(urls, facts), int(share * sum(fact.bytes for fact in facts)))
+    schema = _union(urls, facts)
+    if any(kind_of(url)[0] == "csv" for url in urls):
+        schema = pa.schema([f.with_type(pa.string()) if pa.types.is_null(f.type) else f for f in schema])
+    return Input(tuple(files), schema, int(share * sum(fact.bytes for fact in facts)))
+
+
+def _find(patterns: Sequence[str], storage: StorageOptions) -> dict[str, str]:
+    """The files of all patterns: each URL and its name."""
+    named: dict[str, str] = {}
+    for pattern in patterns:
+        found = find(pattern, storage)
+        repeated = sorted(named.keys() & found.keys())
+        if repeated:
+            raise CappyError(
+                f"{repeated[0]}: matches two patterns of {', '.join(patterns)}; its rows would count twice. "
+                "Make one pattern narrower."
+            )
+        named.update(found)
+    return named
 
 
 def _size_and_ends(url: str, storage: StorageOptions) -> tuple[int, str]:
     """The size of a file, and a hash of its first and last 64 KB."""
     fs, path = file_system(url, storage)
-    size = fs.size(path)
-    ends = fs.read_block(path, 0, _END_BYTES) + fs.read_block(path, max(0, size - _END_BYTES), _END_BYTES)
+    with explained(url, "read"):
+        size = fs.size(path)
+        ends = fs.read_block(path, 0, _END_BYTES) + fs.read_block(path, max(0, size - _END_BYTES), _END_BYTES)
     return size, hashlib.blake2b(ends, digest_size=16).hexdigest()
 
 
 def _union(urls: list[str], facts: list[Facts]) -> pa.Schema:
-    union = facts[0].schema
-    origin = dict.fromkeys(union.names, urls[0])
-    for url, fact in zip(urls[1:], facts[1:], strict=True):
+    """The columns of all files; where two differ in the type of one, the type that holds the values of both."""
+    union: dict[str, tuple[pa.Field, str]] = {}
+    for url, fact in zip(urls, facts, strict=True):
         for field in fact.schema:
-            index = union.get_field_index(field.name)
-            known = union.field(index).type if index >= 0 else None
-            if known is None:
-                union = union.append(field)
-            elif pa.types.is_null(known):
-                union = union.set(index, field)
-            elif not field.type.equals(known) and not pa.types.is_null(field.type):
+            _check_type(field, url)
+            known, origin = union.setdefault(field.name, (field, url))
+            if fits(field.type, known.type):
+                continue
+            if not fits(known.type, field.type):
                 raise CappyError(
-                    f"column {field.name!r} is {field.type} in {url} and {known} in {origin[field.name]}; "
+                    f"column {field.name!r} is {field.type} in {url} and {known.type} in {origin}; "
                     "files of one input must agree: convert one, or give them apart"
                 )
-            origin.setdefault(field.name, url)
-    return union
+            union[field.name] = (field, url)
+    for field, url in union.values():
+        if any(pa.types.is_struct(kind) and not kind.num_fields for kind, _ in nested_types(field.type)):
+            raise CappyError(
+                f"{url}: column {field.name!r} is {field.type}, with objects that are all empty, which Parquet cannot "
+                f"hold; drop the column, or write null for {{}}"
+            )
+    return pa.schema([field for field, _ in union.values()])
+
+
+def _check_type(field: pa.Field, url: str) -> None:
+    """Raises UnreadableFile for a type that Arrow can make and not pass on."""
+    for kind, depth in nested_types(field.type):
+        if depth > _MAX_DEPTH:
+            raise UnreadableFile(
+                f"{url}: column {field.name!r} is nested more than {_MAX_DEPTH} levels deep; drop it or make it text"
+            )
+        names = [child.name for child in kind] if pa.types.is_struct(kind) else []
+        if len(set(names)) < len(names):
+            raise UnreadableFile(f"{url}: column {field.name!r} has a field twice: {', '.join(names)}; rename one")
 
 
 class Read(NamedTuple):
@@ -151,35 +217,13 @@ def position_of(file: InputFile, position: int) -> str:
 
 def list_reads(file: InputFile, unit_rows: int) -> Iterator[Read]:
     """The reads of a file, in order."""
-    kind, compression = kind_of(file.url)
-    if kind == "parquet":
-        found = parquet.spans(file, unit_rows)
-    else:
-        found = json_lines.spans(file, compression) if kind == "jsonl" else delimited.spans()
-    for number, span in enumerate(found):
+    for number, span in enumerate(_FORMATS[kind_of(file.url)[0]].spans(file, unit_rows)):
         yield Read(file, number, span)
 
 
-class Wanted(NamedTuple):
-    """What a job wants of an input: the columns, the rows of a unit, and whether a row with other fields is bad."""
-
-    schema: pa.Schema
-    unit_rows: int
-    exact: bool = False
-
-
 def read_units(read: Read, wanted: Wanted) -> Iterator[Unit]:
-    """The units of a read, in order. Where `wanted` is exact, a JSON Lines row with any other field is a bad row."""
-    schema, unit_rows, exact = wanted
-    kind, compression = kind_of(read.file.url)
-    found: Iterator[Piece]
-    if kind == "parquet":
-        found = parquet.read(read.file, read.span, schema, unit_rows)
-    elif kind == "jsonl":
-        found = json_lines.read(read.file, read.span, schema, unit_rows, compression, exact=exact)
-    else:
-        found = delimited.read(read.file, schema, unit_rows, compression)
-    for number, piece in enumerate(found):
+    """The units of a read, in order."""
+    for number, piece in enumerate(_FORMATS[kind_of(read.file.url)[0]].read(read.file, read.span, wanted)):
         yield Unit(read.file, read.number, number, *piece)
 
 

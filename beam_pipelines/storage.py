@@ -5,12 +5,14 @@ import os
 import posixpath
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import IO, Any
 
 import fsspec
 import pyarrow as pa
 from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileOpener
 
 from schemas.errors import CappyError
 
@@ -24,13 +26,31 @@ class OutputError(CappyError):
     """A file cannot be written."""
 
 
+@contextmanager
+def explained(url: str, attempt: str) -> Iterator[None]:
+    """Whatever fails inside becomes a CappyError: `url`, that it cannot be `attempt` ("read", say), and the reason.
+
+    Each file system has errors of its own, for missing credentials above all.
+    """
+    try:
+        yield
+    except CappyError:
+        raise
+    except Exception as error:
+        raise CappyError(f"{url}: cannot be {attempt}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    return (isinstance(error, OSError) and error.strerror) or f"{type(error).__name__}: {error}"
+
+
 def file_system(url: str, options: StorageOptions) -> tuple[fsspec.AbstractFileSystem, str]:
-    """The file system of `url` and the path on it. Raises CappyError when the protocol is unknown or not installed."""
+    """The file system of `url` and the path on it. Raises CappyError when the protocol is unknown or not usable."""
     try:
         return url_to_fs(url, **options)
-    except (ImportError, ValueError) as error:
+    except Exception as error:  # unknown, not installed, without credentials, given an option that it does not have
         raise CappyError(
-            f"{url}: cannot be opened: {error}. `cappy doctor` lists the file systems usable here."
+            f"{url}: cannot be opened: {_reason(error)}. `cappy doctor` lists the file systems usable here."
         ) from error
 
 
@@ -57,13 +77,15 @@ def fixed_part(pattern: str) -> str:
     return pattern[: pattern.rfind("/", 0, wildcard.start() if wildcard else len(pattern)) + 1]
 
 
-def find(pattern: str, options: StorageOptions) -> list[str]:
-    """The files that match `pattern` (a URL with `*`, `**`, `?` or `[...]`, or one file), sorted.
+def find(pattern: str, options: StorageOptions) -> dict[str, str]:
+    """The files that match `pattern` (a URL with `*`, `**`, `?` or `[...]`, or one file), sorted: URL -> name.
 
-    Raises CappyError when nothing matches, or when it is a folder.
+    Names are relative to the fixed part of the pattern. Raises CappyError when nothing matches, or when it is a folder.
     """
     fs, path = file_system(pattern, options)
-    try:
+    if is_local(pattern):
+        path = os.path.normpath(path)
+    with explained(pattern, "listed"):
         if fs.isdir(path):
             raise CappyError(
                 f"{pattern}: is a folder; give a pattern of files, such as {pattern.rstrip('/')}/*.parquet"
@@ -71,36 +93,42 @@ def find(pattern: str, options: StorageOptions) -> list[str]:
         found = [name for name in fs.glob(path) if not fs.isdir(name)] if _WILDCARD.search(path) else [path]
         if not found or not fs.exists(found[0]):
             raise CappyError(f"{pattern}: no file matches; check the path and the working directory")
-    except CappyError:
-        raise
-    except Exception as error:  # each file system has errors of its own, for missing credentials above all
-        raise CappyError(f"{pattern}: cannot be listed: {type(error).__name__}: {error}") from error
-    protocol = pattern[: pattern.index("://") + 3] if "://" in pattern else ""
-    return sorted(protocol + name.removeprefix(protocol) for name in found)
+    # Paths on a file system lack its protocol, and with some the host; what precedes the path in the pattern has both.
+    before = "" if is_local(pattern) else pattern.removesuffix(path)
+    if before == pattern:
+        raise CappyError(f"{pattern}: is {path} on its file system; write the path like this in the URL")
+    return {before + name: name.removeprefix(fixed_part(path)) for name in sorted(found)}
 
 
 def open_file(url: str, options: StorageOptions, compression: str | None = None) -> IO[bytes]:
     """A readable binary file, decompressed on the way when `compression` is "gzip" or "zstd".
 
     Arrow decompresses, since it says so (OSError) when a stream breaks off, and reads all frames of one; the zstandard
-    package does neither on its own.
+    package does neither on its own. Raises OSError, and CappyError for errors that only this file system has.
     """
-    file: IO[bytes] = fsspec.open(url, "rb", **options).open()
-    if compression is None:
+    fs, path = file_system(url, options)
+    try:
+        file: IO[bytes] = fs.open(path, "rb")
+    except OSError:
+        raise
+    except Exception as error:
+        raise CappyError(f"{url}: cannot be opened: {_reason(error)}") from error
+    if compression is None and isinstance(file, io.BytesIO | LocalFileOpener):
         return file
-    return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(file, "r"), compression))
+    # What remote file systems open only looks like a file: `readline` takes no size, or reads byte by byte.
+    raw = pa.PythonFile(file, "r")
+    return io.BufferedReader(raw if compression is None else pa.CompressedInputStream(raw, compression))
 
 
 def read_bytes(url: str, options: StorageOptions) -> bytes | None:
     """The whole content of a file, or None where there is no such file. Raises CappyError when it cannot be read."""
     fs, path = file_system(url, options)
-    try:
-        data: bytes = fs.cat_file(path)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise CappyError(f"{url}: cannot be read: {error.strerror or error}") from error
-    return data
+    with explained(url, "read"):
+        try:
+            data: bytes = fs.cat_file(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return data
 
 
 def write_whole(url: str, data: bytes, options: StorageOptions) -> None:
@@ -124,10 +152,10 @@ def write_whole(url: str, data: bytes, options: StorageOptions) -> None:
             if fs.exists(temporary):
                 fs.rm_file(temporary)
             raise
-    except OSError as error:
-        reason = error.strerror or str(error)
+    except Exception as error:  # see `explained`
         raise OutputError(
-            f"{url}: cannot be written: {reason}. Free space or mend the permissions, then give the same command again."
+            f"{url}: cannot be written: {_reason(error)}. "
+            "Free space or mend the permissions, then give the same command again."
         ) from error
 
 

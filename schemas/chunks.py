@@ -4,14 +4,20 @@ A chunk holds at most `CHUNK_ROWS` rows or `CHUNK_BYTES` bytes, so it is cheap t
 runner's cost per element vanishes. Only a single row may be larger than `CHUNK_BYTES`; readers reject such rows.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import copyreg
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 CHUNK_ROWS = 16_384
 CHUNK_BYTES = 16 * 2**20
 
+_OF_ANY_LENGTH = (
+    *(pa.types.is_string, pa.types.is_large_string),
+    *(pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary),
+)
 _IPC = pa.ipc.IpcWriteOptions(compression="zstd")
 
 
@@ -42,6 +48,35 @@ def pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         yield batch
 
 
+def row_bytes(batch: pa.RecordBatch) -> "np.ndarray":
+    """int64[n]: about the bytes of each row. A function of its values alone, whatever buffers hold them."""
+    return sum(map(_value_bytes, batch.columns), np.zeros(batch.num_rows, np.int64))
+
+
+def _value_bytes(values: pa.Array) -> "np.ndarray":
+    """int64[n]: 8 bytes for each value, and those of its text, items or fields."""
+    kind = values.type
+    if isinstance(values, pa.ExtensionArray):
+        return _value_bytes(values.storage)
+    if pa.types.is_dictionary(kind):
+        return _value_bytes(values.dictionary_decode())
+    if pa.types.is_map(kind):
+        return _value_bytes(values.cast(pa.list_(pa.struct([kind.key_field, kind.item_field]))))
+    if pa.types.is_binary_view(kind) or pa.types.is_string_view(kind):
+        return _value_bytes(values.cast(pa.large_binary()))
+    size = np.full(len(values), 8, np.int64)
+    if pa.types.is_struct(kind):
+        return sum(map(_value_bytes, values.flatten()), size)
+    if pa.types.is_nested(kind):
+        counts = np.asarray(pc.fill_null(pc.list_value_length(values), 0), np.int64)
+        stops = np.cumsum(counts)
+        before = np.concatenate([[0], np.cumsum(_value_bytes(values.flatten()))])
+        return size + before[stops] - before[stops - counts]
+    if any(test(kind) for test in _OF_ANY_LENGTH):
+        size += np.asarray(pc.fill_null(pc.binary_length(values), 0), np.int64)
+    return size
+
+
 def group_rows(keys: "np.ndarray") -> Iterator[tuple[int, "np.ndarray"]]:
     """Each distinct key, ascending, with the positions where it stands, ascending."""
     order = np.argsort(keys, kind="stable")
@@ -63,6 +98,15 @@ def from_ipc(data: bytes) -> pa.RecordBatch:
     """The chunk that `to_ipc` wrote."""
     with pa.ipc.open_stream(data) as reader:
         return reader.read_next_batch()
+
+
+def _reduce(batch: pa.RecordBatch) -> tuple[Callable[[bytes], pa.RecordBatch], tuple[bytes]]:
+    return from_ipc, (to_ipc(batch),)
+
+
+# Wherever a runner does not fuse two steps, it pickles what passes between them. Arrow's own pickle of a slice, which
+# most chunks are, carries the buffers of the whole.
+copyreg.pickle(pa.RecordBatch, _reduce)
 
 
 def invalid_text_rows(batch: pa.RecordBatch) -> list[int]:

@@ -3,18 +3,38 @@
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from beam_pipelines.storage import StorageOptions
-from schemas.chunks import CHUNK_BYTES, invalid_text_rows
+from beam_pipelines.storage import StorageOptions, open_file
+from schemas.chunks import CHUNK_BYTES, invalid_text_rows, row_bytes
 from schemas.errors import CappyError
 from schemas.records import is_text
 
+_KINDS = {".parquet": "parquet", ".pq": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
+_COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 HEAD_ROWS = 10_000
 """Rows that decide the columns and types of a JSON Lines or CSV file."""
+
+
+def kind_of(url: str) -> tuple[str, str | None]:
+    """("parquet", "jsonl" or "csv", and "gzip", "zstd" or None) by the ending of a file's name."""
+    stem, compression = url, None
+    for ending, name in _COMPRESSIONS.items():
+        if url.endswith(ending):
+            stem, compression = url.removesuffix(ending), name
+    for ending, kind in _KINDS.items():
+        if stem.endswith(ending) and not (compression and kind == "parquet"):
+            return kind, compression
+    known = ".parquet, and .jsonl or .csv, each of the two plain, .gz or .zst"
+    raise CappyError(f"{url}: the format is told by the ending of the name, which must be one of {known}")
+
+
+def open_text(url: str, storage: StorageOptions) -> IO[bytes]:
+    """A JSON Lines or CSV file, decompressed where the ending of its name says so. Raises OSError, CappyError."""
+    return open_file(url, storage, kind_of(url)[1])
 
 
 @dataclass(frozen=True)
@@ -47,6 +67,17 @@ class Facts(NamedTuple):
     schema: pa.Schema
     rows: int
     bytes: int
+
+
+class Wanted(NamedTuple):
+    """What a job wants of an input: the columns, and the rows of a unit.
+
+    `exact`: a JSON Lines row with any other field is a bad row; other formats name their columns before the first row.
+    """
+
+    schema: pa.Schema
+    unit_rows: int
+    exact: bool = False
 
 
 class Span(NamedTuple):
@@ -89,16 +120,28 @@ def normal_type(kind: pa.DataType) -> pa.DataType:
 
 
 def fits(found: pa.DataType, wanted: pa.DataType) -> bool:
-    """Whether values of type `found` are values of type `wanted` without losing anything."""
+    """Whether values of type `found` are values of type `wanted` without losing anything.
+
+    Integers fit doubles by type; one beyond 2**53 does not by value, which Arrow notices.
+    """
     if found.equals(wanted) or pa.types.is_null(found):
         return True
-    if pa.types.is_floating(wanted):
-        return pa.types.is_integer(found) or pa.types.is_floating(found)
+    if pa.types.is_floating(wanted) and (pa.types.is_integer(found) or pa.types.is_floating(found)):
+        return pa.types.is_float64(wanted) or found.bit_width < wanted.bit_width
     if pa.types.is_list(found) and pa.types.is_list(wanted):
         return fits(found.value_type, wanted.value_type)
     if pa.types.is_struct(found) and pa.types.is_struct(wanted):
         return all(wanted.get_field_index(f.name) >= 0 and fits(f.type, wanted.field(f.name).type) for f in found)
     return False
+
+
+def nested_types(kind: pa.DataType) -> Iterator[tuple[pa.DataType, int]]:
+    """`kind` and every type inside of it, each with its depth: 1 for `kind` itself."""
+    waiting = [(kind, 1)]
+    while waiting:
+        found, depth = waiting.pop()
+        yield found, depth
+        waiting += [(found.field(i).type, depth + 1) for i in range(found.num_fields)]
 
 
 def column(values: Sequence[object], kind: pa.DataType) -> pa.Array:
@@ -172,11 +215,9 @@ def _batch(rows: list[dict[str, object]], schema: pa.Schema) -> pa.RecordBatch:
 def checked(piece: Piece) -> Piece:
     """`piece` without the rows that hold invalid UTF-8 or are larger than a chunk; those join the bad ones."""
     bad = dict.fromkeys(invalid_text_rows(piece.rows), ("invalid_utf8", "a text column holds bytes that are not UTF-8"))
-    if piece.rows.nbytes > CHUNK_BYTES:
-        for row in range(piece.rows.num_rows):
-            size = piece.rows.slice(row, 1).nbytes
-            if size > CHUNK_BYTES:
-                bad[row] = ("row_too_large", f"{size:,} bytes; a row may have {CHUNK_BYTES:,}")
+    sizes = row_bytes(piece.rows)
+    for row in np.flatnonzero(sizes > CHUNK_BYTES).tolist():
+        bad[row] = ("row_too_large", f"{sizes[row]:,} bytes; a row may have {CHUNK_BYTES:,}")
     if not bad:
         return piece
     good = np.setdiff1d(np.arange(piece.rows.num_rows), list(bad))

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,17 +20,17 @@ from beam_pipelines.formats.base import (
     Record,
     Span,
     UnreadableFile,
+    Wanted,
+    open_text,
     units_of,
 )
-from beam_pipelines.storage import StorageOptions, open_file
+from beam_pipelines.storage import StorageOptions
 from schemas.chunks import CHUNK_BYTES
 from schemas.records import EXCERPT_CHARACTERS
 
-# A number is a number only where it reads back the same: "007" stays text.
-_NUMBERS = (
-    (pa.int64(), re.compile(r"-?(0|[1-9]\d{0,17})")),
-    (pa.float64(), re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?")),
-)
+# A field is a number only where it reads back the same: "007" is text, and so is a whole number of 19 digits.
+_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
+_FLOAT = re.compile(r"-?(0|[1-9][0-9]{0,17})(\.[0-9]+)?([eE][-+]?[0-9]{1,3})?")
 _BOOLEANS = {"true": True, "false": False, "True": True, "False": False}
 
 BROKEN_OFF = "unreadable"
@@ -47,14 +48,14 @@ class _Record(NamedTuple):
     begun: str
 
 
-def inspect(url: str, storage: StorageOptions, compression: str | None) -> Facts:
-    """Columns from the header, types from the first 10,000 rows, and a count of all rows.
+def inspect(url: str, storage: StorageOptions) -> Facts:
+    """Columns from the header, types from the first 10,000 rows (null where all are empty), and a count of all rows.
 
     Raises UnreadableFile when there is no header, when names repeat or are empty, or when the file breaks off.
     """
     head: list[list[str]] = []
     rows, size = 0, 0
-    with _opened(url, storage, compression) as lines:
+    with _opened(url, storage) as lines:
         names = _header(lines, url)
         for _, fields, fault, _ in _records(lines, len(names)):
             if fault and fault[0] == BROKEN_OFF:
@@ -67,17 +68,18 @@ def inspect(url: str, storage: StorageOptions, compression: str | None) -> Facts
     return Facts(pa.schema(list(zip(names, kinds, strict=True))), rows, size)
 
 
-def spans() -> Iterator[Span]:
+def spans(file: InputFile, unit_rows: int) -> Iterator[Span]:
     """A CSV file is one span: a line break may stand inside quotes."""
     yield Span(0, -1)
 
 
-def read(file: InputFile, schema: pa.Schema, unit_rows: int, compression: str | None) -> Iterator[Piece]:
-    """The units of a file, projected to the columns of `schema`. Empty fields of other types than text are null."""
-    with _opened(file.url, file.storage, compression) as lines:
+def read(file: InputFile, span: Span, wanted: Wanted) -> Iterator[Piece]:
+    """The units of a file, which is one span. Empty fields of other types than text are null."""
+    with _opened(file.url, file.storage) as lines:
         names = _header(lines, file.url)
         records = islice(_records(lines, len(names)), file.limit)
-        yield from units_of((_typed(record, names, schema) for record in records), schema, unit_rows)
+        typed = (_typed(record, names, wanted.schema) for record in records)
+        yield from units_of(typed, wanted.schema, wanted.unit_rows)
 
 
 class _Lines:
@@ -107,9 +109,9 @@ class _Lines:
 
 
 @contextmanager
-def _opened(url: str, storage: StorageOptions, compression: str | None) -> Iterator[_Lines]:
+def _opened(url: str, storage: StorageOptions) -> Iterator[_Lines]:
     csv.field_size_limit(CHUNK_BYTES)
-    with open_file(url, storage, compression) as file:
+    with open_text(url, storage) as file:
         yield _Lines(io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline=""))
 
 
@@ -174,24 +176,26 @@ def _typed(record: _Record, names: list[str], schema: pa.Schema) -> Record:
 def _infer(texts: list[str]) -> pa.DataType:
     present = [text for text in texts if text]
     if not present:
-        return pa.string()
+        return pa.null()
     if all(text in _BOOLEANS for text in present):
         return pa.bool_()
-    for kind, pattern in _NUMBERS:
-        if all(map(pattern.fullmatch, present)):
-            return kind
-    return pa.string()
+    if all(map(_INTEGER.fullmatch, present)):
+        return pa.int64()
+    return pa.float64() if all(map(_FLOAT.fullmatch, present)) else pa.string()
 
 
 def _value(text: str, kind: pa.DataType) -> object:
+    """A field as a value of `kind`. Raises ValueError where it would not read back the same."""
     if pa.types.is_string(kind):
         return text
     if not text:
         return None
-    if pa.types.is_integer(kind):
+    if pa.types.is_boolean(kind) and text in _BOOLEANS:
+        return _BOOLEANS[text]
+    if pa.types.is_integer(kind) and _INTEGER.fullmatch(text):
         return int(text)
-    if pa.types.is_floating(kind):
-        return float(text)
-    if text not in _BOOLEANS:
-        raise ValueError(f"{text!r} is neither true nor false")
-    return _BOOLEANS[text]
+    if pa.types.is_floating(kind) and _FLOAT.fullmatch(text):
+        value = float(text)
+        if math.isfinite(value) and not (_INTEGER.fullmatch(text) and int(text) != value):
+            return value
+    raise ValueError(f"{text[:100]!r} is no {kind}, as its column is")

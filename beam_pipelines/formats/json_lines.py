@@ -5,8 +5,6 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import IO
 
-import pyarrow as pa
-
 from beam_pipelines.formats.base import (
     HEAD_ROWS,
     BadRow,
@@ -16,10 +14,13 @@ from beam_pipelines.formats.base import (
     Record,
     Span,
     UnreadableFile,
+    Wanted,
     infer_schema,
+    kind_of,
+    open_text,
     units_of,
 )
-from beam_pipelines.storage import StorageOptions, open_file
+from beam_pipelines.storage import StorageOptions
 from schemas.chunks import CHUNK_BYTES
 
 SPAN_BYTES = 16 * 2**20
@@ -32,7 +33,7 @@ class _BadLine(ValueError):
         self.reason = reason
 
 
-def inspect(url: str, storage: StorageOptions, compression: str | None) -> Facts:
+def inspect(url: str, storage: StorageOptions) -> Facts:
     """Columns and types of the first 10,000 good rows, and a count of all lines.
 
     Raises UnreadableFile when the file is empty or breaks off, when none of its rows is a JSON object, or when a column
@@ -40,7 +41,7 @@ def inspect(url: str, storage: StorageOptions, compression: str | None) -> Facts
     """
     head, rows, size = [], 0, 0
     try:
-        with open_file(url, storage, compression) as file:
+        with open_text(url, storage) as file:
             for _, line in _lines(file, 0, None):
                 if rows < HEAD_ROWS:
                     head.append(line)
@@ -60,26 +61,24 @@ def inspect(url: str, storage: StorageOptions, compression: str | None) -> Facts
     return Facts(infer_schema(good, url), rows, size)
 
 
-def spans(file: InputFile, compression: str | None) -> Iterator[Span]:
+def spans(file: InputFile, unit_rows: int) -> Iterator[Span]:
     """Line-aligned ranges of 16 MB; one span where the file is compressed, or only its first rows are wanted."""
-    if compression or file.limit is not None:
+    if kind_of(file.url)[1] or file.limit is not None:
         yield Span(0, -1)
         return
     for start in range(0, file.size, SPAN_BYTES):
         yield Span(start, min(start + SPAN_BYTES, file.size))
 
 
-def read(
-    file: InputFile, span: Span, schema: pa.Schema, unit_rows: int, compression: str | None, *, exact: bool
-) -> Iterator[Piece]:
-    """The units of a span. With `exact`, a row with a field outside of `schema` does not fit; else it is projected."""
-    known = frozenset(schema.names) if exact else None
-    yield from units_of(_records(file, span, compression, known), schema, unit_rows)
+def read(file: InputFile, span: Span, wanted: Wanted) -> Iterator[Piece]:
+    """The units of a span."""
+    known = frozenset(wanted.schema.names) if wanted.exact else None
+    yield from units_of(_records(file, span, known), wanted.schema, wanted.unit_rows)
 
 
-def _records(file: InputFile, span: Span, compression: str | None, known: frozenset[str] | None) -> Iterator[Record]:
+def _records(file: InputFile, span: Span, known: frozenset[str] | None) -> Iterator[Record]:
     position = span.start
-    with open_file(file.url, file.storage, compression) as handle:
+    with open_text(file.url, file.storage) as handle:
         try:
             for position, line in islice(_lines(handle, span.start, span.stop), file.limit):
                 try:

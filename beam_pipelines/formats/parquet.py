@@ -1,28 +1,58 @@
-"""Parquet inputs. A span is a range of rows; its row groups are decoded one at a time."""
+"""Parquet inputs. A span is a range of rows; its row groups are decoded one at a time, in small batches."""
 
+import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from beam_pipelines.formats.base import BadRow, Facts, InputFile, Piece, Span, UnreadableFile, checked, normal_type
-from beam_pipelines.storage import StorageOptions, open_file
-from schemas.chunks import pieces
+from beam_pipelines.formats.base import (
+    BadRow,
+    Facts,
+    InputFile,
+    Piece,
+    Span,
+    UnreadableFile,
+    Wanted,
+    checked,
+    normal_type,
+)
+from beam_pipelines.storage import StorageOptions, is_local, open_file
+from schemas.chunks import CHUNK_BYTES, row_bytes
 
 UNITS_PER_SPAN = 2
 _SHARES_OF_A_GROUP = 8
+_BATCH_BYTES = 4 * 2**20
+_BUFFER_BYTES = 2**20
+_BATCH_ROWS = 1024  # the footer's bytes are fewer than the decoded ones where a dictionary holds the values
 
 
 def inspect(url: str, storage: StorageOptions) -> Facts:
-    """Columns and rows from the footer. Raises UnreadableFile for an empty, truncated or foreign file."""
+    """Columns and rows from the footer.
+
+    Raises UnreadableFile for an empty, truncated or foreign file, and where two columns have one name.
+    """
     try:
-        with open_file(url, storage) as file, pq.ParquetFile(file) as parquet:
+        with _opened(url, storage) as parquet:
             schema = pa.schema([pa.field(f.name, normal_type(f.type)) for f in parquet.schema_arrow])
+            repeated = [name for name in schema.names if schema.names.count(name) > 1]
+            if repeated:
+                raise UnreadableFile(f"{url}: has {len(repeated)} columns named {repeated[0]!r}; rename all but one")
             groups = [parquet.metadata.row_group(i) for i in range(parquet.num_row_groups)]
             return Facts(schema, parquet.metadata.num_rows, sum(group.total_byte_size for group in groups))
     except (pa.ArrowException, OSError) as error:
         raise UnreadableFile(f"{url}: is not a whole Parquet file: {error}. Fetch or write it again.") from error
+
+
+@contextmanager
+def _opened(url: str, storage: StorageOptions) -> Iterator[pq.ParquetFile]:
+    # A local column is read bit by bit; elsewhere every bit would be a request, so a row group is fetched at once.
+    local = is_local(url)
+    streaming = {"buffer_size": _BUFFER_BYTES if local else 0, "pre_buffer": not local}
+    with open_file(url, storage) as file, pq.ParquetFile(file, **streaming) as parquet:
+        yield parquet
 
 
 def spans(file: InputFile, unit_rows: int) -> Iterator[Span]:
@@ -30,93 +60,102 @@ def spans(file: InputFile, unit_rows: int) -> Iterator[Span]:
 
     A span has two units or more: a large row group is shared by at most eight spans, since each of them decodes it.
     """
-    with open_file(file.url, file.storage) as handle, pq.ParquetFile(handle) as parquet:
+    with _opened(file.url, file.storage) as parquet:
         sizes = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
     units = max(UNITS_PER_SPAN, -(-max(sizes, default=0) // (_SHARES_OF_A_GROUP * unit_rows)))
     for start in range(0, file.rows, units * unit_rows):
         yield Span(start, min(start + units * unit_rows, file.rows))
 
 
-def read(file: InputFile, span: Span, schema: pa.Schema, unit_rows: int) -> Iterator[Piece]:
+def read(file: InputFile, span: Span, wanted: Wanted) -> Iterator[Piece]:
     """The units of a span: `unit_rows` consecutive rows each, the last one of the file fewer.
 
-    The rows of a row group that cannot be decoded are bad rows, each of them.
+    Where these exceed `CHUNK_BYTES`, they are several units, each cut at the row that reaches so many: a function of
+    the rows, however the file was written. The rows of a row group that cannot be decoded are bad rows, each of them.
     """
+    schema, unit_rows, _ = wanted
     waiting: list[Piece] = []
-    for piece in _decode(file, span, schema, unit_rows):
-        waiting.append(piece)
-        while sum(map(_length, waiting)) >= unit_rows:
-            unit, waiting = _cut(waiting, unit_rows)
-            yield from _within_limits(unit)
+    done, held = 0, 0
+    for piece in _decode(file, span, schema):
+        sizes = np.zeros(len(piece.bad), np.int64) if piece.bad else row_bytes(piece.rows)
+        start = 0
+        while start < len(sizes):
+            reached = held + np.cumsum(sizes[start : start + unit_rows - done])
+            count = min(len(reached), int(np.searchsorted(reached, CHUNK_BYTES)) + 1)
+            waiting.append(_slice(piece, start, count))
+            start, done, held = start + count, done + count, int(reached[count - 1])
+            if done == unit_rows or held >= CHUNK_BYTES:
+                yield _joined(waiting)
+                done, held = done % unit_rows, 0
     if waiting:
-        yield from _within_limits(waiting)
+        yield _joined(waiting)
 
 
-def _length(piece: Piece) -> int:
-    return piece.rows.num_rows + len(piece.bad)
+def _slice(piece: Piece, start: int, count: int) -> Piece:
+    """Some rows of a piece, which holds good rows or bad ones, never both."""
+    stop = start + count
+    return Piece(piece.positions[start:stop], piece.rows.slice(start, count), piece.bad[start:stop])
 
 
-def _cut(waiting: list[Piece], rows: int) -> tuple[list[Piece], list[Piece]]:
-    """Splits a list of pieces after `rows` rows. A piece holds good rows or bad ones, never both."""
-    head: list[Piece] = []
-    for index, piece in enumerate(waiting):
-        if _length(piece) > rows:
-            head.append(Piece(piece.positions[:rows], piece.rows.slice(0, rows), piece.bad[:rows]))
-            return head, [
-                Piece(piece.positions[rows:], piece.rows.slice(rows), piece.bad[rows:]),
-                *waiting[index + 1 :],
-            ]
-        head.append(piece)
-        rows -= _length(piece)
-        if rows == 0:
-            return head, waiting[index + 1 :]
-    return head, []
+def _joined(waiting: list[Piece]) -> Piece:
+    """One piece of several, which are let go of."""
+    positions, rows, bad = zip(*waiting, strict=True)
+    waiting.clear()
+    return checked(Piece(np.concatenate(positions), pa.concat_batches(rows), [row for part in bad for row in part]))
 
 
-def _within_limits(unit: list[Piece]) -> Iterator[Piece]:
-    """One piece of a unit's pieces; more than one only where the rows exceed the bytes of a chunk."""
-    rows = pa.concat_batches([piece.rows for piece in unit])
-    positions = np.concatenate([piece.positions for piece in unit])
-    bad = [row for piece in unit for row in piece.bad]
-    start = 0
-    for part in pieces(rows):
-        stop = start + part.num_rows
-        yield checked(Piece(positions[start:stop], part, bad))
-        start, bad = stop, []
-
-
-def _decode(file: InputFile, span: Span, schema: pa.Schema, batch_rows: int) -> Iterator[Piece]:
-    """The rows of a span in order, in batches that keep to the row groups of the file."""
-    with open_file(file.url, file.storage) as handle, pq.ParquetFile(handle) as parquet:
+def _decode(file: InputFile, span: Span, schema: pa.Schema) -> Iterator[Piece]:
+    """The rows of a span in order, in batches of about `_BATCH_BYTES` that keep to the row groups of the file."""
+    with _opened(file.url, file.storage) as parquet:
         first = 0
         for group in range(parquet.num_row_groups):
             count = parquet.metadata.row_group(group).num_rows
             start, stop = max(span.start, first), min(span.stop, first + count)
             if start < stop:
-                yield from _decode_group(parquet, group, Span(start - first, stop - first), first, schema, batch_rows)
+                yield from _decode_group(parquet, group, Span(start - first, stop - first), first, schema)
             first += count
 
 
-def _decode_group(
-    parquet: pq.ParquetFile, group: int, span: Span, first: int, schema: pa.Schema, batch_rows: int
-) -> Iterator[Piece]:
-    done = 0
+def _decode_group(parquet: pq.ParquetFile, group: int, span: Span, first: int, schema: pa.Schema) -> Iterator[Piece]:
+    found = parquet.metadata.row_group(group)
+    size = max(1, found.total_byte_size // found.num_rows)
+    batch_rows, done = max(1, min(_BATCH_ROWS, _BATCH_BYTES // size)), 0
     try:
         for batch in parquet.iter_batches(batch_rows, row_groups=[group], columns=schema.names):
             start, stop = max(span.start, done), min(span.stop, done + batch.num_rows)
             if start < stop:
-                rows = _conform(batch.slice(start - done, stop - start), schema)
-                yield Piece(np.arange(first + start, first + stop, dtype=np.int64), rows, [])
+                yield from _conform(batch.slice(start - done, stop - start), first + start, schema)
             done += batch.num_rows
             if done >= span.stop:
                 return
     except (pa.ArrowException, OSError) as error:
         detail = f"row group {group} cannot be decoded: {error}"
-        bad = [BadRow(first + i, "unreadable", detail, None) for i in range(max(done, span.start), span.stop)]
-        yield Piece(np.empty(0, dtype=np.int64), pa.RecordBatch.from_pylist([], schema), bad)
+        yield _all_bad(
+            [BadRow(first + i, "unreadable", detail, None) for i in range(max(done, span.start), span.stop)], schema
+        )
 
 
-def _conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+def _all_bad(bad: list[BadRow], schema: pa.Schema) -> Piece:
+    return Piece(np.empty(0, dtype=np.int64), pa.RecordBatch.from_pylist([], schema), bad)
+
+
+def _conform(batch: pa.RecordBatch, first: int, schema: pa.Schema) -> Iterator[Piece]:
+    """The rows of a batch, which starts at row `first`, as rows of `schema`; those that do not fit are bad, alone."""
+    try:
+        rows = _cast(batch, schema)
+    except pa.ArrowInvalid as error:
+        if batch.num_rows > 1:
+            half = batch.num_rows // 2
+            yield from _conform(batch.slice(0, half), first, schema)
+            yield from _conform(batch.slice(half), first + half, schema)
+        else:
+            excerpt = json.dumps(batch.to_pylist()[0], ensure_ascii=False, default=str)
+            yield _all_bad([BadRow(first, "does_not_fit", str(error), excerpt)], schema)
+    else:
+        yield Piece(np.arange(first, first + batch.num_rows, dtype=np.int64), rows, [])
+
+
+def _cast(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     """The columns of `schema`, text as string; a column that this file lacks is null."""
     arrays = []
     for field in schema:

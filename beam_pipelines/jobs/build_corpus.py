@@ -242,7 +242,9 @@ def dry_run(config: BuildCorpusConfig) -> str:
 
 def _sources(planned: CorpusPlan) -> list[Source]:
     found = zip(planned.render_plans, planned.inputs, planned.wanted, strict=True)
-    return [Source(plan, source.files[0], wanted, planned.made_of(plan, source)) for plan, source, wanted in found]
+    return [
+        Source(plan, source.first_with_rows, wanted, planned.made_of(plan, source)) for plan, source, wanted in found
+    ]
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:

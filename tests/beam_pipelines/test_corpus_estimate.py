@@ -2,8 +2,12 @@
 
 from pathlib import Path
 
-from beam_pipelines.jobs.build_corpus import BuildCorpusConfig, plan
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from beam_pipelines.jobs.build_corpus import BuildCorpusConfig, dry_run, plan
 from beam_pipelines.jobs.corpus_estimate import Source, core_seconds
+from tests.conftest import edit_mixture
 
 
 def test_time_is_measured_and_scaled_to_all_instructions(corpus: Path, tmp_path: Path) -> None:
@@ -13,3 +17,14 @@ def test_time_is_measured_and_scaled_to_all_instructions(corpus: Path, tmp_path:
     for source in sources:
         assert core_seconds([source], planned.mixture.file) > 1  # a million instructions take a core more than a second
         assert core_seconds([source._replace(instructions=0)], planned.mixture.file) == 0
+
+
+def test_a_first_file_without_rows_is_not_what_is_timed(corpus: Path, tmp_path: Path) -> None:
+    table = pq.read_table(tmp_path / "data" / "things.parquet")
+    pq.write_table(pa.concat_tables([table] * 200), tmp_path / "data" / "things.parquet")
+    pq.write_table(table.slice(0, 0), tmp_path / "data" / "an_empty.parquet")
+    edit_mixture(corpus, lambda mixture: mixture["datasets"][0].update(paths="data/*.parquet"))
+    edit_mixture(corpus, lambda mixture: mixture.update(datasets=mixture["datasets"][:1]))
+    said = dry_run(BuildCorpusConfig(mixture=str(corpus), output=str(tmp_path / "out")))
+    assert "72,000 instructions" in said
+    assert "about 0.0 s" not in said

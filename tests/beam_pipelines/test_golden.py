@@ -17,8 +17,9 @@ import yaml
 from jinja2 import Environment, TemplateError, nodes
 from jinja2 import Template as JinjaTemplate
 
-from beam_pipelines.promptsource import CompiledTemplate, Rendered, RenderError, Template, load_templates
+from beam_pipelines.promptsource import CompiledTemplate, Rendered, RenderError
 from beam_pipelines.sandbox.environment import ENVIRONMENT
+from beam_pipelines.template_files import Template, load_templates
 
 SHARED = Path(__file__).parents[3] / "shared"
 ROOT = SHARED / "promptsource" / "templates"

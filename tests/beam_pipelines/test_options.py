@@ -8,7 +8,8 @@ from tests.conftest import cappy
 
 
 def test_no_runner_is_all_cores_of_this_machine() -> None:
-    for flags in ([], ["--runner=DirectRunner"], ["--runner", "FnApiRunner"]):
+    names = ("DirectRunner", "directrunner", "direct", "Direct", "FnApiRunner", "fnapirunner")
+    for flags in ([], *(["--runner", name] for name in names)):
         options = beam_options(flags, local_mode="multi_processing")
         assert is_local(options)
         assert options.view_as(DirectOptions).direct_num_workers == usable_cores()

@@ -1,6 +1,7 @@
 """Reads and units of every format: each row once, in place, whatever the cut; bad rows alone."""
 
 import csv
+import gc
 import gzip
 import io
 import json
@@ -12,12 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
+from apache_beam import coders
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from beam_pipelines.formats import base, json_lines
+from beam_pipelines.formats import base, delimited, json_lines, parquet
 from beam_pipelines.reads import Unit, Wanted, kind_of, list_reads, open_input, read_units
 from schemas import chunks
+from schemas.chunks import row_bytes
 from schemas.errors import CappyError
 
 anywhere = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -101,6 +104,51 @@ def test_json_lines_are_read_once_whatever_the_spans(
             assert json.loads(data[position:].split(b"\n")[0])["a"] == row["a"], "the position is the byte of the line"
 
 
+@anywhere
+@given(
+    lengths=st.lists(st.integers(0, 300), min_size=1, max_size=60),
+    groups=st.tuples(st.integers(1, 70), st.integers(1, 70)),
+    batch_bytes=st.tuples(st.integers(1, 3000), st.integers(1, 3000)),
+    unit_rows=st.integers(1, 20),
+)
+def test_parquet_units_depend_on_the_rows_alone(
+    tmp_path: Path, lengths: list[int], groups: tuple[int, int], batch_bytes: tuple[int, int], unit_rows: int
+) -> None:
+    limit, found = 1000, []
+    rows = [{"t": "x" * n, "l": [str(n)] * (n % 5) if n % 3 else None} for n in lengths]
+    table = pa.Table.from_pylist(rows, pa.schema([("t", pa.string()), ("l", pa.list_(pa.string()))]))
+    for group, batch in zip(groups, batch_bytes, strict=True):
+        pq.write_table(table, tmp_path / "f.parquet", row_group_size=group)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(parquet, "_BATCH_BYTES", batch)
+            for module in (parquet, base):
+                patch.setattr(module, "CHUNK_BYTES", limit)
+            found.append([(u.positions.tolist(), u.rows.to_pylist()) for u in units(tmp_path / "f.parquet", unit_rows)])
+    assert found[0] == found[1]
+    assert [row for _, part in found[0] for row in part] == rows
+    for positions, _ in found[0]:
+        size = row_bytes(table.to_batches()[0])[positions]
+        assert size[:-1].sum() < limit
+        ends_block = (positions[-1] + 1) % unit_rows == 0 or positions[-1] + 1 == len(rows)
+        assert ends_block or size.sum() >= limit
+
+
+def test_few_parquet_bytes_are_decoded_at_once(tmp_path: Path) -> None:
+    """However large a row group is, and however many rows a unit has."""
+    count = 3_000
+    table = pa.table({"t": [f"{i:06}" * 5_000 for i in range(count)]})
+    pq.write_table(table, tmp_path / "f.parquet", use_dictionary=False)
+    del table
+    gc.collect()
+    before, most, seen = pa.total_allocated_bytes(), 0, 0
+    for unit in units(tmp_path / "f.parquet", 16_384):
+        seen += unit.rows.num_rows
+        most = max(most, pa.total_allocated_bytes() - before)
+        del unit
+    assert seen == count
+    assert most < 4 * chunks.CHUNK_BYTES, f"{most:,} bytes held of {count * 30_000:,}"
+
+
 def compressed(data: bytes, ending: str) -> bytes:
     return {"": lambda d: d, ".gz": gzip.compress, ".zst": zstandard.compress}[ending](data)
 
@@ -125,6 +173,35 @@ def test_csv_fields_that_are_not_what_they_seem(tmp_path: Path) -> None:
         {"id": "007", "text": 'two\nlines, "quoted"', "n": 1},
         {"id": "008", "text": "", "n": None},
     ]
+
+
+@pytest.mark.parametrize(
+    ("first", "fitting", "others"),
+    [
+        ("1", ["-2", "0", ""], ["007", "1_000", " 12 ", "+5", "٣", "nan", "1.5", "-0", "9" * 19, "true"]),
+        ("1.5", ["-2", "1e3", ""], ["007.5", "1_0.5", " 1.5", "+5", "٣.5", "nan", "inf", "1e999", "9" * 18, "x"]),
+        ("true", ["False", ""], ["TRUE", "1", "yes"]),
+    ],
+)
+def test_a_csv_field_is_a_value_only_where_it_reads_back_the_same(
+    tmp_path: Path, first: str, fitting: list[str], others: list[str]
+) -> None:
+    rows = [first, *fitting, *others]
+    (tmp_path / "f.csv").write_text("t,v\n" + "".join(f"x,{text}\n" for text in rows))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(delimited, "HEAD_ROWS", 1)
+        found = list(units(tmp_path / "f.csv", 100))
+    assert [row["v"] for row in good(found)] == [json.loads(text.lower() or "null") for text in [first, *fitting]]
+    assert bad(found) == [(f"f.csv#{i}", "does_not_fit") for i in range(len(fitting) + 1, len(rows))]
+    assert {row["v"] for row in good(list(units(tmp_path / "f.csv")))} == set(rows), "text, where all of them are seen"
+
+
+def test_an_empty_csv_column_is_of_any_type(tmp_path: Path) -> None:
+    (tmp_path / "1.csv").write_text("n,t,m\n,,1\n")
+    (tmp_path / "2.csv").write_text("n,t,m\n5,,\n")
+    expected = pa.schema([("n", pa.int64()), ("t", pa.string()), ("m", pa.int64())])
+    assert open_input([f"{tmp_path}/*.csv"], {}).schema == expected
+    assert good(list(units(f"{tmp_path}/*.csv"))) == [{"n": None, "t": "", "m": 1}, {"n": 5, "t": "", "m": None}]
 
 
 def test_csv_rows_fail_alone(tmp_path: Path) -> None:
@@ -255,6 +332,80 @@ def test_files_of_one_input_must_agree(tmp_path: Path) -> None:
         open_input([f"{tmp_path}/*.parquet"], {})
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "kind"),
+    [
+        ([], ["q"], pa.list_(pa.string())),
+        (1, 1.5, pa.float64()),
+        ([1], [1.5], pa.list_(pa.float64())),
+        ({}, {"a": 1}, pa.struct([("a", pa.int64())])),
+        ({"a": None}, {"a": [{"b": "x"}], "c": 1}, None),
+        (None, {"a": "x"}, pa.struct([("a", pa.string())])),
+    ],
+)
+def test_the_wider_type_wins(tmp_path: Path, one: object, other: object, kind: pa.DataType | None) -> None:
+    kind = kind or pa.array([other]).type
+    for first, second in ((one, other), (other, one)):
+        (tmp_path / "1.jsonl").write_text(json.dumps({"v": first}))
+        (tmp_path / "2.jsonl").write_text(json.dumps({"v": second}))
+        assert open_input([f"{tmp_path}/*.jsonl"], {}).schema == pa.schema([("v", kind)])
+        found = list(units(f"{tmp_path}/*.jsonl"))
+        assert [row["v"] for row in good(found)] == pa.array([first, second], kind).to_pylist()
+
+
+def test_parquet_numbers_of_two_widths(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"n": [1, 2**53 + 1, 3]}), tmp_path / "1.parquet")
+    pq.write_table(pa.table({"n": pa.array([0.5], pa.float32())}), tmp_path / "2.parquet")
+    with pytest.raises(CappyError, match="column 'n' is float in .* and int64 in"):
+        open_input([f"{tmp_path}/*.parquet"], {})
+    pq.write_table(pa.table({"n": [0.5]}), tmp_path / "2.parquet")
+    pq.write_table(pa.table({"n": pa.array([0.25], pa.float32())}), tmp_path / "3.parquet")
+    found = list(units(f"{tmp_path}/*.parquet"))
+    assert [row["n"] for row in good(found)] == [1.0, 3.0, 0.5, 0.25]
+    assert bad(found) == [("1.parquet#1", "does_not_fit")]
+    assert found[0].bad[0].excerpt == '{"n": 9007199254740993}'
+
+
+def test_columns_that_nothing_could_write(tmp_path: Path) -> None:
+    deep: list[Any] = ["x"]
+    for _ in range(62):
+        deep = [deep]
+    for name, value, message in (
+        ("empty", {}, r"e\.jsonl: column 'empty' is struct<>.*write null for \{\}"),
+        ("inside", [{"a": {}}], r"column 'inside' is list<.*all empty"),
+        ("deep", [deep], r"column 'deep' is nested more than 64 levels deep"),
+    ):
+        (tmp_path / "e.jsonl").write_text(json.dumps({"t": "x", name: value}))
+        with pytest.raises(CappyError, match=message):
+            open_input([f"{tmp_path}/e.jsonl"], {})
+    (tmp_path / "e.jsonl").write_text(json.dumps({"deep": deep}))
+    (unit,) = units(tmp_path / "e.jsonl")
+    assert chunks.from_ipc(chunks.to_ipc(unit.rows)).equals(unit.rows)
+
+
+def test_a_parquet_column_has_a_name_of_its_own(tmp_path: Path) -> None:
+    numbers = pa.array([1])
+    twice = pa.StructArray.from_arrays([numbers, numbers], ["k", "k"])
+    for columns, message in (
+        ([numbers, numbers], r"f\.parquet: has 2 columns named 'a'; rename"),
+        ([numbers, twice], r"f\.parquet: column 'b' has a field twice: k, k; rename"),
+    ):
+        names = ["a", "b"] if columns[1] is twice else ["a", "a"]
+        pq.write_table(pa.Table.from_arrays(columns, names), tmp_path / "f.parquet")
+        with pytest.raises(CappyError, match=message):
+            open_input([f"{tmp_path}/f.parquet"], {})
+
+
+def test_a_unit_is_encoded_small(tmp_path: Path) -> None:
+    """As Beam encodes what passes between two steps that it does not fuse."""
+    pq.write_table(pa.table({"t": [f"{i}" * 200 for i in range(1000)]}), tmp_path / "f.parquet")
+    coder = coders.registry.get_coder(Unit)
+    for unit in units(tmp_path / "f.parquet", 10):
+        data = coder.encode(unit)
+        assert len(data) < 2_000
+        assert coder.decode(data).rows.equals(unit.rows)
+
+
 def test_patterns_name_files_relative_to_their_fixed_part(tmp_path: Path) -> None:
     for name in ("x/1.parquet", "y/1.parquet", "y/z/2.parquet"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -280,11 +431,19 @@ def test_formats_are_told_by_the_ending() -> None:
         kind_of("x.csv.bz2")
 
 
-def test_any_file_system(tmp_path: Path) -> None:
-    import fsspec
+def test_remote_json_lines(remote: dict[str, bytes]) -> None:
+    remote["/d/a.jsonl"] = b"".join(b'{"a": %d}\n' % i for i in range(300))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_lines, "SPAN_BYTES", 1000)
+        found = list(units("remote://host:1/d/*.jsonl"))
+    assert [row["a"] for row in good(found)] == list(range(300))
+    assert {(unit.file.url, unit.file.name) for unit in found} == {("remote://host:1/d/a.jsonl", "a.jsonl")}
+    with pytest.raises(CappyError, match="remote://locked/a.jsonl: cannot be listed: NoCredentials"):
+        open_input(["remote://locked/a.jsonl"], {})
 
-    fs = fsspec.filesystem("memory")
-    fs.pipe("/reads/a.jsonl", b'{"a": 1}\n{"a": 2}\n')
-    found = list(units("memory://reads/*.jsonl"))
-    assert good(found) == [{"a": 1}, {"a": 2}]
-    assert found[0].file.url == "memory://reads/a.jsonl" or found[0].file.url == "memory:///reads/a.jsonl"
+
+def test_a_file_may_match_one_pattern_only(tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "a.jsonl").write_text('{"a": 1}\n')
+    with pytest.raises(CappyError, match=r"s/a\.jsonl: matches two patterns of .*narrower"):
+        open_input([f"{tmp_path}/**/*.jsonl", f"{tmp_path}/s/*.jsonl"], {})

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from beam_pipelines.promptsource import CompiledTemplate, Template, TemplateError
+from beam_pipelines.promptsource import CompiledTemplate
 from beam_pipelines.sandbox.budget import MAX_CHARACTERS, MAX_ITERATIONS, RenderError
 from beam_pipelines.sandbox.guard import SENTINEL
+from beam_pipelines.template_files import Template, TemplateError
 
 ROW: dict[str, Any] = {
     "text": "some text",

@@ -4,7 +4,17 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from beam_pipelines.storage import OutputError, absolute, fixed_part, read_bytes, write_whole
+from beam_pipelines.storage import (
+    OutputError,
+    absolute,
+    file_system,
+    find,
+    fixed_part,
+    open_file,
+    read_bytes,
+    write_whole,
+)
+from schemas.errors import CappyError
 
 
 @pytest.mark.parametrize(
@@ -59,3 +69,49 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(OutputError, match="below: cannot be written"):
         write_whole(str(tmp_path / "file" / "below"), b"x", {})
+
+
+def test_remote_files_are_files(remote: dict[str, bytes]) -> None:
+    """What remote file systems open has a `readline` without a size."""
+    remote["/a"] = b"".join(b"line %d\n" % i for i in range(1000))
+    with open_file("remote://host/a", {}) as file:
+        assert file.readline(3) + file.readline(100) == b"line 0\n"
+        file.seek(-9, os.SEEK_END)
+        assert file.readlines() == [b"line 999\n"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("remote://host:50070/d/*.jsonl", {"remote://host:50070/d/a.jsonl": "a.jsonl"}),
+        ("remote://host:50070/**/*.jsonl", {"remote://host:50070/d/a.jsonl": "d/a.jsonl"}),
+        ("remote://host:50070/d/a.jsonl", {"remote://host:50070/d/a.jsonl": "a.jsonl"}),
+        ("memory://d/*.jsonl", {"memory://d/a.jsonl": "a.jsonl"}),
+        ("memory:///d/*.jsonl", {"memory:///d/a.jsonl": "a.jsonl"}),
+    ],
+)
+def test_found_files_keep_their_host(remote: dict[str, bytes], pattern: str, found: dict[str, str]) -> None:
+    remote["/d/a.jsonl"] = b"x"
+    fsspec.filesystem("memory").pipe("/d/a.jsonl", b"x")
+    assert find(pattern, {}) == found
+    assert read_bytes(next(iter(found)), {}) == b"x"
+
+
+def test_local_files_are_named_however_their_folder_is_written(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "a.jsonl").touch()
+    for folder in (f"{tmp_path}/d", f"file://{tmp_path}/d", f"{tmp_path}//d", f"{tmp_path}/d/../d"):
+        assert find(f"{folder}/*.jsonl", {}) == {f"{tmp_path}/d/a.jsonl": "a.jsonl"}
+
+
+def test_errors_of_file_systems_are_explained(remote: dict[str, bytes]) -> None:
+    url = "remote://locked/a"
+    for attempt in (lambda: find(url, {}), lambda: read_bytes(url, {}), lambda: open_file(url, {})):
+        with pytest.raises(CappyError, match="remote://locked/a: cannot be .*: NoCredentials: unable to locate"):
+            attempt()
+    with pytest.raises(OutputError, match="remote://locked/a: cannot be written: NoCredentials"):
+        write_whole(url, b"", {})
+    with pytest.raises(CappyError, match="nosuch://a: cannot be opened: .* `cappy doctor`"):
+        file_system("nosuch://a", {})
+    with pytest.raises(CappyError, match="remote://host/a: cannot be opened: TypeError"):
+        file_system("remote://host/a", {"host": "given twice"})
