@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from beam_pipelines.rejects import write_rejects
 from beam_pipelines.sinks import Folder
 from beam_pipelines.transforms.candidates import PLACED_CANDIDATE
 from beam_pipelines.transforms.negatives import LABELLED_INSTRUCTION
-from beam_pipelines.transforms.render import write_rejects
 from beam_pipelines.transforms.sharding import gather, text_keys
 from cappy_model.rouge import RougeL
 from schemas.ids import extend, hasher

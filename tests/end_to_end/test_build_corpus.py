@@ -102,11 +102,18 @@ def test_pairs_say_what_is_right_and_what_is_wrong(corpus: Path, tmp_path: Path)
 
 @pytest.mark.parametrize("flags", [TWO_PROCESSES, TWO_THREADS, PORTABLE], ids=["processes", "threads", "portable"])
 def test_same_bytes_whatever_the_workers(corpus: Path, tmp_path: Path, flags: list[str]) -> None:
-    assert build(corpus, tmp_path / "one", "--shards", 3) == 0
-    command = [sys.executable, "-m", "beam_pipelines.cli", "build-corpus", "--mixture", corpus, "--shards", "3"]
+    assert build(corpus, tmp_path / "only", "--instructions-only") == 0
+    notes = [row for row in rows_of(tmp_path / "only" / "instructions") if row["dataset"] == "notes"]
+    for number in range(2):
+        # Each file has rows for every shard, and some in which the shard finds a fault.
+        rows = [{**row, "instruction_id": "0" * 32} if i % 3 else row for i, row in enumerate(notes[number::2])]
+        write_candidates(rows, tmp_path / f"candidates-{number}.parquet")
+    given = ["--shards", 3, "--candidates", tmp_path / "candidates-*.parquet", "--max-reject-rate", 1]
+    assert build(corpus, tmp_path / "one", *given) == 0
+    command = [sys.executable, "-m", "beam_pipelines.cli", "build-corpus", "--mixture", corpus, *given]
     subprocess.run([*map(str, command), "--output", str(tmp_path / "other"), *flags], check=True, timeout=300)
     expected = data_bytes(tmp_path / "one")
-    assert len(expected) == 3 + 3
+    assert len(expected) == 3 + 3 + 3, "instructions, pairs and rejects"
     assert data_bytes(tmp_path / "other") == expected
     assert manifest_of(tmp_path / "other")["samples"] == manifest_of(tmp_path / "one")["samples"]
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from beam_pipelines.jobs.build_corpus import BuildCorpusConfig, plan
 from beam_pipelines.promptsource import SENTINEL
 from beam_pipelines.reads import list_reads, read_units
-from beam_pipelines.transforms.render import Rendered, UnitRenderer, threshold
+from beam_pipelines.transforms.render import RenderedUnit, UnitRenderer, threshold
 from schemas.ids import instruction_id
 from tests.conftest import template, write_templates
 
@@ -27,7 +27,7 @@ def test_threshold_keeps_the_share_of_the_cap(cap: int, templates: int, rows: in
 
 def render(
     folder: Path, rows: list[dict[str, Any]], templates: list[dict[str, Any]], **columns: pa.DataType
-) -> Rendered:
+) -> RenderedUnit:
     """One unit of one dataset, rendered."""
     schema = pa.schema(list(columns.items()))
     pq.write_table(pa.Table.from_pylist(rows, schema), folder / "f.parquet")
