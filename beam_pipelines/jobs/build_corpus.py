@@ -154,12 +154,14 @@ def _estimated_bytes(mixture: Mixture, inputs: list[Input], candidates: Input | 
 def facts(plan: CorpusPlan) -> dict[str, Any]:
     """Everything that shapes the bytes of the corpus: what the fingerprint is made of."""
     config, file = plan.config, plan.mixture.file
-    datasets = {}
+    datasets = []
     for dataset, source in zip(plan.mixture.datasets, plan.inputs, strict=True):
-        texts = {t.id: digest(t.name, t.jinja, t.answer_choices) for t in dataset.templates}
-        files = [found.facts() for found in source.files]
         entry = {"rename": dataset.entry.rename, "max_examples": dataset.entry.max_examples}
-        datasets[dataset.label] = {**entry, "templates": texts, "files": files}
+        templates = [
+            {"name": t.name, "id": t.id, "texts": digest(t.jinja, t.answer_choices)} for t in dataset.templates
+        ]
+        files = [found.facts() for found in source.files]
+        datasets.append({"name": dataset.label, **entry, "templates": templates, "files": files})
     return {
         "job": JOB,
         "format_version": FORMAT_VERSION,

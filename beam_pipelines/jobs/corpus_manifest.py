@@ -71,12 +71,9 @@ class CorpusSummary:
         return datasets
 
     def _inputs(self) -> list[dict[str, Any]]:
-        found = {label: dataset["files"] for label, dataset in self.facts["datasets"].items()}
-        return [
-            {"dataset": label, **file}
-            for label, files in (*found.items(), ("candidates", self.facts["candidates"] or []))
-            for file in files
-        ]
+        datasets = [(dataset["name"], dataset["files"]) for dataset in self.facts["datasets"]]
+        candidates = ("candidates", self.facts["candidates"] or [])
+        return [{"dataset": name, **file} for name, files in (*datasets, candidates) for file in files]
 
     def _samples(self, tally: Tally) -> dict[str, Any]:
         names = {template.id: template.name for dataset in self.mixture.datasets for template in dataset.templates}

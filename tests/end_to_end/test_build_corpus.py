@@ -17,7 +17,17 @@ from beam_pipelines.jobs import build_corpus
 from beam_pipelines.options import beam_options
 from schemas.ids import pair_id
 from schemas.records import CANDIDATE, INSTRUCTION, LABELLED_PAIR
-from tests.conftest import COLOURS, build, cappy, data_bytes, edit_mixture, manifest_of, rows_of
+from tests.conftest import (
+    COLOURS,
+    TOPICS,
+    build,
+    cappy,
+    data_bytes,
+    edit_mixture,
+    manifest_of,
+    rows_of,
+    write_templates,
+)
 
 ONE_PROCESS = ["--direct_num_workers=1"]
 TWO_PROCESSES = ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]
@@ -217,9 +227,10 @@ def test_finished_run_is_recognised_and_another_refused(
 ) -> None:
     output = tmp_path / "out"
     assert build(corpus, output) == 0
-    before = {path: path.stat().st_mtime_ns for path in output.rglob("*.parquet")}
+    everything = [output, *output.rglob("*")]
+    before = {path: path.stat().st_mtime_ns for path in everything}
     assert build(corpus, output) == 0
-    assert {path: path.stat().st_mtime_ns for path in output.rglob("*.parquet")} == before
+    assert {path: path.stat().st_mtime_ns for path in everything} == before, "a finished folder may be read-only"
     assert build(corpus, output, "--seed", 1) == 1
     assert "settings.seed: 0 -> 1" in capsys.readouterr().err
     assert build(corpus, output, "--seed", 1, "--overwrite") == 0
@@ -227,6 +238,21 @@ def test_finished_run_is_recognised_and_another_refused(
     edit_mixture(corpus, lambda m: m["negatives"].update(wrong_choices=1))
     assert build(corpus, output, "--seed", 1) == 1
     assert "negatives.wrong_choices: 2 -> 1" in capsys.readouterr().err
+
+
+def test_order_of_datasets_and_templates_is_of_the_run(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert build(corpus, tmp_path / "out") == 0
+    edit_mixture(corpus, lambda m: m["datasets"].reverse())
+    assert build(corpus, tmp_path / "out") == 1
+    assert "holds another run: datasets: other order." in capsys.readouterr().err
+    edit_mixture(corpus, lambda m: m["datasets"].reverse())
+    write_templates(tmp_path / "templates", "things", [*TOPICS[1:], {**TOPICS[0], "id": "t-9"}])
+    assert build(corpus, tmp_path / "out") == 1
+    error = capsys.readouterr().err
+    assert "datasets[things:train].templates: other order" in error
+    assert 'datasets[things:train].templates[colour].id: "t-0" -> "t-9"' in error
 
 
 def test_killed_run_is_continued_to_the_same_bytes(corpus: Path, tmp_path: Path) -> None:
@@ -248,6 +274,7 @@ def test_killed_run_is_continued_to_the_same_bytes(corpus: Path, tmp_path: Path)
     process.kill()
     process.wait()
     (output / "instructions" / ".part-00000-00000-00000.parquet.0123.tmp").write_bytes(b"left over")
+    (output / "instructions" / "part-00009-00000-00000.parquet").write_bytes(b"of a program that numbered otherwise")
     assert build(corpus, output) == 0
     assert data_bytes(output) == data_bytes(tmp_path / "whole")
     assert not list(output.rglob("*.tmp"))

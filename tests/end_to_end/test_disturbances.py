@@ -133,13 +133,16 @@ def test_killed_worker_is_no_hang(at: str, larger: Path, tmp_path: Path) -> None
     assert data_bytes(tmp_path / "out") == data_bytes(tmp_path / "whole")
 
 
-def test_two_runs_at_once_on_one_folder(larger: Path, tmp_path: Path) -> None:
-    """Both write the same bytes under the same names, so both end well."""
+def test_second_run_on_a_folder_is_told_of_the_first(larger: Path, tmp_path: Path) -> None:
     command = command_of(larger, tmp_path / "out", ONE_PROCESS)
-    both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    for process in both:
-        _, error = process.communicate(timeout=120)
-        assert process.returncode == 0 and "Traceback" not in error, error
+    first = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: (tmp_path / "out" / "run.json").exists(), first)
+    first.send_signal(signal.SIGSTOP)
+    second = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    first.send_signal(signal.SIGCONT)
+    assert second.returncode == 1 and "another job is at work in it" in second.stderr, second.stderr
+    _, error = first.communicate(timeout=120)
+    assert first.returncode == 0 and "Traceback" not in error, error
     assert build(larger, tmp_path / "whole") == 0
     assert data_bytes(tmp_path / "out") == data_bytes(tmp_path / "whole")
 
