@@ -11,7 +11,7 @@ from functools import partial
 from importlib.resources import files
 from typing import Any, NoReturn
 
-from beam_pipelines.doctor import doctor
+from beam_pipelines.doctor.diagnosis import doctor
 from beam_pipelines.jobs.base import Job
 from beam_pipelines.jobs.build_corpus import BUILD_CORPUS
 from beam_pipelines.options import add_job_flags, beam_options, json_object

@@ -11,6 +11,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from beam_pipelines import DISTRIBUTION
 from beam_pipelines.launch import execute
 from beam_pipelines.options import JobConfig
 from beam_pipelines.progress import Progress, Stage
@@ -20,8 +21,6 @@ from beam_pipelines.sinks import Card, FinishRun, Folder
 from beam_pipelines.storage import join, read_bytes
 from schemas.manifest import FORMAT_VERSION, REPORT, fingerprint
 from schemas.tally import Tally
-
-DISTRIBUTION = "cappy-at-scale"
 
 
 @dataclass(frozen=True)
