@@ -179,7 +179,7 @@ def load_manifest(output: str, storage: StorageOptions) -> dict[str, Any]:
     if failure is not None:
         raise CappyError(f"{output}: the run failed: {_parsed(output, FAILURE, failure, needed='reason')['reason']}")
     if read_bytes(join(output, RUN), storage) is not None:
-        raise CappyError(f"{output}: holds an unfinished run; give its command again to continue it")
+        raise CappyError(f"{output}: holds an unfinished run; give its command again to finish it")
     raise CappyError(f"{output}: holds no {MANIFEST}; give the output folder of a job")
 
 

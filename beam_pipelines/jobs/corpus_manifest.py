@@ -13,16 +13,24 @@ from schemas.tally import LABEL_BINS, LENGTH_EDGES, Tally
 OUTCOMES = ("rendered", "sampled_out", "not_applicable", "rejected")
 NOTES = ("target_not_in_choices", "mismatch_skipped", "empty_generations", "no_rouge_tokens")
 
-CARD = Card(
-    "Instruction-response pairs with correctness labels",
-    "{instructions:,} instructions rendered from {rows:,} rows, and {pairs:,} labelled pairs: `label` in [0, 1] "
-    "estimates how correct `response` is for `instruction`; `label_source` says where that is known from.\n\n"
-    "- `pairs/`: the labelled pairs, one row for each (instruction, response)\n"
-    "- `instructions/`: the instructions with their references and answer choices\n"
-    "- `rejects/`: rows that could not be used, with place and reason\n\n"
-    "`manifest.json` has all counts and the digest of each file; `report.html` shows them.",
-    {"pairs": "pairs/*.parquet", "instructions": "instructions/*.parquet", "rejects": "rejects/*.parquet"},
-)
+_CONFIGS = {"pairs": "pairs/*.parquet", "instructions": "instructions/*.parquet", "rejects": "rejects/*.parquet"}
+_FOLDERS = """- `instructions/`: the instructions with their references and answer choices
+- `rejects/`, where there are any: rows that could not be used, with place and reason
+
+`manifest.json` has all counts and the digest of each file; `report.html` shows them."""
+
+
+def card(*, instructions_only: bool) -> Card:
+    """The dataset card of a corpus, or of instructions alone."""
+    if instructions_only:
+        text = "{instructions:,} instructions rendered from {rows:,} rows, each with its correct responses.\n\n"
+        return Card("Instructions with references", text + _FOLDERS, _CONFIGS)
+    text = (
+        "{instructions:,} instructions rendered from {rows:,} rows, and {pairs:,} labelled pairs: `label` in [0, 1] "
+        "estimates how correct `response` is for `instruction`; `label_source` says where that is known from.\n\n"
+        "- `pairs/`: the labelled pairs, one row for each (instruction, response)\n"
+    )
+    return Card("Instruction-response pairs with correctness labels", text + _FOLDERS, _CONFIGS)
 
 
 @dataclass(frozen=True)

@@ -141,6 +141,8 @@ def test_instructions_only_makes_no_pairs(corpus: Path, tmp_path: Path) -> None:
     assert rows_of(tmp_path / "only" / "instructions") == rows_of(tmp_path / "all" / "instructions")
     assert not (tmp_path / "only" / "pairs").exists()
     assert manifest_of(tmp_path / "only")["pairs"] == {}
+    assert "pairs" not in (tmp_path / "only" / "README.md").read_text()
+    assert "`pairs/`" in (tmp_path / "all" / "README.md").read_text()
 
 
 def test_cap_samples_rows_of_each_template(corpus: Path, tmp_path: Path) -> None:
