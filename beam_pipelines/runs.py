@@ -11,9 +11,9 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from beam_pipelines.sinks import digest_of
 from beam_pipelines.storage import OutputError, StorageOptions, file_system, is_local, join, read_bytes, write_whole
 from schemas.errors import CappyError
+from schemas.ids import digest_of
 from schemas.manifest import CARD, FAILURE, MANIFEST, REPORT, RUN, differences, fingerprint, to_json
 from schemas.tally import FileEntry
 

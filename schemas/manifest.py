@@ -1,9 +1,10 @@
 """What a run says of itself: `run.json` before it starts, `manifest.json` when it is done, and the dataset card."""
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+from schemas.ids import digest_of
 
 FORMAT_VERSION = 1
 RUN = "run.json"
@@ -20,7 +21,7 @@ def to_json(content: Mapping[str, Any]) -> bytes:
 
 def fingerprint(facts: Mapping[str, Any]) -> str:
     """A 128-bit hash of everything that shapes the bytes of a run's output, as 32 hex characters."""
-    return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()
+    return digest_of(json.dumps(facts, sort_keys=True).encode())
 
 
 def differences(before: Any, now: Any, path: str = "") -> Iterator[str]:

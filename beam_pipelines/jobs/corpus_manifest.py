@@ -7,11 +7,8 @@ from typing import Any
 from beam_pipelines.jobs.base import count_rejects
 from beam_pipelines.mixture import Mixture
 from beam_pipelines.sinks import Card
-from schemas.records import LABEL_SOURCES
+from schemas.records import LABEL_SOURCES, OUTCOMES
 from schemas.tally import LABEL_BINS, LENGTH_EDGES, Tally
-
-OUTCOMES = ("rendered", "sampled_out", "not_applicable", "rejected")
-NOTES = ("target_not_in_choices", "mismatch_skipped", "empty_generations", "no_rouge_tokens")
 
 _CONFIGS = {"pairs": "pairs/*.parquet", "instructions": "instructions/*.parquet", "rejects": "rejects/*.parquet"}
 _FOLDERS = """- `instructions/`: the instructions with their references and answer choices
@@ -62,7 +59,7 @@ class CorpusSummary:
             "labels": {source: _histogram(tally.under("labels", source), LABEL_BINS) for source in pairs},
             "lengths": _lengths(tally),
             "rejects": count_rejects(tally, lost=lost, attempted=attempted),
-            "notes": {name: tally.counts["notes", name] for name in NOTES},
+            "notes": tally.under("notes"),
             "samples": self._samples(tally),
         }
 

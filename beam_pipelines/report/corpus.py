@@ -35,7 +35,6 @@ def corpus_page(manifest: Mapping[str, Any]) -> Page:
             "labels": corpus_plots.labels(manifest),
             "pairs_by_template": corpus_plots.pairs_by_template(manifest),
             "bars_are_templates": corpus_plots.bars_are_templates(manifest),
-            "counted_when": _counted_when(manifest),
             "instruction_lengths": corpus_plots.instruction_lengths(manifest),
             "response_lengths": corpus_plots.response_lengths(manifest),
             "reject_reasons": corpus_plots.reject_reasons(manifest),
@@ -104,20 +103,6 @@ def _shares(written: Mapping[str, int]) -> list[dict[str, object]]:
     total = sum(written.values())
     present = [(source, written[source.key]) for source in SOURCES if written.get(source.key)]
     return [{"source": source, "count": count, "share": words.share(count, total)} for source, count in present]
-
-
-def _counted_when(manifest: Mapping[str, Any]) -> str:
-    """At which stage the templates' pairs were counted, told by the totals they add up to; empty when by neither."""
-    templates = [template for dataset in manifest["datasets"].values() for template in dataset["templates"].values()]
-    for stage, words_for_it in (
-        ("written", "as written, after equal pairs merged"),
-        ("made", "before equal pairs merged"),
-    ):
-        if all(
-            sum(t["pairs"].get(s, 0) for t in templates) == counts[stage] for s, counts in manifest["pairs"].items()
-        ):
-            return words_for_it
-    return ""
 
 
 def _notes(manifest: Mapping[str, Any]) -> list[tuple[int, str]]:

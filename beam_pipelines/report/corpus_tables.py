@@ -5,6 +5,7 @@ from typing import Any
 
 from beam_pipelines.report.frame import Column, Row, Table, first_rows
 from beam_pipelines.report.sources import SOURCES
+from schemas.records import OUTCOMES
 
 Cells = Callable[[Mapping[str, Any], Mapping[str, Any]], list[int]]
 """The numbers of a template's row, from the manifest's entries for its dataset and for the template."""
@@ -13,7 +14,6 @@ MOST_TEMPLATES = 700
 MOST_FILES = 200
 
 _NBSP, _MINUS, _TIMES = "\u00a0", "\u2212", "\u00d7"
-_OUTCOMES = ("rendered", "sampled_out", "not_applicable", "rejected")
 
 
 def merging(manifest: Mapping[str, Any]) -> Table:
@@ -57,7 +57,7 @@ def accounting(manifest: Mapping[str, Any], *, by_template: bool) -> Table:
     """What became of every row under every template, by dataset or by template too, each row checked."""
 
     def cells(dataset: Mapping[str, Any], template: Mapping[str, Any]) -> list[int]:
-        return [dataset["rows"], *(template[outcome] for outcome in _OUTCOMES)]
+        return [dataset["rows"], *(template[outcome] for outcome in OUTCOMES)]
 
     rows = _grouped(manifest, cells)
     if not by_template:

@@ -1,7 +1,7 @@
 """Source rows -> instructions: every template of a dataset over every row of a unit."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from beam_pipelines.reads import Unit, position_of
 from beam_pipelines.rejects import reject_at, unread, write_rejects
 from beam_pipelines.sinks import Folder
 from schemas.chunks import from_columns, pieces
-from schemas.ids import extend, hasher, seed_for
+from schemas.ids import instruction_ids, seed_for
 from schemas.records import INSTRUCTION
 from schemas.tally import Tally, count_lengths
 
@@ -50,7 +50,7 @@ class _Template(NamedTuple):
     compiled: CompiledTemplate
     id: str
     name: str
-    id_prefix: Any
+    instruction_id: Callable[[str], str]
 
 
 class RenderedUnit(NamedTuple):
@@ -73,7 +73,7 @@ class UnitRenderer:
                 CompiledTemplate(template, truncate=plan.truncate, seed=plan.seed),
                 template.id,
                 template.name,
-                hasher(entry.name, entry.subset, entry.split, template.id),
+                instruction_ids(entry.name, entry.subset, entry.split, template.id),
             )
             for template in plan.dataset.templates
         ]
@@ -134,7 +134,7 @@ class UnitRenderer:
                     if rendered is None:
                         outcome = "not_applicable"
                     else:
-                        columns["instruction_id"].append(extend(template.id_prefix, example_id))
+                        columns["instruction_id"].append(template.instruction_id(example_id))
                         columns["template_id"].append(template.id)
                         columns["template_name"].append(template.name)
                         columns["example_id"].append(example_id)

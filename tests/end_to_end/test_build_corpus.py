@@ -15,7 +15,7 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from beam_pipelines.jobs import build_corpus
 from beam_pipelines.options import beam_options
-from schemas.ids import pair_id
+from schemas.ids import pair_ids
 from schemas.records import CANDIDATE, INSTRUCTION, LABELLED_PAIR
 from tests.conftest import (
     COLOURS,
@@ -97,7 +97,7 @@ def test_pairs_say_what_is_right_and_what_is_wrong(corpus: Path, tmp_path: Path)
     for pair in pairs:
         origin = instructions[pair["instruction_id"]]
         assert pair["instruction"] == origin["instruction"]
-        assert pair["pair_id"] == pair_id(pair["instruction"], pair["response"])
+        assert pair["pair_id"] == pair_ids(pair["instruction"])(pair["response"])
         right = pair["response"] in origin["references"]
         assert right == (pair["label_source"] == "ground_truth") == (pair["label"] == 1.0)
         assert (pair["label_source"] == "wrong_choice") == (origin["choices"] is not None and not right)

@@ -11,7 +11,7 @@ from beam_pipelines.jobs.build_corpus import BuildCorpusConfig, plan
 from beam_pipelines.promptsource import SENTINEL
 from beam_pipelines.reads import list_reads, read_units
 from beam_pipelines.transforms.render import RenderedUnit, UnitRenderer, threshold
-from schemas.ids import instruction_id
+from schemas.ids import instruction_ids
 from tests.conftest import template, write_templates
 
 
@@ -48,7 +48,7 @@ def test_rows_in_order_each_under_every_template(tmp_path: Path) -> None:
     assert chunk["instruction"].to_pylist() == ["q0?", "q0!", "q1?", "q1!", "q2?", "q2!"]
     assert chunk["references"].to_pylist() == [["r0"], ["r0"], ["r1"], ["r1"], ["r2"], ["r2"]]
     assert chunk["example_id"].to_pylist()[::2] == ["f.parquet#0", "f.parquet#1", "f.parquet#2"]
-    assert chunk["instruction_id"][3].as_py() == instruction_id("d", None, "train", "b", "f.parquet#1")
+    assert chunk["instruction_id"][3].as_py() == instruction_ids("d", None, "train", "b")("f.parquet#1")
     assert rendered.name == "part-00000-00000-00000"
 
 
