@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from beam_pipelines.report import corpus_plots, corpus_tables, words
+from beam_pipelines.report import common, corpus_plots, corpus_tables, words
 from beam_pipelines.report.frame import KeyFigure, Page
 from beam_pipelines.report.sources import SOURCES
 
@@ -31,21 +31,18 @@ def corpus_page(manifest: Mapping[str, Any]) -> Page:
         lead=_lead(manifest, written),
         figures=_figures(manifest, sum(written.values())),
         content={
+            **common.content(manifest),
             "shares": _shares(written),
             "labels": corpus_plots.labels(manifest),
             "pairs_by_template": corpus_plots.pairs_by_template(manifest),
             "bars_are_templates": corpus_plots.bars_are_templates(manifest),
             "instruction_lengths": corpus_plots.instruction_lengths(manifest),
             "response_lengths": corpus_plots.response_lengths(manifest),
-            "reject_reasons": corpus_plots.reject_reasons(manifest),
             "not_applicable": corpus_plots.not_applicable(manifest),
             "merging": corpus_tables.merging(manifest),
             "template_pairs": corpus_tables.template_pairs(manifest),
             "accounting": corpus_tables.accounting(manifest, by_template=False),
             "template_accounting": corpus_tables.accounting(manifest, by_template=True),
-            "inputs": corpus_tables.inputs(manifest),
-            "files": corpus_tables.files(manifest),
-            "settings": list(words.flatten(manifest["configuration"])),
             "notes": _notes(manifest),
             "samples": [(source, manifest["samples"]["pairs"].get(source.key, [])) for source in SOURCES],
             "open_samples": OPEN_SAMPLES,
@@ -74,13 +71,11 @@ def _lead(manifest: Mapping[str, Any], written: Mapping[str, int]) -> str:
         first = "No pairs were written."
     else:
         first = "Instructions only: no labelled pairs were asked for."
-    rejected = manifest["rejects"]["rows"]
-    lost = words.plural(rejected, "row") if rejected else "Nothing"
-    return f"{first} {lost} {'were' if rejected > 1 else 'was'} rejected."
+    return f"{first} {common.rejected_in_words(manifest)}"
 
 
 def _figures(manifest: Mapping[str, Any], written: int) -> list[KeyFigure]:
-    totals, rejects, files = manifest["totals"], manifest["rejects"], manifest["files"]
+    totals = manifest["totals"]
     figures = [
         KeyFigure(words.number(totals["rows"]), "source rows", words.plural(len(manifest["inputs"]), "input file")),
         KeyFigure(words.number(totals["instructions"]), "instructions", words.plural(_templates(manifest), "template")),
@@ -90,12 +85,7 @@ def _figures(manifest: Mapping[str, Any], written: int) -> list[KeyFigure]:
         figures.append(KeyFigure(words.number(written), "labelled pairs", ratio))
     if totals["candidates"]:
         figures.append(KeyFigure(words.number(totals["candidates"]), "candidates", "of language models"))
-    figures.append(
-        KeyFigure(words.number(rejects["rows"]), "rejected", f"{words.share(rejects['rate'], 1)} reject rate")
-    )
-    size = words.size(sum(file["bytes"] for file in files))
-    figures.append(KeyFigure(size, "written", words.plural(len(files), "file")))
-    return figures
+    return figures + common.last_figures(manifest)
 
 
 def _shares(written: Mapping[str, int]) -> list[dict[str, object]]:
