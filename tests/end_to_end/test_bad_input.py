@@ -15,6 +15,7 @@ from tests.end_to_end.inputs import (
     ALL_MAY_FAIL,
     HUGE,
     PLAIN,
+    check_accounts,
     damaged,
     good,
     json_lines,
@@ -23,7 +24,6 @@ from tests.end_to_end.inputs import (
     rejects_of,
     said,
 )
-from tests.end_to_end.test_build_corpus import check_accounts
 
 WHOLE = parquet(good(20))
 UNREADABLE = {

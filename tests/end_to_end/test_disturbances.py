@@ -15,8 +15,7 @@ import pytest
 
 from beam_pipelines.launch import worker_processes
 from tests.conftest import build, data_bytes
-from tests.end_to_end.inputs import PLAIN, good, json_lines, mixture_of, said
-from tests.end_to_end.test_build_corpus import ONE_PROCESS, TWO_PROCESSES
+from tests.end_to_end.inputs import ONE_PROCESS, PLAIN, TWO_PROCESSES, good, json_lines, mixture_of, said
 
 
 @pytest.fixture
