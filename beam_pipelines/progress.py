@@ -48,24 +48,25 @@ class Stage:
 
 
 class _Counts(NamedTuple):
+    files: int
     rows: int
     tokens: int
 
     def plus(self, other: "_Counts") -> "_Counts":
-        return _Counts(self.rows + other.rows, self.tokens + other.tokens)
+        return _Counts(self.files + other.files, self.rows + other.rows, self.tokens + other.tokens)
 
 
-_NONE = _Counts(0, 0)
+_NONE = _Counts(0, 0, 0)
 
 
 @dataclass
 class _Seen:
-    """What has been seen of a stage. `before` was there at the start; `stale` are the files that do not count."""
+    """What has been seen of a stage. `at_start` are the files that stood there, `before` what they hold."""
 
+    at_start: Mapping[str, object] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)
     counts: _Counts = _NONE
     before: _Counts = _NONE
-    stale: Mapping[str, object] = field(default_factory=dict)
     logged: int = 0
 
 
@@ -80,11 +81,7 @@ class Progress:
 
     def __enter__(self) -> "Progress":
         for stage, seen in self._stages:
-            if stage.resumes:
-                self._look(stage, seen)
-                seen.before = seen.counts
-            else:
-                seen.stale = self._listing(stage)[1]
+            seen.at_start = self._listing(stage)[1]
         self._started = time.monotonic()
         self._thread.start()
         return self
@@ -107,11 +104,10 @@ class Progress:
             bar.close()
 
     def _bar(self, index: int) -> "tqdm[Any]":
-        stage, seen = self._stages[index]
+        stage = self._stages[index][0]
         counts_rows = stage.rows is not None
         return tqdm(
             total=stage.rows if counts_rows else stage.files,
-            initial=seen.counts.rows if counts_rows else len(seen.names),
             desc=stage.title,
             unit=" rows" if counts_rows else " files",
             unit_scale=counts_rows,
@@ -124,17 +120,19 @@ class Progress:
         for index, (stage, seen) in enumerate(self._stages):
             self._look(stage, seen)
             if bars:
-                bars[index].n = seen.counts.rows if stage.rows is not None else len(seen.names)
-                other = f"{len(seen.names):,} files" if stage.rows is not None else f"{seen.counts.rows:,} rows"
+                by_rows, counts = stage.rows is not None, seen.counts
+                bars[index].initial = seen.before.rows if by_rows else seen.before.files
+                bars[index].n = counts.rows if by_rows else counts.files
+                other = f"{counts.files:,} files" if by_rows else f"{counts.rows:,} rows"
                 bars[index].set_postfix_str(other + self._tokens(stage, seen))
-            elif len(seen.names) > seen.logged:
-                seen.logged = len(seen.names)
+            elif seen.counts.files > seen.logged:
+                seen.logged = seen.counts.files
                 _LOG.info(self._line(stage, seen))
 
     def _line(self, stage: Stage, seen: _Seen) -> str:
         rate = self._rate(seen.counts.rows - seen.before.rows)
         expected = f" of {stage.files:,}" if stage.files is not None else ""
-        line = f"{stage.title}: {len(seen.names):,}{expected} files, {seen.counts.rows:,} rows, {rate:,.0f} rows/s"
+        line = f"{stage.title}: {seen.counts.files:,}{expected} files, {seen.counts.rows:,} rows, {rate:,.0f} rows/s"
         line += self._tokens(stage, seen)
         if stage.rows is not None and rate:
             line += f", {max(0.0, stage.rows - seen.counts.rows) / rate:,.0f} s left"
@@ -149,12 +147,14 @@ class Progress:
     def _look(self, stage: Stage, seen: _Seen) -> None:
         """Adds the files that have appeared since the last look. What could not be read is made up for by the next."""
         fs, found = self._listing(stage)
-        new = [name for name in sorted(found) if name not in seen.names and found[name] != seen.stale.get(name)]
+        old = {name for name in found if found[name] == seen.at_start.get(name)}
+        new = sorted(found.keys() - seen.names - (set() if stage.resumes else old))
         with ThreadPoolExecutor(_FOOTER_THREADS) as threads:
             for name, counts in zip(new, threads.map(lambda name: _read(fs, name, stage), new), strict=True):
                 if counts is not None:
                     seen.names.add(name)
                     seen.counts = seen.counts.plus(counts)
+                    seen.before = seen.before.plus(counts) if name in old else seen.before
 
     def _listing(self, stage: Stage) -> tuple[fsspec.AbstractFileSystem, dict[str, object]]:
         """The Parquet files of a stage, each with what its file system says of it, which changes with the file."""
@@ -173,7 +173,7 @@ def _read(fs: fsspec.AbstractFileSystem, name: str, stage: Stage) -> _Counts | N
     try:
         with fs.open(name, "rb") as file:
             footer = pq.read_metadata(file)
-        return _Counts(footer.num_rows, tally_in(footer, name).counts[REAL_TOKENS] if stage.tokens else 0)
+        return _Counts(1, footer.num_rows, tally_in(footer, name).counts[REAL_TOKENS] if stage.tokens else 0)
     except Exception as error:  # as above; and files of others may stand in the folder
         _LOG.debug("progress: %s: %s", name, error)
         return None

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.pvalue import TaggedOutput
 
-from beam_pipelines.reads import Unit, position_of
+from beam_pipelines.reads import Unit
+from beam_pipelines.rejects import unread, write_rejects
 from beam_pipelines.sinks import Folder
-from beam_pipelines.transforms.render import write_rejects
 from schemas.errors import CappyError
 from schemas.ids import seed_for
-from schemas.records import is_text, reject
+from schemas.records import is_text
 from schemas.tally import REAL_TOKENS, Tally, count_lengths, count_scores
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def score_unit(unit: Unit, scorer: "Scorer", columns: ScoreColumns) -> ScoredUni
     if columns.lists(unit.rows.schema):
         new = [_as_lists(array, unit.rows[columns.response]) for array in new]
     rows = pa.RecordBatch.from_arrays([*unit.rows.columns, *new], schema=schema)
-    rejects = [_unreadable(unit, bad) for bad in unit.bad]
+    rejects = unread(unit, origin="")
     tally.counts["rows", "read"] += rows.num_rows + len(rejects)
     tally.counts["rows", "rejected"] += len(rejects)
     _sample(rows, columns, unit, tally)
@@ -211,17 +211,6 @@ def _sample(rows: pa.RecordBatch, columns: ScoreColumns, unit: Unit, tally: Tall
                 rank = int(hashes[row]) if key == "any" else round(float(order[row]) * 2**20)
                 sample = rows.select(names).slice(row, 1).to_pylist()[0]
                 tally.sample(key, rank, {**sample, "position": f"{unit.file.name}{unit.position(row)}"})
-
-
-def _unreadable(unit: Unit, bad: Any) -> dict[str, Any]:
-    return reject(
-        stage="read",
-        reason=bad.reason,
-        source=unit.file.name,
-        position=position_of(unit.file, bad.position),
-        detail=bad.detail,
-        excerpt=bad.excerpt,
-    )
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,15 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from tests.conftest import rows_of, template, write_templates
+from tests.conftest import data_bytes, manifest_of, rows_of, template, write_templates
 
 Templates = Sequence[dict[str, Any]]
 PLAIN = [template("p-0", "plain", "{{ text }}|||{{ answer }}")]
 HUGE = "x" * 20_000_000
+ONE_PROCESS = ["--direct_num_workers=1"]
+TWO_PROCESSES = ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]
+TWO_THREADS = ["--direct_num_workers=2", "--direct_running_mode=multi_threading"]
+PORTABLE = ["--runner=PortableRunner", "--job_endpoint=embed", "--environment_type=LOOPBACK"]
 ALL_MAY_FAIL = ("--max-reject-rate", "1")
 
 
@@ -66,3 +71,35 @@ def damaged(data: bytes, group: int) -> bytes:
     start = chunk.dictionary_page_offset or chunk.data_page_offset
     stop = start + chunk.total_compressed_size
     return data[:start] + bytes(byte ^ 0xFF for byte in data[start:stop]) + data[stop:]
+
+
+def check_accounts(output: Path) -> dict[str, Any]:
+    """Recounts everything a manifest says from the files themselves."""
+    manifest = manifest_of(output)
+    instructions, rejects = rows_of(output / "instructions"), rows_of(output / "rejects")
+    rendered = Counter(row["template_id"] for row in instructions)
+    for label, dataset in manifest["datasets"].items():
+        lost = Counter(row["stage"] for row in rejects if row["source"].startswith(f"{label}/"))
+        for identifier, counts in dataset["templates"].items():
+            assert counts["rendered"] == rendered[identifier]
+            assert dataset["rows"] == sum(
+                counts[name] for name in ("rendered", "sampled_out", "not_applicable", "rejected")
+            )
+        rejected = sum(counts["rejected"] for counts in dataset["templates"].values())
+        assert rejected == (lost["read"] + lost["check"]) * len(dataset["templates"]) + lost["render"]
+    pairs = rows_of(output / "pairs")
+    written = Counter(row["label_source"] for row in pairs)
+    for source, counts in manifest["pairs"].items():
+        assert counts["written"] == counts["made"] - counts["merged"] == written[source]
+    by_template = Counter()
+    for dataset in manifest["datasets"].values():
+        for counts in dataset["templates"].values():
+            by_template.update(counts["pairs"])
+    assert by_template == written
+    for source, histogram in manifest["labels"].items():
+        assert sum(histogram) == written[source] == sum(manifest["lengths"]["response"][source])
+    assert manifest["totals"]["pairs"] == len(pairs)
+    assert manifest["totals"]["instructions"] == len(instructions)
+    assert manifest["rejects"]["rows"] == len(rejects)
+    assert {entry["path"] for entry in manifest["files"]} == set(data_bytes(output))
+    return manifest

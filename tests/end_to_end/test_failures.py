@@ -10,8 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import build, cappy, edit_mixture, manifest_of, rows_of
-from tests.end_to_end.inputs import PLAIN, good, json_lines, mixture_of, parquet, said
-from tests.end_to_end.test_build_corpus import check_accounts
+from tests.end_to_end.inputs import PLAIN, check_accounts, good, json_lines, mixture_of, parquet, said
 
 
 @pytest.fixture

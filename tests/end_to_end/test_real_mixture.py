@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import SHARED, build, cappy, manifest_of, needs_shared, rows_of
-from tests.end_to_end.test_build_corpus import check_accounts
+from tests.end_to_end.inputs import check_accounts
 
 INSTRUCTIONS = {
     "ag_news:test": 7600 * 7,
