@@ -83,3 +83,16 @@ def count_labels(tally: Tally, key: Key, labels: np.ndarray) -> None:
     bins, counts = np.unique(np.minimum((labels * LABEL_BINS).astype(np.int64), LABEL_BINS - 1), return_counts=True)
     for bucket, count in zip(bins.tolist(), counts.tolist(), strict=True):
         tally.counts[(*key, f"{bucket:02d}")] += count
+
+
+SCORE_BINS = 4_000
+BINS_PER_SCORE = 20
+"""Bins of raw scores: 0.05 wide, from -100 to 100."""
+
+
+def count_scores(tally: Tally, key: Key, scores: np.ndarray) -> None:
+    """Counts scores (float[n], without NaN) into `SCORE_BINS`, bin i from i / 20 - 100; the outer two take the rest."""
+    found = np.clip(np.floor(scores * BINS_PER_SCORE) + SCORE_BINS // 2, 0, SCORE_BINS - 1).astype(np.int64)
+    bins, counts = np.unique(found, return_counts=True)
+    for number, count in zip(bins.tolist(), counts.tolist(), strict=True):
+        tally.counts[(*key, f"{number:04d}")] += count

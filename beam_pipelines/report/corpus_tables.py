@@ -107,15 +107,16 @@ def inputs(manifest: Mapping[str, Any]) -> Table:
         Column("Hash of its ends", "code"),
     ]
     keys = ("dataset", "name", "size", "rows", "ends")
-    return _listing(columns, keys, manifest["inputs"])
+    return listing(columns, keys, manifest["inputs"])
 
 
 def files(manifest: Mapping[str, Any]) -> Table:
     """The files that were written."""
     columns = [Column("File", "code"), Column("Rows"), Column("Size", "bytes"), Column("blake2b-128", "code")]
-    return _listing(columns, ("path", "rows", "bytes", "digest"), manifest["files"])
+    return listing(columns, ("path", "rows", "bytes", "digest"), manifest["files"])
 
 
-def _listing(columns: Sequence[Column], keys: Sequence[str], entries: Sequence[Mapping[str, Any]]) -> Table:
+def listing(columns: Sequence[Column], keys: Sequence[str], entries: Sequence[Mapping[str, Any]]) -> Table:
+    """The first `MOST_FILES` of some files."""
     shown, left_out = first_rows([Row([entry[key] for key in keys]) for entry in entries], MOST_FILES)
     return Table(columns, shown, left_out, "file")
