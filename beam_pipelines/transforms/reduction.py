@@ -74,7 +74,7 @@ def best_of(group: np.ndarray, score: np.ndarray, places: Sequence[np.ndarray], 
     """int64[m]: the positions of the `limit` best of each group, ordered by group, then from the best on.
 
     `group` int64[n], `score` float[n]; of equal scores the smaller of `places` (arrays of length n, the most important
-    first) is better.
+    first) is better, and of equal places the earlier position.
     """
     ordered = np.lexsort((*reversed(places), -score, group))
     return ordered[ranks(group[ordered]) <= limit]
@@ -130,7 +130,7 @@ def _chunks(unit: Unit, columns: ScoredColumns, found: Candidates, top_k: int) -
     present, group = np.unique(codes[found.row], return_inverse=True)
     ids = pa.array([digest(value) for value in values.take(pa.array(present)).to_pylist()], pa.string())
     order = pa.nulls(unit.rows.num_rows, pa.int8()) if columns.order is None else unit.rows[columns.order]
-    places = (dense_ranks(order)[found.row], unit.positions[found.row], found.item)
+    places = [dense_ranks(order)[found.row]]
 
     def place(chosen: np.ndarray) -> list[pa.Array]:
         rows = found.row[chosen]

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.util import assert_that
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beam_pipelines.formats.base import InputFile
@@ -163,6 +163,7 @@ def test_equals_a_group_by_of_everything(
     assert counts["selected",] == len(rows) and counts["groups",] == len({row[group] for row in rows})
 
 
+@settings(max_examples=50)
 @given(some_files(), CUTS, CUTS, st.integers(1, 4), st.integers())
 def test_is_the_same_however_rows_are_cut(
     files: list[Rows], cuts: list[int], others: list[int], top_k: int, seed: int
@@ -184,6 +185,7 @@ def as_lists(rows: Rows) -> Rows:
     return lists
 
 
+@settings(max_examples=50)
 @given(some_files(), CUTS, st.sampled_from(["id", "instruction"]), st.integers(1, 4))
 def test_lists_give_what_rows_give(files: list[Rows], cuts: list[int], group: str, top_k: int) -> None:
     files = [sorted(rows, key=lambda row: (row["id"] is None, row["id"], str(row["turn"]))) for rows in files]
