@@ -15,6 +15,7 @@ from beam_pipelines.doctor import doctor
 from beam_pipelines.jobs.base import Job
 from beam_pipelines.jobs.build_corpus import BUILD_CORPUS
 from beam_pipelines.jobs.rerank import RERANK
+from beam_pipelines.jobs.score import SCORE
 from beam_pipelines.options import add_job_flags, beam_options, json_object
 from beam_pipelines.report.page import render_report
 from beam_pipelines.runs import load_manifest, verify
@@ -22,7 +23,7 @@ from beam_pipelines.storage import absolute, join, write_whole
 from schemas.errors import CappyError, UsageError
 from schemas.manifest import REPORT
 
-JOBS = (BUILD_CORPUS, RERANK)
+JOBS = (BUILD_CORPUS, SCORE, RERANK)
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
 Command = Callable[[argparse.Namespace, Sequence[str]], int]

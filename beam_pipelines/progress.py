@@ -4,36 +4,68 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import KW_ONLY, dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
-import pyarrow as pa
+import fsspec
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from beam_pipelines.storage import StorageOptions, file_system, is_local, join, open_file
+from beam_pipelines.sinks import tally_in
+from beam_pipelines.storage import StorageOptions, file_system, is_local, join
+from schemas.tally import REAL_TOKENS
 
 _LOG = logging.getLogger("cappy")
 _BAR_SECONDS = 1.0
 _REMOTE_SECONDS = 10.0
 _LOG_SECONDS = 30.0
+_FOOTER_THREADS = 8  # on an object store each footer costs a round trip or two
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A folder that fills up. `files` and `rows` are how many are expected; None where that is not known."""
+    """A folder below the output folder that fills up with Parquet files; "" is the output folder itself.
+
+    `files` and `rows` are how many are expected, None where that is not known. A stage that `resumes` leaves the files
+    of an interrupted run as they are, so they count as done; one that does not makes every file anew. With `tokens`,
+    the files are units that keep a tally, and its `REAL_TOKENS` are shown as a rate.
+    """
 
     folder: str
     rows: int | None
     files: int | None
+    _: KW_ONLY
+    resumes: bool
+    tokens: bool = False
+
+    @property
+    def title(self) -> str:
+        """What the bar is called."""
+        return self.folder or "output"
+
+
+class _Counts(NamedTuple):
+    rows: int
+    tokens: int
+
+    def plus(self, other: "_Counts") -> "_Counts":
+        return _Counts(self.rows + other.rows, self.tokens + other.tokens)
+
+
+_NONE = _Counts(0, 0)
 
 
 @dataclass
 class _Seen:
+    """What has been seen of a stage. `before` was there at the start; `stale` are the files that do not count."""
+
     names: set[str] = field(default_factory=set)
-    rows: int = 0
+    counts: _Counts = _NONE
+    before: _Counts = _NONE
+    stale: Mapping[str, object] = field(default_factory=dict)
     logged: int = 0
 
 
@@ -41,16 +73,19 @@ class Progress:
     """Watches the folders of a job's stages while a `with` block runs."""
 
     def __init__(self, output: str, stages: Sequence[Stage], storage: StorageOptions) -> None:
-        self._output, self._stages, self._storage = output, stages, storage
-        self._seen = [_Seen() for _ in stages]
+        self._output, self._storage = output, storage
+        self._stages = [(stage, _Seen()) for stage in stages]
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="progress", daemon=True)
-        self._started = time.monotonic()
 
     def __enter__(self) -> "Progress":
-        for stage, seen in zip(self._stages, self._seen, strict=True):
-            self._look(stage, seen)
-        self._before = [seen.rows for seen in self._seen]
+        for stage, seen in self._stages:
+            if stage.resumes:
+                self._look(stage, seen)
+                seen.before = seen.counts
+            else:
+                seen.stale = self._listing(stage)[1]
+        self._started = time.monotonic()
         self._thread.start()
         return self
 
@@ -72,12 +107,12 @@ class Progress:
             bar.close()
 
     def _bar(self, index: int) -> "tqdm[Any]":
-        stage = self._stages[index]
+        stage, seen = self._stages[index]
         counts_rows = stage.rows is not None
         return tqdm(
             total=stage.rows if counts_rows else stage.files,
-            initial=self._before[index] if counts_rows else len(self._seen[index].names),
-            desc=stage.folder,
+            initial=seen.counts.rows if counts_rows else len(seen.names),
+            desc=stage.title,
             unit=" rows" if counts_rows else " files",
             unit_scale=counts_rows,
             position=index,
@@ -86,35 +121,59 @@ class Progress:
         )
 
     def _show(self, bars: "Sequence[tqdm[Any]]") -> None:
-        for index, (stage, seen) in enumerate(zip(self._stages, self._seen, strict=True)):
+        for index, (stage, seen) in enumerate(self._stages):
             self._look(stage, seen)
             if bars:
-                bars[index].n = seen.rows if stage.rows is not None else len(seen.names)
-                bars[index].set_postfix_str(
-                    f"{len(seen.names):,} files" if stage.rows is not None else f"{seen.rows:,} rows"
-                )
+                bars[index].n = seen.counts.rows if stage.rows is not None else len(seen.names)
+                other = f"{len(seen.names):,} files" if stage.rows is not None else f"{seen.counts.rows:,} rows"
+                bars[index].set_postfix_str(other + self._tokens(stage, seen))
             elif len(seen.names) > seen.logged:
                 seen.logged = len(seen.names)
-                _LOG.info(self._line(stage, seen, seen.rows - self._before[index]))
+                _LOG.info(self._line(stage, seen))
 
-    def _line(self, stage: Stage, seen: _Seen, new_rows: int) -> str:
-        rate = new_rows / max(time.monotonic() - self._started, 1e-9)
+    def _line(self, stage: Stage, seen: _Seen) -> str:
+        rate = self._rate(seen.counts.rows - seen.before.rows)
         expected = f" of {stage.files:,}" if stage.files is not None else ""
-        line = f"{stage.folder}: {len(seen.names):,}{expected} files, {seen.rows:,} rows, {rate:,.0f} rows/s"
+        line = f"{stage.title}: {len(seen.names):,}{expected} files, {seen.counts.rows:,} rows, {rate:,.0f} rows/s"
+        line += self._tokens(stage, seen)
         if stage.rows is not None and rate:
-            line += f", {max(0.0, stage.rows - seen.rows) / rate:,.0f} s left"
+            line += f", {max(0.0, stage.rows - seen.counts.rows) / rate:,.0f} s left"
         return line
 
+    def _tokens(self, stage: Stage, seen: _Seen) -> str:
+        return f", {self._rate(seen.counts.tokens - seen.before.tokens):,.0f} tokens/s" if stage.tokens else ""
+
+    def _rate(self, count: int) -> float:
+        return count / max(time.monotonic() - self._started, 1e-9)
+
     def _look(self, stage: Stage, seen: _Seen) -> None:
-        """Adds the files that have appeared since the last look. A look that fails is made up for by the next one."""
-        folder = join(self._output, stage.folder)
-        fs, path = file_system(folder, self._storage)
+        """Adds the files that have appeared since the last look. What could not be read is made up for by the next."""
+        fs, found = self._listing(stage)
+        new = [name for name in sorted(found) if name not in seen.names and found[name] != seen.stale.get(name)]
+        with ThreadPoolExecutor(_FOOTER_THREADS) as threads:
+            for name, counts in zip(new, threads.map(lambda name: _read(fs, name, stage), new), strict=True):
+                if counts is not None:
+                    seen.names.add(name)
+                    seen.counts = seen.counts.plus(counts)
+
+    def _listing(self, stage: Stage) -> tuple[fsspec.AbstractFileSystem, dict[str, object]]:
+        """The Parquet files of a stage, each with what its file system says of it, which changes with the file."""
+        fs, path = file_system(join(self._output, stage.folder), self._storage)
         try:
             fs.invalidate_cache(path)
-            names = {name for name in fs.find(path) if name.endswith(".parquet")} if fs.exists(path) else set()
-            for name in sorted(names - seen.names):
-                with open_file(join(folder, name.rsplit("/", 1)[-1]), self._storage) as file:
-                    seen.rows += pq.read_metadata(file).num_rows
-                seen.names.add(name)
-        except (OSError, pa.ArrowException) as error:
-            _LOG.debug("progress: %s", error)
+            found = fs.find(path, maxdepth=1, detail=True) if fs.exists(path) else {}
+        except Exception as error:  # each file system has errors of its own, and none of them shall end a run
+            _LOG.debug("progress: %s: %s", path, error)
+            found = {}
+        return fs, {name: facts for name, facts in found.items() if name.endswith(".parquet")}
+
+
+def _read(fs: fsspec.AbstractFileSystem, name: str, stage: Stage) -> _Counts | None:
+    """What a file holds, by its footer; None when it cannot be read."""
+    try:
+        with fs.open(name, "rb") as file:
+            footer = pq.read_metadata(file)
+        return _Counts(footer.num_rows, tally_in(footer, name).counts[REAL_TOKENS] if stage.tokens else 0)
+    except Exception as error:  # as above; and files of others may stand in the folder
+        _LOG.debug("progress: %s: %s", name, error)
+        return None

@@ -4,17 +4,21 @@ import hashlib
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from beam_pipelines.storage import StorageOptions, join, write_whole
+from beam_pipelines.storage import StorageOptions, join, read_bytes, write_whole
 from schemas.chunks import CHUNK_ROWS
 from schemas.errors import CappyError
 from schemas.manifest import CARD, FAILURE, MANIFEST, dataset_card, to_json
 from schemas.tally import FileEntry, Tally
+
+TALLY = "cappy.tally"
+"""Where a unit's Parquet file keeps what was counted while it was made, in its key-value metadata."""
 
 
 def digest_of(data: bytes) -> str:
@@ -29,21 +33,66 @@ class Folder:
     url: str
     storage: StorageOptions = field(default_factory=dict, repr=False)
 
-    def write_parquet(self, path: str, batches: Sequence[pa.RecordBatch], schema: pa.Schema) -> FileEntry:
+    def write_parquet(
+        self,
+        path: str,
+        batches: Sequence[pa.RecordBatch],
+        schema: pa.Schema,
+        *,
+        metadata: Mapping[str, bytes] | None = None,
+    ) -> FileEntry:
         """Writes chunks as one Parquet file (zstd, row groups of 16,384) at `path` below the folder.
 
-        The bytes are a function of the rows alone, however they are cut into chunks. Raises OutputError.
+        The bytes are a function of the rows and of `metadata` (key-value pairs of the file, which are no part of its
+        schema) alone, however the rows are cut into chunks. Raises OutputError.
         """
         table = pa.Table.from_batches(batches, schema).combine_chunks()
         buffer = io.BytesIO()
-        pq.write_table(table, buffer, row_group_size=CHUNK_ROWS, compression="zstd")
+        with pq.ParquetWriter(buffer, schema, compression="zstd") as writer:
+            writer.write_table(table, row_group_size=CHUNK_ROWS)
+            writer.add_key_value_metadata(dict(metadata or {}))
         data = buffer.getvalue()
         write_whole(join(self.url, path), data, self.storage)
         return FileEntry(path, table.num_rows, len(data), digest_of(data))
 
+    def write_unit(self, path: str, batches: Sequence[pa.RecordBatch], schema: pa.Schema, tally: Tally) -> Tally:
+        """Writes the rows of a unit with its `tally` inside the file; the tally with the file's own entry added.
+
+        Where this file stands the unit is finished (see `existing`), so whatever else belongs to the unit is written
+        before, and its entries are in `tally`. Raises OutputError.
+        """
+        entry = self.write_parquet(path, batches, schema, metadata={TALLY: tally.to_json()})
+        return Tally(files={entry}).add(tally)
+
+    def existing(self, path: str) -> tuple[FileEntry, Tally] | None:
+        """The entry and the kept tally of a unit that was finished before; None where it was not.
+
+        Raises CappyError for a file that is damaged, or that no unit of ours can have left.
+        """
+        url = join(self.url, path)
+        data = read_bytes(url, self.storage)
+        if data is None:
+            return None
+        try:
+            footer = pq.read_metadata(pa.BufferReader(data))
+        except pa.ArrowException as error:
+            raise CappyError(f"{url}: is no whole Parquet file ({error}); delete it, and it is made again") from error
+        return FileEntry(path, footer.num_rows, len(data), digest_of(data)), tally_in(footer, url)
+
     def write(self, name: str, data: bytes) -> None:
         """Writes a file that is no data. Raises OutputError."""
         write_whole(join(self.url, name), data, self.storage)
+
+
+def tally_in(footer: pq.FileMetaData, url: str) -> Tally:
+    """The tally that the file at `url` keeps in its footer. Raises CappyError when it keeps none, or a damaged one."""
+    try:
+        return Tally.from_json(footer.metadata[TALLY.encode()])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CappyError(
+            f"{url}: is not a file of this job: its metadata holds no {TALLY!r} ({type(error).__name__}: {error}); "
+            "delete it, and it is made again"
+        ) from error
 
 
 class MergeTallies(beam.CombineFn):
@@ -71,11 +120,14 @@ class TooManyRejects(CappyError):
 
 @dataclass(frozen=True)
 class Card:
-    """The parts of a dataset card: a title, a text with `{placeholders}` for the manifest's totals, and the folders."""
+    """The parts of a dataset card: a title, a text with `{placeholders}` for the manifest's totals, and `configs`.
+
+    These are names and patterns of the files below the output folder; one that no file matches is left out.
+    """
 
     title: str
     text: str
-    folders: Mapping[str, str]
+    configs: Mapping[str, str]
 
 
 @dataclass
@@ -105,10 +157,14 @@ class FinishRun(beam.PTransform):
             self.folder.write(FAILURE, to_json({"reason": reason, **manifest}))
             raise TooManyRejects(reason)
         text = self.card.text.format(**manifest["totals"])
-        written = {path.split("/")[0] for path, *_ in tally.files}
-        folders = {name: pattern for name, pattern in self.card.folders.items() if name in written}
-        self.folder.write(CARD, dataset_card(self.card.title, text, folders).encode())
+        paths = [entry.path for entry in tally.files]
+        configs = {name: pattern for name, pattern in self.card.configs.items() if _matches(pattern, paths)}
+        self.folder.write(CARD, dataset_card(self.card.title, text, configs).encode())
         self.folder.write(MANIFEST, to_json(manifest))
+
+
+def _matches(pattern: str, paths: Iterable[str]) -> bool:
+    return any(fnmatchcase(path, pattern) for path in paths)
 
 
 def _reasons(by_reason: Mapping[str, Mapping[str, int]]) -> str:

@@ -40,13 +40,13 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def dataset_card(title: str, text: str, folders: Mapping[str, str]) -> str:
+def dataset_card(title: str, text: str, configs: Mapping[str, str]) -> str:
     """A README.md with which `datasets.load_dataset(DIR)` finds the Parquet files.
 
-    `folders` maps configuration names to patterns; the first one is the default.
+    `configs` maps configuration names to patterns; the first one is the default.
     """
     lines = ["configs:"]
-    for index, (name, pattern) in enumerate(folders.items()):
+    for index, (name, pattern) in enumerate(configs.items()):
         lines += [f"- config_name: {name}", f"  data_files: {pattern}"]
         lines += ["  default: true"] if index == 0 else []
     return "\n".join(["---", *lines, "---", f"# {title}", "", text, ""])

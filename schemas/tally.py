@@ -1,5 +1,6 @@
 """What a run counts, in a form that merges in any order: integers by key, the smallest samples by hash, and files."""
 
+import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -10,6 +11,9 @@ import numpy as np
 SAMPLES_PER_KEY = 6
 
 Key = tuple[str, ...]
+
+REAL_TOKENS = ("tokens", "real")
+"""The key that counts the tokens, without padding, which a model has read or written."""
 
 
 class FileEntry(NamedTuple):
@@ -58,6 +62,28 @@ class Tally:
                 node = node.setdefault(step, {})
             node[last] = self.counts[key]
         return nested
+
+    def to_json(self) -> bytes:
+        """All of it as JSON in ASCII; equal tallies give equal bytes.
+
+        Raises TypeError for a sample that holds more than JSON can: text, numbers, None, lists, dictionaries.
+        """
+        content = {
+            "counts": [[*key, count] for key, count in sorted(self.counts.items())],
+            "samples": dict(sorted(self.samples.items())),
+            "files": sorted(self.files),
+        }
+        return json.dumps(content, separators=(",", ":")).encode("ascii")
+
+    @classmethod
+    def from_json(cls, data: bytes) -> "Tally":
+        """The tally that `to_json` wrote. Raises ValueError, KeyError, TypeError or AttributeError for others."""
+        content = json.loads(data)
+        return cls(
+            Counter({tuple(key): count for *key, count in content["counts"]}),
+            {key: [(hashed, row) for hashed, row in rows] for key, rows in content["samples"].items()},
+            {FileEntry(*entry) for entry in content["files"]},
+        )
 
 
 LENGTH_EDGES = np.unique(np.round(np.geomspace(1, 2**20, 81)).astype(np.int64))

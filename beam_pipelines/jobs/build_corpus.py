@@ -214,8 +214,8 @@ def run(config: BuildCorpusConfig, options: PipelineOptions) -> dict[str, Any]:
     """Builds a corpus; its manifest. A finished one is recognised and left alone. Raises CappyError."""
     planned = plan(config)
     known = facts(planned)
-    stages = [Stage("instructions", planned.instructions, planned.units)]
-    stages += [] if config.instructions_only else [Stage("pairs", None, planned.shards)]
+    stages = [Stage("instructions", planned.instructions, planned.units, resumes=False)]
+    stages += [] if config.instructions_only else [Stage("pairs", None, planned.shards, resumes=False)]
     run = Run(planned.folder, known, CARD, CorpusSummary(planned.mixture, known), stages)
     return run.carry_out(config, options, lambda root, finish: build(root, planned, finish))
 

@@ -113,7 +113,7 @@ def run(config: RerankConfig, options: PipelineOptions) -> dict[str, Any]:
     """Selects the best of scored rows; the manifest. A finished run is recognised and left alone. Raises CappyError."""
     planned = plan(config)
     known = facts(planned)
-    run = Run(planned.folder, known, CARD, SelectionSummary(known), [Stage("", None, planned.shards)])
+    run = Run(planned.folder, known, CARD, SelectionSummary(known), [Stage("", None, planned.shards, resumes=False)])
     return run.carry_out(config, options, lambda root, finish: build(root, planned, finish))
 
 

@@ -1,6 +1,7 @@
 import logging
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,6 +10,8 @@ import pytest
 
 from beam_pipelines import progress
 from beam_pipelines.progress import Progress, Stage
+from beam_pipelines.sinks import Folder
+from schemas.tally import REAL_TOKENS, Tally
 
 
 def write(folder: Path, name: str, rows: int) -> None:
@@ -22,7 +25,7 @@ def wait_until(condition: object) -> None:
         time.sleep(0.02)
 
 
-STAGES = [Stage("instructions", 100, 4), Stage("pairs", None, 2)]
+STAGES = [Stage("instructions", 100, 4, resumes=True), Stage("pairs", None, 2, resumes=True)]
 
 
 def test_log_lines_where_there_is_no_terminal(
@@ -59,8 +62,50 @@ def test_bars_on_a_terminal(
     assert "7 rows" in said
 
 
-def test_a_folder_that_cannot_be_looked_at_does_not_end_the_run(tmp_path: Path) -> None:
+def write_unit(folder: Path, name: str, rows: int, tokens: int) -> None:
+    batch = pa.record_batch({"n": range(rows)})
+    Folder(str(folder)).write_unit(name, [batch], batch.schema, Tally(Counter({REAL_TOKENS: tokens})))
+
+
+def test_units_beside_other_folders_with_their_tokens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(progress, "_LOG_SECONDS", 0.05)
+    monkeypatch.setattr(progress.Progress, "_rate", lambda self, count: float(count))
+    write_unit(tmp_path, "part-0.parquet", 20, 1_000)
+    write(tmp_path / "rejects", "part-0.parquet", 5)
+    stages = [Stage("", 100, 4, resumes=True, tokens=True)]
+    with caplog.at_level(logging.INFO, "cappy"), Progress(str(tmp_path), stages, {}):
+        write_unit(tmp_path, "part-1.parquet", 30, 7_000)
+        wait_until(lambda: "2 of 4 files" in caplog.text)
+    assert "output: 2 of 4 files, 50 rows, 30 rows/s, 7,000 tokens/s, 2 s left" in caplog.text
+
+
+@pytest.mark.parametrize("protocol", ["", "memory://"])
+def test_files_of_a_run_that_starts_again_count_once_they_are_replaced(
+    protocol: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(progress, "_LOG_SECONDS", 0.05)
+    folder = Folder(f"{protocol}{tmp_path}/out")
+    batch = pa.record_batch({"n": range(30)})
+    folder.write_parquet("pairs/shard-0.parquet", [batch], batch.schema)
+    folder.write_parquet("pairs/shard-1.parquet", [batch], batch.schema)
+    stages = [Stage("pairs", None, 3, resumes=False)]
+    with caplog.at_level(logging.INFO, "cappy"), Progress(folder.url, stages, {}):
+        folder.write_parquet("pairs/shard-2.parquet", [batch], batch.schema)
+        wait_until(lambda: "1 of 3 files, 30 rows" in caplog.text)
+        folder.write_parquet("pairs/shard-0.parquet", [batch], batch.schema)
+        wait_until(lambda: "2 of 3 files, 60 rows" in caplog.text)
+    assert "2 of 3 files, 60 rows" in caplog.text
+
+
+def test_a_file_that_cannot_be_read_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(progress, "_LOG_SECONDS", 0.05)
     (tmp_path / "instructions").mkdir()
     (tmp_path / "instructions" / "part-0.parquet").write_bytes(b"no parquet")
-    with Progress(str(tmp_path), STAGES, {}):
-        pass
+    with caplog.at_level(logging.INFO, "cappy"), Progress(str(tmp_path), STAGES, {}):
+        write(tmp_path / "instructions", "part-1.parquet", 7)
+        wait_until(lambda: "1 of 4 files, 7 rows" in caplog.text)
+    assert "1 of 4 files, 7 rows" in caplog.text

@@ -1,4 +1,5 @@
 import random
+from collections import Counter
 from functools import reduce
 
 import numpy as np
@@ -31,6 +32,28 @@ def test_order_does_not_matter(seeds: list[int], shuffler: random.Random) -> Non
     assert all(
         len(rows) <= SAMPLES_PER_KEY and rows == sorted(rows, key=lambda r: r[0]) for rows in one.samples.values()
     )
+
+
+VALUES = st.none() | st.floats(allow_nan=False) | st.integers() | st.text() | st.lists(st.text())
+TALLIES = st.builds(
+    Tally,
+    st.dictionaries(st.lists(st.text(), min_size=1).map(tuple), st.integers()).map(Counter),
+    st.dictionaries(st.text(), st.lists(st.tuples(st.integers(0, 2**128), st.dictionaries(st.text(), VALUES)))),
+    st.sets(st.builds(FileEntry, st.text(), st.integers(0), st.integers(0), st.text())),
+)
+
+
+@given(TALLIES)
+def test_json_gives_the_tally_back(one: Tally) -> None:
+    again = Tally.from_json(one.to_json())
+    assert again == one
+    assert again.to_json() == one.to_json()
+
+
+@given(st.lists(st.integers(0, 50), unique=True, max_size=6))
+def test_equal_tallies_are_equal_json(seeds: list[int]) -> None:
+    one, other = (reduce(Tally.add, map(tally, order), Tally()) for order in (seeds, seeds[::-1]))
+    assert one.to_json() == other.to_json()
 
 
 def test_under_nests_keys() -> None:

@@ -1,0 +1,55 @@
+"""The manifest of scored rows, made of their tally."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from beam_pipelines.jobs.base import count_rejects
+from beam_pipelines.sinks import Card
+from schemas.tally import LENGTH_EDGES, REAL_TOKENS, Tally
+
+CARD = Card(
+    "Rows with scores",
+    "{rows:,} rows, {scored:,} pairs of them scored by a model: higher is better. Rows keep the order "
+    "of the input; one without a score says why in the error column.\n\n"
+    "`manifest.json` has all counts, the model and the digest of each file; `report.html` shows them.",
+    {"scored": "part-*.parquet", "rejects": "rejects/*.parquet"},
+)
+
+
+@dataclass(frozen=True)
+class ScoreSummary:
+    """Makes a scoring run's part of the manifest, for its fingerprinted facts."""
+
+    facts: Mapping[str, Any]
+
+    def __call__(self, tally: Tally) -> dict[str, Any]:
+        """Model, totals, tokens, histograms, errors, rejects and samples; every number comes from the tally."""
+        counts, errors = tally.counts, tally.under("errors")
+        rows, unreadable, unscored = counts["rows", "read"], counts["rows", "rejected"], sum(errors.values())
+        pairs = counts["pairs", "scored"] + unscored
+        lengths = tally.under("lengths")
+        return {
+            "model": self.facts["model"],
+            "inputs": self.facts["files"],
+            "totals": {
+                "rows": rows,
+                "scored": counts["pairs", "scored"],
+                "unscored": unscored,
+                "distinct": counts["pairs", "distinct"],
+                "truncated": counts["pairs", "truncated"],
+            },
+            "tokens": {
+                "real": counts[REAL_TOKENS],
+                "padding": counts["tokens", "padding"],
+                "out_of_memory": counts["tokens", "out_of_memory"],
+                "this_launch": counts["launch", "tokens"],
+            },
+            "scores": {int(number): count for number, count in tally.under("scores").items()},
+            "lengths": [lengths.get(f"{bucket:03d}", 0) for bucket in range(len(LENGTH_EDGES))],
+            "errors": errors,
+            "rejects": count_rejects(tally, lost=unreadable + unscored, attempted=unreadable + pairs),
+            "samples": {
+                key: [row for _, row in tally.samples.get(key, [])] for key in ("highest", "lowest", "any", "rejects")
+            },
+        }

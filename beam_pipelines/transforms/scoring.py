@@ -1,0 +1,264 @@
+"""Units of any rows with two text columns -> the same rows with a score, one output file for each unit."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from apache_beam.pvalue import TaggedOutput
+
+from beam_pipelines.reads import Unit, position_of
+from beam_pipelines.sinks import Folder
+from beam_pipelines.transforms.render import write_rejects
+from schemas.errors import CappyError
+from schemas.ids import seed_for
+from schemas.records import is_text, reject
+from schemas.tally import REAL_TOKENS, Tally, count_lengths, count_scores
+
+if TYPE_CHECKING:
+    from cappy_model.scorer import Scored, Scorer
+
+FINISHED = "finished"
+
+
+@dataclass(frozen=True)
+class ScorerSpec:
+    """Everything that a worker needs to load a scorer; `device`, `dtype` and `tokens_per_batch` are settled.
+
+    `storage` is JSON, for a model at an fsspec URL.
+    """
+
+    model: str
+    device: str
+    dtype: str
+    tokens_per_batch: int
+    max_length: int | None
+    allow_pickle: bool
+    trust_remote_code: bool
+    storage: str
+
+
+@cache
+def load_scorer(spec: ScorerSpec) -> "Scorer":
+    """The scorer of `spec`, loaded once in a process."""
+    from cappy_model.scorer import Scorer
+
+    return Scorer.from_pretrained(
+        spec.model,
+        device=spec.device,
+        dtype=spec.dtype,
+        tokens_per_batch=spec.tokens_per_batch,
+        max_length=spec.max_length,
+        allow_pickle=spec.allow_pickle,
+        trust_remote_code=spec.trust_remote_code,
+        storage=json.loads(spec.storage),
+    )
+
+
+@dataclass(frozen=True)
+class ScoreColumns:
+    """Which columns hold the pairs, and what the new ones are called.
+
+    With a list of texts as responses (the choices of a row, say) the new columns are lists of the same lengths.
+    """
+
+    instruction: str
+    response: str
+    score: str
+
+    @property
+    def error(self) -> str:
+        """Why a row has no score."""
+        return f"{self.score}_error"
+
+    @property
+    def num_tokens(self) -> str:
+        """Tokens of the pair as the model read it. Plain `num_tokens` beside plain `score`."""
+        return "num_tokens" if self.score == "score" else f"{self.score}_num_tokens"
+
+    @property
+    def truncated(self) -> str:
+        """Whether either text was cut. Plain `truncated` beside plain `score`."""
+        return "truncated" if self.score == "score" else f"{self.score}_truncated"
+
+    def lists(self, schema: pa.Schema) -> bool:
+        """Whether the responses of a row are a list."""
+        return pa.types.is_list(schema.field(self.response).type)
+
+    def output(self, schema: pa.Schema) -> pa.Schema:
+        """The schema of scored rows: the input's columns, then four new ones.
+
+        Raises CappyError for a column that is missing or not text, or that would be overwritten.
+        """
+        for name, flag in ((self.instruction, "--instruction-column"), (self.response, "--response-column")):
+            _check_text(schema, name, flag, lists=name == self.response)
+        kinds = (pa.float32(), pa.string(), pa.int32(), pa.bool_())
+        new = dict(zip((self.score, self.error, self.num_tokens, self.truncated), kinds, strict=True))
+        for name in new:
+            if name in schema.names:
+                raise CappyError(
+                    f"column {name!r} is there already, and would be overwritten; --score-column names another one"
+                )
+        wrap = pa.list_ if self.lists(schema) else lambda kind: kind
+        nullable = {self.score, self.error} if not self.lists(schema) else set(new)
+        fields = [pa.field(name, wrap(kind), nullable=name in nullable) for name, kind in new.items()]
+        return pa.schema([*schema, *fields])
+
+
+def _check_text(schema: pa.Schema, name: str, flag: str, *, lists: bool) -> None:
+    if name not in schema.names:
+        raise CappyError(f"{flag} {name}: there is no such column; there are {', '.join(schema.names)}")
+    kind = schema.field(name).type
+    if not (is_text(kind) or (lists and pa.types.is_list(kind) and is_text(kind.value_type))):
+        raise CappyError(f"{flag} {name}: is {kind}, not text")
+
+
+class ScoredUnit(NamedTuple):
+    """What came of a unit: its name, its rows with their scores, REJECT rows, and counts."""
+
+    name: str
+    rows: pa.RecordBatch
+    rejects: list[dict[str, Any]]
+    tally: Tally
+
+
+def score_unit(unit: Unit, scorer: "Scorer", columns: ScoreColumns) -> ScoredUnit:
+    """Scores the pairs of a unit. Rows keep their place; one that cannot be scored has no score, and an error.
+
+    Raises cappy_model.scorer.BrokenModel for a score that is NaN or infinite.
+    """
+    schema, tally = columns.output(unit.rows.schema), Tally()
+    instructions, responses = unit.rows[columns.instruction], unit.rows[columns.response]
+    if columns.lists(unit.rows.schema):
+        instructions = instructions.take(pc.list_parent_indices(responses))
+        responses = pc.list_flatten(responses)
+    new = _score_texts(instructions, responses, scorer, tally)
+    if columns.lists(unit.rows.schema):
+        new = [_as_lists(array, unit.rows[columns.response]) for array in new]
+    rows = pa.RecordBatch.from_arrays([*unit.rows.columns, *new], schema=schema)
+    rejects = [_unreadable(unit, bad) for bad in unit.bad]
+    tally.counts["rows", "read"] += rows.num_rows + len(rejects)
+    tally.counts["rows", "rejected"] += len(rejects)
+    _sample(rows, columns, unit, tally)
+    return ScoredUnit(unit.name, rows, rejects, tally)
+
+
+def _score_texts(instructions: pa.Array, responses: pa.Array, scorer: "Scorer", tally: Tally) -> list[pa.Array]:
+    """Score, error, tokens and truncation of each pair, as columns."""
+    errors: list[str | None] = [None] * len(instructions)
+    for name, texts in (("instruction", instructions), ("response", responses)):
+        for row in np.flatnonzero(pc.is_null(texts).to_numpy(zero_copy_only=False)).tolist():
+            errors[row] = f"null {name}"
+    valid = np.array([row for row, error in enumerate(errors) if error is None], dtype=np.int64)
+    texts = (array.take(pa.array(valid)).to_pylist() for array in (instructions, responses))
+    scored = scorer.score_pairs(*texts)
+    for place, error in scored.errors.items():
+        errors[int(valid[place])] = error
+    _count(scored, errors, tally)
+    found = np.isfinite(scored.scores)
+    return [
+        _spread(len(errors), valid[found], pa.array(scored.scores[found])),
+        pa.array(errors, pa.string()),
+        _spread(len(errors), valid, pa.array(scored.num_tokens)).fill_null(0),
+        _spread(len(errors), valid, pa.array(scored.truncated)).fill_null(False),
+    ]
+
+
+def _spread(length: int, places: np.ndarray, values: pa.Array) -> pa.Array:
+    """`values` at their `places` in a column of `length`; null elsewhere."""
+    index = np.full(length, -1)
+    index[places] = np.arange(len(places))
+    return values.take(pa.array(index, mask=index < 0))
+
+
+def _as_lists(values: pa.Array, like: pa.Array) -> pa.Array:
+    """`values` as lists of the lengths of `like`, null where that is."""
+    lengths = pc.list_value_length(like).fill_null(0).to_numpy()
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), values, mask=pc.is_null(like))
+
+
+def _count(scored: "Scored", errors: list[str | None], tally: Tally) -> None:
+    found = np.isfinite(scored.scores)
+    tally.counts["pairs", "scored"] += int(found.sum())
+    tally.counts["pairs", "distinct"] += scored.work.distinct
+    tally.counts["pairs", "truncated"] += int(scored.truncated.sum())
+    for error in filter(None, errors):
+        tally.counts["errors", error.split(":")[0].replace(" ", "_")] += 1
+    tally.counts[REAL_TOKENS] += scored.work.tokens
+    tally.counts["tokens", "padding"] += scored.work.padding
+    tally.counts["tokens", "out_of_memory"] += scored.work.out_of_memory
+    count_scores(tally, ("scores",), scored.scores[found])
+    count_lengths(tally, ("lengths",), scored.num_tokens.astype(np.int64))
+
+
+def _sample(rows: pa.RecordBatch, columns: ScoreColumns, unit: Unit, tally: Tally) -> None:
+    """Keeps rows for the report: any, and those of the highest and lowest scores."""
+    if columns.lists(unit.rows.schema):
+        return
+    hashes = np.array([seed_for(0, unit.file.name, str(place)) for place in unit.positions.tolist()], dtype=np.uint64)
+    scores = rows[columns.score].to_numpy(zero_copy_only=False)
+    keys = {"any": hashes.astype(np.float64), "highest": -scores, "lowest": scores}
+    names = [columns.instruction, columns.response, columns.score, columns.error, columns.num_tokens]
+    for key, order in keys.items():
+        for row in np.argsort(order, kind="stable")[:6].tolist():
+            if key == "any" or np.isfinite(scores[row]):
+                rank = int(hashes[row]) if key == "any" else round(float(order[row]) * 2**20)
+                sample = rows.select(names).slice(row, 1).to_pylist()[0]
+                tally.sample(key, rank, {**sample, "position": f"{unit.file.name}{unit.position(row)}"})
+
+
+def _unreadable(unit: Unit, bad: Any) -> dict[str, Any]:
+    return reject(
+        stage="read",
+        reason=bad.reason,
+        source=unit.file.name,
+        position=position_of(unit.file, bad.position),
+        detail=bad.detail,
+        excerpt=bad.excerpt,
+    )
+
+
+@dataclass
+class SkipFinished(beam.PTransform):
+    """Units -> (units without a file; what the finished ones had counted). A rerun does only what is missing."""
+
+    folder: Folder
+
+    def expand(self, units: beam.PCollection) -> Any:  # Beam warns of any hint for two outputs
+        return units | "Look" >> beam.FlatMap(self._look).with_outputs(FINISHED, main="missing")
+
+    def _look(self, unit: Unit) -> Iterator[Any]:
+        found = self.folder.existing(unit_path(unit.name))
+        if found is None:
+            yield unit
+        else:
+            entry, tally = found
+            yield TaggedOutput(FINISHED, Tally(files={entry}).add(tally))
+
+
+@dataclass
+class WriteScored(beam.PTransform):
+    """What came of units -> `part-FFFFF-RRRRR-UUUUU.parquet`, rejects before it, and the tally of each unit."""
+
+    folder: Folder
+
+    def expand(self, scored: beam.PCollection) -> beam.PCollection:
+        return scored | "Write" >> beam.Map(self._write)
+
+    def _write(self, scored: ScoredUnit) -> Tally:
+        tally = scored.tally.add(write_rejects(self.folder, f"part-{scored.name}", scored.rejects))
+        now = tally.counts[REAL_TOKENS]
+        tally = self.folder.write_unit(unit_path(scored.name), [scored.rows], scored.rows.schema, tally)
+        tally.counts["launch", "tokens"] += now  # of this launch alone, so not in the file
+        return tally
+
+
+def unit_path(name: str) -> str:
+    """The file of a unit in the output folder of a map job."""
+    return f"part-{name}.parquet"

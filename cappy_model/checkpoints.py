@@ -1,0 +1,197 @@
+"""Scorer checkpoints: finding one (folder, fsspec URL, hub id), naming its content, loading it."""
+
+import hashlib
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging
+
+from schemas.errors import CappyError
+from schemas.ids import digest
+
+CACHE = "CAPPY_CACHE"
+"""Environment variable: where checkpoints of URLs are copied to; default ~/.cache/cappy."""
+
+_SAFE = ("*.safetensors", "*.json", "*.txt", "*.model")
+_PICKLED = ("*.bin", "*.pt")
+_CODE = ("*.py",)
+_HUB_ID = re.compile(r"(?P<id>[\w.-]+(/[\w.-]+)?)(@(?P<revision>[\w./-]+))?")
+_BLOCK = 2**20
+
+
+class ModelError(CappyError):
+    """A model that cannot be found, loaded or used as a scorer."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model is, and what may be run of it.
+
+    `name`: a folder, an fsspec URL, or a hub id with an optional `@revision`. Pickled weights and the model's own code
+    can do anything on this machine, so both have to be asked for.
+    """
+
+    name: str
+    allow_pickle: bool = False
+    trust_remote_code: bool = False
+    storage: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def _patterns(self) -> tuple[str, ...]:
+        return _SAFE + (_PICKLED if self.allow_pickle else ()) + (_CODE if self.trust_remote_code else ())
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model's files on this machine, and what names their content: a hash, or the commit of a hub's repository."""
+
+    source: Source
+    folder: Path
+    content: str
+
+
+def find_checkpoint(source: Source) -> Checkpoint:
+    """Finds a model's files, fetching them where they are elsewhere. Raises ModelError."""
+    if Path(source.name).is_dir():
+        folder = Path(source.name)
+        return _checked(Checkpoint(source, folder, _content_hash(folder, source._patterns)))
+    if "://" in source.name:
+        folder = _copied(source)
+        return _checked(Checkpoint(source, folder, _content_hash(folder, source._patterns)))
+    match = _HUB_ID.fullmatch(source.name)
+    if not match:
+        raise ModelError(f"{source.name}: no such folder, and no id of a model hub (name/model[@revision])")
+    folder = _downloaded(source, match["id"], match["revision"])
+    return _checked(Checkpoint(source, folder, folder.name))
+
+
+def _checked(checkpoint: Checkpoint) -> Checkpoint:
+    folder, source = checkpoint.folder, checkpoint.source
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{source.name}: holds no config.json; a model is a folder as save_pretrained writes it")
+    if any(folder.glob("*.safetensors")) or (source.allow_pickle and any(folder.glob("*.bin"))):
+        return checkpoint
+    pickled = sorted(path.name for path in folder.glob("*.bin"))
+    if pickled:
+        raise ModelError(
+            f"{source.name}: its weights are pickled ({pickled[0]}), which can run any code; convert them to "
+            "safetensors, or give --allow-pickle (allow_pickle=True) if you trust where they come from"
+        )
+    raise ModelError(f"{source.name}: holds no weights (*.safetensors)")
+
+
+def _files(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
+    return sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
+
+
+def _content_hash(folder: Path, patterns: tuple[str, ...]) -> str:
+    state = hashlib.blake2b(digest_size=16)
+    for path in _files(folder, patterns):
+        state.update(digest(path.name, str(path.stat().st_size)).encode())
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                state.update(block)
+    return state.hexdigest()
+
+
+def _copied(source: Source) -> Path:
+    """A copy of a URL's folder in this machine's cache, made once for each state of its files."""
+    from fsspec.core import url_to_fs
+
+    try:
+        fs, root = url_to_fs(source.name, **source.storage)
+        names = sorted({name for pattern in source._patterns for name in fs.glob(f"{root.rstrip('/')}/{pattern}")})
+        state = digest(source.name, *(f"{name} {fs.ukey(name)}" for name in names))
+        cache = Path(os.environ.get(CACHE, Path.home() / ".cache" / "cappy")) / "models"
+        target, fresh = cache / state, cache / f"{state}.{uuid.uuid4().hex}"
+        if not target.is_dir():
+            fresh.mkdir(parents=True)
+            for name in names:
+                fs.get_file(name, str(fresh / Path(name).name))
+            try:
+                fresh.rename(target)
+            except OSError:
+                shutil.rmtree(fresh)  # another process was faster
+    except Exception as error:  # each file system has errors of its own
+        raise ModelError(f"{source.name}: cannot be fetched: {type(error).__name__}: {error}") from error
+    if not names:
+        raise ModelError(f"{source.name}: holds no file of a model")
+    return target
+
+
+def _downloaded(source: Source, repository: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(source._patterns)))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ModelError(
+            f"{source.name}: no such folder here, and it cannot be fetched from the model hub: {reason}"
+        ) from error
+
+
+def load_config(checkpoint: Checkpoint) -> tuple[PreTrainedConfig, PreTrainedTokenizerBase]:
+    """A scorer's configuration and tokenizer, without its weights. Raises ModelError unless its head has one logit."""
+    source, folder = checkpoint.source, str(checkpoint.folder)
+    with _loading(source):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=source.trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=source.trust_remote_code)
+    if config.num_labels != 1:
+        raise ModelError(f"{source.name}: has a head of {config.num_labels} logits; a scorer has one")
+    return config, tokenizer
+
+
+def load(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model (in evaluation mode, on the CPU) and its tokenizer.
+
+    Raises ModelError unless it is a sequence classifier with one logit and all of its weights.
+    """
+    source, (config, tokenizer) = checkpoint.source, load_config(checkpoint)
+    with _loading(source):
+        model, found = AutoModelForSequenceClassification.from_pretrained(
+            str(checkpoint.folder),
+            config=config,
+            dtype=dtype,
+            use_safetensors=None if source.allow_pickle else True,
+            trust_remote_code=source.trust_remote_code,
+            output_loading_info=True,
+        )
+    if found["missing_keys"]:
+        missing = ", ".join(sorted(found["missing_keys"])[:3])
+        raise ModelError(f"{source.name}: lacks weights ({missing}), so it is no trained scorer")
+    return model.eval(), tokenizer
+
+
+@contextmanager
+def _loading(source: Source) -> Iterator[None]:
+    """What transformers says becomes an error that names the model; it prints neither bars nor warnings meanwhile."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"{source.name}: cannot be loaded: {str(error).strip()}") from error
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,80 @@
+"""Devices and number formats: what is asked for, what is there, and how many tokens a batch may have on it."""
+
+import os
+
+import torch
+from transformers import PreTrainedConfig
+
+from schemas.errors import UsageError
+
+DEVICES = ("auto", "cpu", "cuda")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+CPU_TOKENS = 2_048
+"""Tokens of a batch on a CPU core: few enough that a layer's activations stay in its cache."""
+
+_MAX_CUDA_TOKENS = 65_536
+_SHARE_OF_FREE_MEMORY = 0.5
+# A layer's activations per token, in units of the hidden size: input, query, key, value, attention, residual, and the
+# intermediate states (four times as wide) before and after their activation function.
+_WIDTHS_PER_TOKEN = 16
+
+
+def settle_device(device: str) -> str:
+    """`cpu` or `cuda` (all GPUs of this machine) or `cuda:N`; `auto` takes the GPUs where there are any.
+
+    Raises UsageError for a device that is not here.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        return device
+    name, _, index = device.partition(":")
+    if name != "cuda" or (index and not index.isdecimal()):
+        raise UsageError(f"device {device!r} is not known; there are {', '.join(DEVICES)} and cuda:N")
+    if not torch.cuda.is_available() or int(index or 0) >= torch.cuda.device_count():
+        raise UsageError(
+            f"device {device} is not here: torch {torch.__version__} finds {torch.cuda.device_count()} GPUs; "
+            "`cappy doctor` says more, and --device cpu works everywhere"
+        )
+    return device
+
+
+def settle_dtype(dtype: str, device: str) -> str:
+    """`auto` is bfloat16 on a GPU and on a processor with instructions for it, else float32.
+
+    Raises UsageError for a name that is none of `DTYPES`.
+    """
+    if dtype not in DTYPES:
+        raise UsageError(f"dtype {dtype!r} is not known; there are {', '.join(DTYPES)}")
+    if dtype != "auto":
+        return dtype
+    if device.startswith("cuda"):
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+    found = torch.cpu.get_capabilities()
+    return "bfloat16" if found.get("avx512_bf16") or found.get("amx_bf16") or found.get("bf16") else "float32"
+
+
+def settle_tokens_per_batch(config: PreTrainedConfig, device: str, dtype: str) -> int:
+    """The tokens that a batch may have: a constant on a CPU; on a GPU a power of two for half of its free memory.
+
+    To be asked before the model is loaded there.
+    """
+    if device == "cpu":
+        return CPU_TOKENS
+    free, _ = torch.cuda.mem_get_info(device)
+    per_token = _WIDTHS_PER_TOKEN * config.hidden_size * torch.finfo(getattr(torch, dtype)).bits // 8
+    fitting = max(1, int(free * _SHARE_OF_FREE_MEMORY) // per_token)
+    return int(min(_MAX_CUDA_TOKENS, 2 ** (fitting.bit_length() - 1)))
+
+
+def cuda_devices(device: str) -> list[torch.device]:
+    """The GPUs that `cuda` or `cuda:N` stands for."""
+    if ":" in device:
+        return [torch.device(device)]
+    return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

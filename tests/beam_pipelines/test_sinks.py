@@ -1,0 +1,81 @@
+from collections import Counter
+from pathlib import Path
+
+import apache_beam as beam
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from beam_pipelines.sinks import Card, FinishRun, Folder
+from schemas.errors import CappyError
+from schemas.tally import FileEntry, Tally
+
+ROWS = pa.record_batch({"text": ["a", "b", None]})
+
+
+def a_tally() -> Tally:
+    tally = Tally(Counter({("rows", "d"): 3, ("notes", "none"): 0}))
+    tally.sample("scores", 2**127, {"text": "é\ud800", "score": 0.1, "error": None, "of": [1, "x"]})
+    tally.files.add(FileEntry("rejects/part-0.parquet", 1, 900, "ab" * 16))
+    return tally
+
+
+def test_the_bytes_are_of_the_rows_however_they_are_cut(tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path))
+    entries = [
+        folder.write_parquet(f"{index}.parquet", batches, ROWS.schema)
+        for index, batches in enumerate([[ROWS], [ROWS.slice(0, 1), ROWS.slice(1)], [ROWS]])
+    ]
+    assert len({entry.digest for entry in entries}) == 1
+    assert pq.read_table(tmp_path / "1.parquet").equals(pa.table(ROWS))
+
+
+@pytest.mark.parametrize("protocol", ["", "memory://"])
+def test_a_finished_unit_is_found_with_what_it_counted(tmp_path: Path, protocol: str) -> None:
+    folder = Folder(f"{protocol}{tmp_path}/out")
+    path = "part-00000-00000-00000.parquet"
+    assert folder.existing(path) is None
+    returned = folder.write_unit(path, [ROWS], ROWS.schema, a_tally())
+    found = folder.existing(path)
+    assert found is not None
+    entry, kept = found
+    assert kept == a_tally(), "its own entry cannot be in the file"
+    assert returned == Tally(files={entry}).add(kept)
+    assert (entry.path, entry.rows) == (path, 3)
+
+
+def test_the_kept_tally_is_no_part_of_the_schema(tmp_path: Path) -> None:
+    Folder(str(tmp_path)).write_unit("part-0.parquet", [ROWS], ROWS.schema, a_tally())
+    assert pq.read_schema(tmp_path / "part-0.parquet").equals(ROWS.schema, check_metadata=True)
+
+
+def test_a_damaged_or_foreign_file_is_named(tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path))
+    folder.write_unit("part-0.parquet", [ROWS], ROWS.schema, a_tally())
+    whole = (tmp_path / "part-0.parquet").read_bytes()
+    (tmp_path / "cut.parquet").write_bytes(whole[:-20])
+    (tmp_path / "empty.parquet").write_bytes(b"")
+    pq.write_table(pa.table(ROWS), tmp_path / "foreign.parquet")
+    for number, kept in enumerate((b"[]", b"{", b"\xff", b"{}", b'{"counts": 1}')):
+        folder.write_parquet(f"{number}.parquet", [ROWS], ROWS.schema, metadata={"cappy.tally": kept})
+    for path in sorted(tmp_path.glob("*.parquet")):
+        if path.name != "part-0.parquet":
+            with pytest.raises(CappyError, match=f"{path}: .*; delete it, and it is made again"):
+                folder.existing(path.name)
+
+
+def test_the_card_has_a_config_for_each_pattern_that_matches(tmp_path: Path) -> None:
+    patterns = {"scored": "part-*.parquet", "pairs": "pairs/*.parquet", "rejects": "rejects/*.parquet"}
+    card = Card("A title", "{rows} rows", patterns)
+    finish = FinishRun(Folder(str(tmp_path)), summarise, card, 0.0)
+    paths = ("part-00000-00000-00000.parquet", "rejects/part-00000-00000-00000.parquet")
+    with beam.Pipeline(runner="FnApiRunner") as root:
+        root | beam.Create([Tally(files={FileEntry(path, 1, 1, "")}) for path in paths]) | finish
+    _, front, text = (tmp_path / "README.md").read_text().split("---\n")
+    assert [config["config_name"] for config in yaml.safe_load(front)["configs"]] == ["scored", "rejects"]
+    assert "3 rows" in text
+
+
+def summarise(tally: Tally) -> dict[str, object]:
+    return {"totals": {"rows": 3}, "rejects": {"rate": 0.0, "by_reason": {}}}
