@@ -11,7 +11,7 @@ from functools import partial
 from importlib.resources import files
 from typing import Any, NoReturn
 
-from beam_pipelines.doctor import doctor
+from beam_pipelines.doctor.diagnosis import doctor
 from beam_pipelines.jobs.base import Job
 from beam_pipelines.jobs.build_corpus import BUILD_CORPUS
 from beam_pipelines.jobs.rerank import RERANK
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CappyError as error:
         return _fail(arguments, error, WRONG_USAGE if isinstance(error, UsageError) else FAILED)
     except KeyboardInterrupt:
-        print("\ncappy: interrupted; the same command again goes on from here", file=sys.stderr)
+        print("\ncappy: interrupted; give the same command again to finish", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:  # the last resort of a program: no user shall meet a traceback
         return _fail(arguments, CappyError(f"unexpected {type(error).__name__}: {error}; --debug shows where"), FAILED)

@@ -29,7 +29,7 @@ _OURS = re.compile(r"(?:schemas|beam_pipelines|cappy_model)[\w.]*\.[A-Z]\w+: (.+
 _WORKER_THREAD = "run_worker"  # the runner's thread that waits for a worker process, and raises when it dies
 _WORKER_MODULE = "beam_pipelines.worker"
 _LOST = (
-    "{}: it was killed, or there was no memory left. The same command goes on from here; "
+    "{}: it was killed, or there was no memory left. Give the same command again; "
     "--direct_num_workers=1 needs the least memory."
 )
 

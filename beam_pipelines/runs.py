@@ -1,19 +1,19 @@
-"""A run's life in its output folder: opened with run.json, continued, refused or recognised as done, and verified."""
+"""A run's life in its output folder: recognised as finished, opened with run.json or refused, closed, and verified."""
 
 import fcntl
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from enum import Enum
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from beam_pipelines.sinks import digest_of
 from beam_pipelines.storage import OutputError, StorageOptions, file_system, is_local, join, read_bytes, write_whole
 from schemas.errors import CappyError
+from schemas.ids import digest_of
 from schemas.manifest import CARD, FAILURE, MANIFEST, REPORT, RUN, differences, fingerprint, to_json
 from schemas.tally import FileEntry
 
@@ -25,36 +25,42 @@ _LOCK = ".lock"
 _SHOWN_DIFFERENCES = 5
 
 
-class State(Enum):
-    """What an output folder is to a run."""
+def is_finished(output: str, run: Mapping[str, Any], storage: StorageOptions) -> bool:
+    """Whether the folder `output` holds this very run, whole. Nothing is written.
 
-    NEW = "new"
-    CONTINUED = "continued"
-    DONE = "done"
+    `run` holds `facts`: all that shapes the bytes of the output. Raises CappyError when the folder holds a run with
+    other facts, naming what differs.
+    """
+    _folder(output, storage)
+    stored = read_bytes(join(output, RUN), storage)
+    if stored is None:
+        return False
+    _refuse_other(output, _decode(output, stored), run)
+    return read_bytes(join(output, MANIFEST), storage) is not None
 
 
-def open_run(output: str, run: Mapping[str, Any], *, overwrite: bool, storage: StorageOptions) -> State:
-    """Claims the folder `output` for a run by writing its run.json there.
+def open_run(output: str, run: Mapping[str, Any], *, overwrite: bool, storage: StorageOptions) -> list[str]:
+    """Claims the folder `output` for a run (see `is_finished`) by writing its run.json there.
 
-    `run` holds `facts`: all that shapes the bytes of the output. With `overwrite`, files of a former run go first.
-    Raises CappyError when the folder holds something else than a run, or a run with other facts, naming what differs;
-    OutputError when it cannot be written.
+    With `overwrite`, files of a former run go first. Returns the temporary files there that writers of earlier runs
+    have left, or are still at. Raises CappyError when the folder holds something else than a run, or a run with other
+    facts, naming what differs; OutputError when it cannot be written.
     """
     names = _names(output, storage)
+    leftovers = [name for name in names if _LEFTOVER.fullmatch(name)]
+    foreign = [name for name in names if name not in leftovers]
     stored = read_bytes(join(output, RUN), storage)
-    if stored is None and names:
-        raise CappyError(f"{output}: holds {names[0]!r} and no {RUN}, so it is not ours; give an empty or new folder")
-    before = None if stored is None else _decode(output, stored)
-    if before and overwrite:
-        _delete_run(output, names, storage)
-        before, names = None, []
-    if before:
-        _refuse_other(output, before, run)
-        if read_bytes(join(output, MANIFEST), storage) is not None:
-            return State.DONE
+    if stored is None and foreign:
+        raise CappyError(f"{output}: holds {foreign[0]!r} and no {RUN}, so it is not ours; give an empty or new folder")
+    if stored is not None:
+        before = _decode(output, stored)
+        if overwrite:
+            _delete_run(output, names, storage)
+        else:
+            _refuse_other(output, before, run)
     _delete(output, [name for name in names if name == FAILURE], storage)
     write_whole(join(output, RUN), to_json({**run, "fingerprint": fingerprint(run["facts"])}), storage)
-    return State.CONTINUED if before else State.NEW
+    return leftovers
 
 
 def _decode(output: str, stored: bytes) -> dict[str, Any]:
@@ -78,9 +84,7 @@ def hold(output: str, storage: StorageOptions) -> Iterator[None]:
     if not is_local(output):
         yield
         return
-    fs, path = file_system(output, storage)
-    if fs.isfile(path):
-        raise CappyError(f"{output}: is a file; --output wants a folder")
+    fs, path = _folder(output, storage)
     try:
         fs.makedirs(path, exist_ok=True)
         lock = open(join(path, _LOCK), "w")  # noqa: SIM115
@@ -102,9 +106,18 @@ def hold(output: str, storage: StorageOptions) -> Iterator[None]:
                 fs.rm_file(lock.name)
 
 
-def close_run(output: str, storage: StorageOptions) -> None:
-    """Deletes what killed writers have left beside the files of a finished run."""
-    _delete(output, [name for name in _names(output, storage) if _LEFTOVER.fullmatch(name)], storage)
+def close_run(output: str, manifest: Mapping[str, Any], leftovers: Sequence[str], storage: StorageOptions) -> None:
+    """Deletes what earlier runs have left in the folder of a finished one: data files of our names that the `manifest`
+    does not list, and the `leftovers` that `open_run` told of. A writer that is still at work keeps its later ones."""
+    names = _names(output, storage)
+    _delete(output, [name for name in names if name in leftovers], storage)
+    _delete(output, _unlisted(names, {entry["path"] for entry in manifest["files"]}), storage)
+
+
+def _unlisted(names: Sequence[str], listed: Container[str]) -> list[str]:
+    """The data files of our names, runs within not counted, that are not `listed`."""
+    within = _runs_within(names)
+    return [name for name in names if _DATA.fullmatch(name) and not name.startswith(within) and name not in listed]
 
 
 def _refuse_other(output: str, before: Mapping[str, Any], run: Mapping[str, Any]) -> None:
@@ -117,11 +130,16 @@ def _refuse_other(output: str, before: Mapping[str, Any], run: Mapping[str, Any]
         )
 
 
-def _names(output: str, storage: StorageOptions) -> list[str]:
-    """The files below a folder, relative to it, sorted."""
+def _folder(output: str, storage: StorageOptions) -> tuple[fsspec.AbstractFileSystem, str]:
     fs, path = file_system(output, storage)
     if fs.isfile(path):
         raise CappyError(f"{output}: is a file; --output wants a folder")
+    return fs, path
+
+
+def _names(output: str, storage: StorageOptions) -> list[str]:
+    """The files below a folder, relative to it, sorted."""
+    fs, path = _folder(output, storage)
     root = path.rstrip("/") + "/"
     names = sorted(name.removeprefix(root) for name in fs.find(path)) if fs.exists(path) else []
     return [name for name in names if name != _LOCK]
@@ -134,7 +152,7 @@ def _delete_run(output: str, names: list[str], storage: StorageOptions) -> None:
     _delete(output, [RUN], storage)
 
 
-def _runs_within(names: list[str]) -> tuple[str, ...]:
+def _runs_within(names: Sequence[str]) -> tuple[str, ...]:
     """The folders, each with its `/`, below this one that hold a run of their own."""
     return tuple(name.removesuffix(RUN) for name in names if name.endswith(f"/{RUN}"))
 
@@ -148,7 +166,8 @@ def _is_ours(name: str, runs_within: tuple[str, ...]) -> bool:
 def _delete(output: str, names: list[str], storage: StorageOptions) -> None:
     fs, path = file_system(output, storage)
     for name in names:
-        fs.rm_file(join(path, name))
+        with suppress(FileNotFoundError):  # a temporary file may just have got its name
+            fs.rm_file(join(path, name))
 
 
 def load_manifest(output: str, storage: StorageOptions) -> dict[str, Any]:
@@ -160,7 +179,7 @@ def load_manifest(output: str, storage: StorageOptions) -> dict[str, Any]:
     if failure is not None:
         raise CappyError(f"{output}: the run failed: {_parsed(output, FAILURE, failure, needed='reason')['reason']}")
     if read_bytes(join(output, RUN), storage) is not None:
-        raise CappyError(f"{output}: holds an unfinished run; give its command again to continue it")
+        raise CappyError(f"{output}: holds an unfinished run; give its command again to finish it")
     raise CappyError(f"{output}: holds no {MANIFEST}; give the output folder of a job")
 
 
@@ -180,9 +199,8 @@ def verify(output: str, storage: StorageOptions) -> list[str]:
     except TypeError as error:
         raise CappyError(f"{join(output, MANIFEST)}: is damaged ({error})") from error
     faults = [fault for entry in entries if (fault := _fault(output, entry, storage))]
-    listed, names = {entry.path for entry in entries}, _names(output, storage)
-    mine = [name for name in names if _DATA.fullmatch(name) and not name.startswith(_runs_within(names))]
-    return faults + [f"{name}: is not in the manifest" for name in mine if name not in listed]
+    unlisted = _unlisted(_names(output, storage), {entry.path for entry in entries})
+    return faults + [f"{name}: is not in the manifest" for name in unlisted]
 
 
 def _fault(output: str, entry: FileEntry, storage: StorageOptions) -> str | None:

@@ -1,6 +1,5 @@
 """Writing: Parquet files with fixed names, whole or not at all, and the manifest that ends a run."""
 
-import hashlib
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,16 +13,12 @@ import pyarrow.parquet as pq
 from beam_pipelines.storage import StorageOptions, join, read_bytes, write_whole
 from schemas.chunks import CHUNK_ROWS
 from schemas.errors import CappyError
+from schemas.ids import digest_of
 from schemas.manifest import CARD, FAILURE, MANIFEST, dataset_card, to_json
 from schemas.tally import FileEntry, Tally
 
 TALLY = "cappy.tally"
 """Where a unit's Parquet file keeps what was counted while it was made, in its key-value metadata."""
-
-
-def digest_of(data: bytes) -> str:
-    """128-bit blake2b of a file's bytes, as 32 hex characters."""
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What every part of the project agrees on: record schemas, identifiers, chunks and the manifest of a run.
+"""What every part of the project agrees on: record schemas, identifiers, chunks, tallies and the manifest of a run.
 
-Depends on pyarrow, fsspec and the standard library only.
+Depends on pyarrow, numpy and the standard library only.
 """

@@ -5,6 +5,8 @@ Every identifier is a hash of named facts (never of a position in a run), and ev
 """
 
 import hashlib
+from collections.abc import Callable
+from functools import partial
 
 DIGEST_BYTES = 16
 _NULL = b"\xff" * 8
@@ -20,29 +22,35 @@ def _feed(state: "hashlib.blake2b", parts: tuple[str | None, ...]) -> "hashlib.b
     return state
 
 
-def hasher(*parts: str | None) -> "hashlib.blake2b":
-    """A 128-bit blake2b state fed with length-prefixed `parts`; copy it to share a common prefix between many ids."""
+def _hasher(*parts: str | None) -> "hashlib.blake2b":
     return _feed(hashlib.blake2b(digest_size=DIGEST_BYTES), parts)
 
 
-def extend(prefix: "hashlib.blake2b", *parts: str | None) -> str:
-    """The 32-character hex digest of `prefix` followed by `parts`; `prefix` itself is left as it was."""
-    return _feed(prefix.copy(), parts).hexdigest()
+def _extend(prefix: "hashlib.blake2b", part: str) -> str:
+    return _feed(prefix.copy(), (part,)).hexdigest()
 
 
 def digest(*parts: str | None) -> str:
     """The 128-bit blake2b of the length-prefixed `parts`, as 32 hex characters. None differs from the empty string."""
-    return hasher(*parts).hexdigest()
+    return _hasher(*parts).hexdigest()
 
 
-def pair_id(instruction: str, response: str) -> str:
-    """Identifier of an (instruction, response) pair: a function of the two texts alone."""
-    return digest(instruction, response)
+def digest_of(data: bytes) -> str:
+    """The 128-bit blake2b of bytes as they are, as 32 hex characters."""
+    return hashlib.blake2b(data, digest_size=DIGEST_BYTES).hexdigest()
 
 
-def instruction_id(dataset: str, subset: str | None, split: str | None, template_id: str, example_id: str) -> str:
-    """Identifier of one example of a dataset rendered by one template."""
-    return digest(dataset, subset, split, template_id, example_id)
+def pair_ids(instruction: str) -> Callable[[str], str]:
+    """From a response to the identifier of the (instruction, response) pair: a function of the two texts alone.
+
+    An instruction that has many responses is hashed once.
+    """
+    return partial(_extend, _hasher(instruction))
+
+
+def instruction_ids(dataset: str, subset: str | None, split: str | None, template_id: str) -> Callable[[str], str]:
+    """From an example_id to the identifier of that example of a dataset as rendered by one template."""
+    return partial(_extend, _hasher(dataset, subset, split, template_id))
 
 
 def text_key(text: str) -> int:
@@ -52,4 +60,4 @@ def text_key(text: str) -> int:
 
 def seed_for(seed: int, *stable_id: str | None) -> int:
     """A uniform 64-bit unsigned integer for the run's `seed` and an identifier that does not depend on the run."""
-    return int.from_bytes(hasher(str(seed), *stable_id).digest()[:8], "big")
+    return int.from_bytes(_hasher(str(seed), *stable_id).digest()[:8], "big")

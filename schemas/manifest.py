@@ -1,9 +1,10 @@
 """What a run says of itself: `run.json` before it starts, `manifest.json` when it is done, and the dataset card."""
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+from schemas.ids import digest_of
 
 FORMAT_VERSION = 1
 RUN = "run.json"
@@ -20,19 +21,44 @@ def to_json(content: Mapping[str, Any]) -> bytes:
 
 def fingerprint(facts: Mapping[str, Any]) -> str:
     """A 128-bit hash of everything that shapes the bytes of a run's output, as 32 hex characters."""
-    return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()
+    return digest_of(json.dumps(facts, sort_keys=True).encode())
 
 
 def differences(before: Any, now: Any, path: str = "") -> Iterator[str]:
-    """What differs between two fingerprinted sets of facts, as `path: before -> now` lines."""
+    """What differs between two fingerprinted sets of facts, as `path: before -> now` lines.
+
+    Entries of a list that have a `name` are compared with the entry of the same name.
+    """
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for key in dict.fromkeys([*before, *now]):
             yield from differences(before.get(key), now.get(key), f"{path}.{key}" if path else str(key))
-    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
-        for index, (old, new) in enumerate(zip(before, now, strict=True)):
-            yield from differences(old, new, f"{path}[{index}]")
+    elif isinstance(before, list) and isinstance(now, list):
+        yield from _differences_of_lists(before, now, path)
     elif before != now:
         yield f"{path}: {_short(before)} -> {_short(now)}"
+
+
+def _differences_of_lists(before: list[Any], now: list[Any], path: str) -> Iterator[str]:
+    old, new = _by_name(before), _by_name(now)
+    if old is not None and new is not None:
+        both = [name for name in old if name in new]
+        yield from (f"{path}[{name}]: there -> gone" for name in old if name not in new)
+        yield from (f"{path}[{name}]: not there -> there" for name in new if name not in old)
+        if both != [name for name in new if name in old]:
+            yield f"{path}: other order"
+        for name in both:
+            yield from differences(old[name], new[name], f"{path}[{name}]")
+    elif len(before) != len(now):
+        yield f"{path}: {_short(before)} -> {_short(now)}"
+    else:
+        for index, (one, other) in enumerate(zip(before, now, strict=True)):
+            yield from differences(one, other, f"{path}[{index}]")
+
+
+def _by_name(entries: list[Any]) -> dict[str, Any] | None:
+    """The entries by their `name`, where each has one of its own."""
+    named = {entry["name"]: entry for entry in entries if isinstance(entry, Mapping) and "name" in entry}
+    return named if len(named) == len(entries) else None
 
 
 def _short(value: Any) -> str:

@@ -90,6 +90,9 @@ MISMATCH = "mismatch"
 LABEL_SOURCES = (GROUND_TRUTH, GENERATED, WRONG_CHOICE, MISMATCH)
 """Where a label comes from. Ground truth outranks generated, and generated outranks the two kinds of wrong response."""
 
+OUTCOMES = ("rendered", "sampled_out", "not_applicable", "rejected")
+"""What becomes of a row under a template: one of these, always."""
+
 EXCERPT_CHARACTERS = 500
 
 

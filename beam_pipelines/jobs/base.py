@@ -11,16 +11,16 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from beam_pipelines import DISTRIBUTION
 from beam_pipelines.launch import execute
 from beam_pipelines.options import JobConfig
 from beam_pipelines.progress import Progress, Stage
 from beam_pipelines.report.page import render_report
-from beam_pipelines.runs import State, close_run, hold, load_manifest, open_run
+from beam_pipelines.runs import close_run, hold, is_finished, load_manifest, open_run
 from beam_pipelines.sinks import Card, FinishRun, Folder
+from beam_pipelines.storage import join, read_bytes
 from schemas.manifest import FORMAT_VERSION, REPORT, fingerprint
 from schemas.tally import Tally
-
-DISTRIBUTION = "cappy-at-scale"
 
 
 @dataclass(frozen=True)
@@ -65,14 +65,17 @@ class Run:
         folder, storage = self.folder, config.storage
         configuration = {**asdict(config), "storage": sorted(storage)}
         described = {"job": self.facts["job"], "configuration": configuration, "facts": self.facts}
-        with hold(folder.url, storage):
-            if open_run(folder.url, described, overwrite=config.overwrite, storage=storage) is not State.DONE:
+        if config.overwrite or not is_finished(folder.url, described, storage):
+            with hold(folder.url, storage):
+                leftovers = open_run(folder.url, described, overwrite=config.overwrite, storage=storage)
                 summary = _Summary(self.facts, self.summarise, datetime.now(UTC).isoformat(timespec="seconds"))
                 finish = FinishRun(folder, summary, self.card, config.max_reject_rate)
                 execute(lambda root: build(root, finish), options, Progress(folder.url, self.stages, storage))
-                close_run(folder.url, storage)
+                close_run(folder.url, load_manifest(folder.url, storage), leftovers, storage)
         manifest = load_manifest(folder.url, storage)
-        folder.write(REPORT, render_report(manifest).encode())
+        page = render_report(manifest).encode()
+        if read_bytes(join(folder.url, REPORT), storage) != page:
+            folder.write(REPORT, page)
         return manifest
 
 

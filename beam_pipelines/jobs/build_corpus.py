@@ -13,7 +13,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from beam_pipelines.host import usable_cores
 from beam_pipelines.jobs.base import Job, Run
 from beam_pipelines.jobs.corpus_estimate import Source, core_seconds
-from beam_pipelines.jobs.corpus_manifest import CARD, CorpusSummary
+from beam_pipelines.jobs.corpus_manifest import CorpusSummary, card
 from beam_pipelines.mixture import Dataset, Mixture, load_mixture
 from beam_pipelines.options import JobConfig, positive
 from beam_pipelines.progress import Stage
@@ -154,12 +154,14 @@ def _estimated_bytes(mixture: Mixture, inputs: list[Input], candidates: Input | 
 def facts(plan: CorpusPlan) -> dict[str, Any]:
     """Everything that shapes the bytes of the corpus: what the fingerprint is made of."""
     config, file = plan.config, plan.mixture.file
-    datasets = {}
+    datasets = []
     for dataset, source in zip(plan.mixture.datasets, plan.inputs, strict=True):
-        texts = {t.id: digest(t.name, t.jinja, t.answer_choices) for t in dataset.templates}
-        files = [found.facts() for found in source.files]
         entry = {"rename": dataset.entry.rename, "max_examples": dataset.entry.max_examples}
-        datasets[dataset.label] = {**entry, "templates": texts, "files": files}
+        templates = [
+            {"name": t.name, "id": t.id, "texts": digest(t.jinja, t.answer_choices)} for t in dataset.templates
+        ]
+        files = [found.facts() for found in source.files]
+        datasets.append({"name": dataset.label, **entry, "templates": templates, "files": files})
     return {
         "job": JOB,
         "format_version": FORMAT_VERSION,
@@ -216,7 +218,8 @@ def run(config: BuildCorpusConfig, options: PipelineOptions) -> dict[str, Any]:
     known = facts(planned)
     stages = [Stage("instructions", planned.instructions, planned.units, resumes=False)]
     stages += [] if config.instructions_only else [Stage("pairs", None, planned.shards, resumes=False)]
-    run = Run(planned.folder, known, CARD, CorpusSummary(planned.mixture, known), stages)
+    described = card(instructions_only=config.instructions_only)
+    run = Run(planned.folder, known, described, CorpusSummary(planned.mixture, known), stages)
     return run.carry_out(config, options, lambda root, finish: build(root, planned, finish))
 
 

@@ -7,22 +7,27 @@ from typing import Any
 from beam_pipelines.jobs.base import count_rejects
 from beam_pipelines.mixture import Mixture
 from beam_pipelines.sinks import Card
-from schemas.records import LABEL_SOURCES
+from schemas.records import LABEL_SOURCES, OUTCOMES
 from schemas.tally import LABEL_BINS, LENGTH_EDGES, Tally
 
-OUTCOMES = ("rendered", "sampled_out", "not_applicable", "rejected")
-NOTES = ("target_not_in_choices", "mismatch_skipped", "empty_generations", "no_rouge_tokens")
+_CONFIGS = {"pairs": "pairs/*.parquet", "instructions": "instructions/*.parquet", "rejects": "rejects/*.parquet"}
+_FOLDERS = """- `instructions/`: the instructions with their references and answer choices
+- `rejects/`, where there are any: rows that could not be used, with place and reason
 
-CARD = Card(
-    "Instruction-response pairs with correctness labels",
-    "{instructions:,} instructions rendered from {rows:,} rows, and {pairs:,} labelled pairs: `label` in [0, 1] "
-    "estimates how correct `response` is for `instruction`; `label_source` says where that is known from.\n\n"
-    "- `pairs/`: the labelled pairs, one row for each (instruction, response)\n"
-    "- `instructions/`: the instructions with their references and answer choices\n"
-    "- `rejects/`: rows that could not be used, with place and reason\n\n"
-    "`manifest.json` has all counts and the digest of each file; `report.html` shows them.",
-    {"pairs": "pairs/*.parquet", "instructions": "instructions/*.parquet", "rejects": "rejects/*.parquet"},
-)
+`manifest.json` has all counts and the digest of each file; `report.html` shows them."""
+
+
+def card(*, instructions_only: bool) -> Card:
+    """The dataset card of a corpus, or of instructions alone."""
+    if instructions_only:
+        text = "{instructions:,} instructions rendered from {rows:,} rows, each with its correct responses.\n\n"
+        return Card("Instructions with references", text + _FOLDERS, _CONFIGS)
+    text = (
+        "{instructions:,} instructions rendered from {rows:,} rows, and {pairs:,} labelled pairs: `label` in [0, 1] "
+        "estimates how correct `response` is for `instruction`; `label_source` says where that is known from.\n\n"
+        "- `pairs/`: the labelled pairs, one row for each (instruction, response)\n"
+    )
+    return Card("Instruction-response pairs with correctness labels", text + _FOLDERS, _CONFIGS)
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class CorpusSummary:
             "labels": {source: _histogram(tally.under("labels", source), LABEL_BINS) for source in pairs},
             "lengths": _lengths(tally),
             "rejects": count_rejects(tally, lost=lost, attempted=attempted),
-            "notes": {name: tally.counts["notes", name] for name in NOTES},
+            "notes": tally.under("notes"),
             "samples": self._samples(tally),
         }
 
@@ -71,12 +76,9 @@ class CorpusSummary:
         return datasets
 
     def _inputs(self) -> list[dict[str, Any]]:
-        found = {label: dataset["files"] for label, dataset in self.facts["datasets"].items()}
-        return [
-            {"dataset": label, **file}
-            for label, files in (*found.items(), ("candidates", self.facts["candidates"] or []))
-            for file in files
-        ]
+        datasets = [(dataset["name"], dataset["files"]) for dataset in self.facts["datasets"]]
+        candidates = ("candidates", self.facts["candidates"] or [])
+        return [{"dataset": name, **file} for name, files in (*datasets, candidates) for file in files]
 
     def _samples(self, tally: Tally) -> dict[str, Any]:
         names = {template.id: template.name for dataset in self.mixture.datasets for template in dataset.templates}

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from beam_pipelines.report import corpus_plots, corpus_tables, words
+from beam_pipelines.report import common, corpus_plots, corpus_tables, words
 from beam_pipelines.report.frame import KeyFigure, Page
 from beam_pipelines.report.sources import SOURCES
 
@@ -31,22 +31,18 @@ def corpus_page(manifest: Mapping[str, Any]) -> Page:
         lead=_lead(manifest, written),
         figures=_figures(manifest, sum(written.values())),
         content={
+            **common.content(manifest),
             "shares": _shares(written),
             "labels": corpus_plots.labels(manifest),
             "pairs_by_template": corpus_plots.pairs_by_template(manifest),
             "bars_are_templates": corpus_plots.bars_are_templates(manifest),
-            "counted_when": _counted_when(manifest),
             "instruction_lengths": corpus_plots.instruction_lengths(manifest),
             "response_lengths": corpus_plots.response_lengths(manifest),
-            "reject_reasons": corpus_plots.reject_reasons(manifest),
             "not_applicable": corpus_plots.not_applicable(manifest),
             "merging": corpus_tables.merging(manifest),
             "template_pairs": corpus_tables.template_pairs(manifest),
             "accounting": corpus_tables.accounting(manifest, by_template=False),
             "template_accounting": corpus_tables.accounting(manifest, by_template=True),
-            "inputs": corpus_tables.inputs(manifest),
-            "files": corpus_tables.files(manifest),
-            "settings": list(words.flatten(manifest["configuration"])),
             "notes": _notes(manifest),
             "samples": [(source, manifest["samples"]["pairs"].get(source.key, [])) for source in SOURCES],
             "open_samples": OPEN_SAMPLES,
@@ -75,13 +71,11 @@ def _lead(manifest: Mapping[str, Any], written: Mapping[str, int]) -> str:
         first = "No pairs were written."
     else:
         first = "Instructions only: no labelled pairs were asked for."
-    rejected = manifest["rejects"]["rows"]
-    lost = words.plural(rejected, "row") if rejected else "Nothing"
-    return f"{first} {lost} {'were' if rejected > 1 else 'was'} rejected."
+    return f"{first} {common.rejected_in_words(manifest)}"
 
 
 def _figures(manifest: Mapping[str, Any], written: int) -> list[KeyFigure]:
-    totals, rejects, files = manifest["totals"], manifest["rejects"], manifest["files"]
+    totals = manifest["totals"]
     figures = [
         KeyFigure(words.number(totals["rows"]), "source rows", words.plural(len(manifest["inputs"]), "input file")),
         KeyFigure(words.number(totals["instructions"]), "instructions", words.plural(_templates(manifest), "template")),
@@ -91,12 +85,7 @@ def _figures(manifest: Mapping[str, Any], written: int) -> list[KeyFigure]:
         figures.append(KeyFigure(words.number(written), "labelled pairs", ratio))
     if totals["candidates"]:
         figures.append(KeyFigure(words.number(totals["candidates"]), "candidates", "of language models"))
-    figures.append(
-        KeyFigure(words.number(rejects["rows"]), "rejected", f"{words.share(rejects['rate'], 1)} reject rate")
-    )
-    size = words.size(sum(file["bytes"] for file in files))
-    figures.append(KeyFigure(size, "written", words.plural(len(files), "file")))
-    return figures
+    return figures + common.last_figures(manifest)
 
 
 def _shares(written: Mapping[str, int]) -> list[dict[str, object]]:
@@ -104,20 +93,6 @@ def _shares(written: Mapping[str, int]) -> list[dict[str, object]]:
     total = sum(written.values())
     present = [(source, written[source.key]) for source in SOURCES if written.get(source.key)]
     return [{"source": source, "count": count, "share": words.share(count, total)} for source, count in present]
-
-
-def _counted_when(manifest: Mapping[str, Any]) -> str:
-    """At which stage the templates' pairs were counted, told by the totals they add up to; empty when by neither."""
-    templates = [template for dataset in manifest["datasets"].values() for template in dataset["templates"].values()]
-    for stage, words_for_it in (
-        ("written", "as written, after equal pairs merged"),
-        ("made", "before equal pairs merged"),
-    ):
-        if all(
-            sum(t["pairs"].get(s, 0) for t in templates) == counts[stage] for s, counts in manifest["pairs"].items()
-        ):
-            return words_for_it
-    return ""
 
 
 def _notes(manifest: Mapping[str, Any]) -> list[tuple[int, str]]:

@@ -1,17 +1,23 @@
 """The plots of a build-corpus report, each a function of the manifest; None where there is nothing to draw."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from markupsafe import Markup
 
-from beam_pipelines.report.plots import MOST_ROWS, Bar, Histogram, density_rows, histogram_rows, stacked_bars
+from beam_pipelines.report.common import MOST_REASONS, WORDY
+from beam_pipelines.report.plots import (
+    MOST_ROWS,
+    Bar,
+    Histogram,
+    density_rows,
+    histogram_rows,
+    longest,
+    stacked_bars,
+    sum_parts,
+)
 from beam_pipelines.report.sources import SOURCES
-from beam_pipelines.report.words import human, plural, shorten
-
-MOST_REASONS = 12
-WORDY = 440
-"""Width of long labels, in pixels."""
+from beam_pipelines.report.words import shorten
 
 
 def labels(manifest: Mapping[str, Any]) -> Markup | None:
@@ -59,25 +65,8 @@ def _by_template(datasets: Mapping[str, Any], with_pairs: bool) -> list[Bar]:
 def _by_dataset(datasets: Mapping[str, Any], with_pairs: bool) -> list[Bar]:
     bars = []
     for label, dataset in datasets.items():
-        bars.append(Bar(label, _sum(_parts(t, with_pairs=with_pairs) for t in dataset["templates"].values())))
-    return _most(bars, "dataset", MOST_ROWS)
-
-
-def _sum(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    total: dict[str, int] = {}
-    for part in parts:
-        for key, count in part.items():
-            total[key] = total.get(key, 0) + count
-    return total
-
-
-def _most(bars: Sequence[Bar], noun: str, limit: int) -> list[Bar]:
-    """The longest bars, longest first; beyond the limit the rest is summed up in one."""
-    ordered = sorted(bars, key=lambda bar: -bar.total)
-    if len(ordered) <= limit:
-        return ordered
-    rest = ordered[limit - 1 :]
-    return [*ordered[: limit - 1], Bar(plural(len(rest), f"other {noun}"), _sum(bar.parts for bar in rest))]
+        bars.append(Bar(label, sum_parts(_parts(t, with_pairs=with_pairs) for t in dataset["templates"].values())))
+    return longest(bars, "dataset", MOST_ROWS)
 
 
 def instruction_lengths(manifest: Mapping[str, Any]) -> Markup | None:
@@ -101,18 +90,6 @@ def response_lengths(manifest: Mapping[str, Any]) -> Markup | None:
     return density_rows(rows, manifest["lengths"]["edges"], title=title) if rows else None
 
 
-def reject_reasons(manifest: Mapping[str, Any]) -> Markup | None:
-    """Rejected rows by stage and reason."""
-    reasons = [
-        Bar(f"{human(stage)}: {human(reason)}", {"reject": count})
-        for stage, by_reason in manifest["rejects"]["by_reason"].items()
-        for reason, count in by_reason.items()
-        if count
-    ]
-    bars = _most(reasons, "reason", MOST_REASONS)
-    return stacked_bars(bars, title="Rejects by reason", label_width=WORDY) if bars else None
-
-
 def not_applicable(manifest: Mapping[str, Any]) -> Markup | None:
     """The templates that did not apply to some rows."""
     templates = [
@@ -121,5 +98,5 @@ def not_applicable(manifest: Mapping[str, Any]) -> Markup | None:
         for template in dataset["templates"].values()
         if template["not_applicable"]
     ]
-    bars = _most(templates, "template", MOST_REASONS)
+    bars = longest(templates, "template", MOST_REASONS)
     return stacked_bars(bars, title="Rows that a template did not apply to", label_width=WORDY) if bars else None

@@ -5,15 +5,14 @@ from typing import Any
 
 from beam_pipelines.report.frame import Column, Row, Table, first_rows
 from beam_pipelines.report.sources import SOURCES
+from schemas.records import OUTCOMES
 
 Cells = Callable[[Mapping[str, Any], Mapping[str, Any]], list[int]]
 """The numbers of a template's row, from the manifest's entries for its dataset and for the template."""
 
 MOST_TEMPLATES = 700
-MOST_FILES = 200
 
 _NBSP, _MINUS, _TIMES = "\u00a0", "\u2212", "\u00d7"
-_OUTCOMES = ("rendered", "sampled_out", "not_applicable", "rejected")
 
 
 def merging(manifest: Mapping[str, Any]) -> Table:
@@ -57,7 +56,7 @@ def accounting(manifest: Mapping[str, Any], *, by_template: bool) -> Table:
     """What became of every row under every template, by dataset or by template too, each row checked."""
 
     def cells(dataset: Mapping[str, Any], template: Mapping[str, Any]) -> list[int]:
-        return [dataset["rows"], *(template[outcome] for outcome in _OUTCOMES)]
+        return [dataset["rows"], *(template[outcome] for outcome in OUTCOMES)]
 
     rows = _grouped(manifest, cells)
     if not by_template:
@@ -95,28 +94,3 @@ def _grouped(manifest: Mapping[str, Any], cells: Cells) -> list[Row]:
 
 def _sums(rows: Iterable[Sequence[int]]) -> list[int]:
     return [sum(column) for column in zip(*rows, strict=True)]
-
-
-def inputs(manifest: Mapping[str, Any]) -> Table:
-    """The files that were read."""
-    columns = [
-        Column("Dataset", "text"),
-        Column("File", "code"),
-        Column("Size", "bytes"),
-        Column("Rows"),
-        Column("Hash of its ends", "code"),
-    ]
-    keys = ("dataset", "name", "size", "rows", "ends")
-    return listing(columns, keys, manifest["inputs"])
-
-
-def files(manifest: Mapping[str, Any]) -> Table:
-    """The files that were written."""
-    columns = [Column("File", "code"), Column("Rows"), Column("Size", "bytes"), Column("blake2b-128", "code")]
-    return listing(columns, ("path", "rows", "bytes", "digest"), manifest["files"])
-
-
-def listing(columns: Sequence[Column], keys: Sequence[str], entries: Sequence[Mapping[str, Any]]) -> Table:
-    """The first `MOST_FILES` of some files."""
-    shown, left_out = first_rows([Row([entry[key] for key in keys]) for entry in entries], MOST_FILES)
-    return Table(columns, shown, left_out, "file")

@@ -1,7 +1,7 @@
 """The plots of the reports: plain data in, inline SVG out. Sizes are CSS pixels."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 
@@ -32,6 +32,24 @@ class Bar:
     def total(self) -> int:
         """The length of the bar."""
         return sum(self.parts.values())
+
+
+def sum_parts(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """The parts of several bars, added up by colour."""
+    total: dict[str, int] = {}
+    for part in parts:
+        for key, count in part.items():
+            total[key] = total.get(key, 0) + count
+    return total
+
+
+def longest(bars: Sequence[Bar], noun: str, limit: int) -> list[Bar]:
+    """The longest bars, longest first; beyond the limit the rest is summed up in one."""
+    ordered = sorted(bars, key=lambda bar: -bar.total)
+    if len(ordered) <= limit:
+        return ordered
+    rest = ordered[limit - 1 :]
+    return [*ordered[: limit - 1], Bar(plural(len(rest), f"other {noun}"), sum_parts(bar.parts for bar in rest))]
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from beam_pipelines.report import corpus_plots, corpus_tables, words
+from beam_pipelines.report import common, words
 from beam_pipelines.report.frame import Column, KeyFigure, Page, Row, Table
 from beam_pipelines.report.plots import Dots, Histogram, dot_rows, histogram_rows
 
@@ -26,16 +26,13 @@ def rerank_page(manifest: Mapping[str, Any]) -> Page:
         lead=_lead(manifest),
         figures=_figures(manifest),
         content={
+            **common.content(manifest),
             "gain": _gain(manifest["gain"]["by_size"]),
             "unmeasured": manifest["gain"]["all"]["groups"] - manifest["gain"]["all"]["measured"],
             "series": list(SERIES.items()),
             "scores": _scores(manifest["scores"]),
             "accounting": _accounting(manifest["totals"]),
-            "reject_reasons": corpus_plots.reject_reasons(manifest),
             "samples": manifest["samples"]["selections"],
-            "inputs": _inputs(manifest),
-            "files": corpus_tables.files(manifest),
-            "settings": list(words.flatten(manifest["configuration"])),
         },
     )
 
@@ -63,7 +60,7 @@ def _lead(manifest: Mapping[str, Any]) -> str:
 
 
 def _figures(manifest: Mapping[str, Any]) -> list[KeyFigure]:
-    totals, gain, rejects, files = (manifest[name] for name in ("totals", "gain", "rejects", "files"))
+    totals, gain = manifest["totals"], manifest["gain"]["all"]
     each = f"{totals['compared'] / totals['groups']:.1f} per group" if totals["groups"] else ""
     inputs = words.plural(len(manifest["inputs"]), "input file")
     top_k = manifest["configuration"]["top_k"]
@@ -73,14 +70,10 @@ def _figures(manifest: Mapping[str, Any]) -> list[KeyFigure]:
         KeyFigure(words.number(totals["groups"]), "groups", each),
         KeyFigure(words.number(totals["selected"]), "selected", chosen),
     ]
-    if gain["all"]["measured"]:
-        more = gain["all"]["best"] - gain["all"]["mean"]
+    if gain["measured"]:
+        more = gain["best"] - gain["mean"]
         figures.append(KeyFigure(words.decimal(more, "+.3f"), "mean score", "the best over a random choice"))
-    share = f"{words.share(rejects['rate'], 1)} reject rate"
-    figures.append(KeyFigure(words.number(totals["rejected"]), "candidates lost", share))
-    size = words.size(sum(file["bytes"] for file in files))
-    figures.append(KeyFigure(size, "written", words.plural(len(files), "file")))
-    return figures
+    return figures + common.last_figures(manifest)
 
 
 def _gain(by_size: list[dict[str, Any]]) -> Markup | None:
@@ -125,8 +118,3 @@ def _accounting(totals: Mapping[str, int]) -> Table:
         Column("", "check"),
     ]
     return Table(columns, [Row([read, compared, rejected, read == compared + rejected])])
-
-
-def _inputs(manifest: Mapping[str, Any]) -> Table:
-    columns = [Column("File", "code"), Column("Size", "bytes"), Column("Rows"), Column("Hash of its ends", "code")]
-    return corpus_tables.listing(columns, ("name", "size", "rows", "ends"), manifest["inputs"])

@@ -26,7 +26,9 @@ _FUNCTIONS = ("range", "zip", "namespace", "loop")
 
 
 class Guard(NodeTransformer):
-    """Refuses what is not listed, and routes what can be costly through `bounded`.
+    """Refuses what is not listed, and routes what can be costly through the environment's own filters.
+
+    Their names start with a space, so that no template can call them.
 
     Every refusal is a TemplateSyntaxError with the line. A guard serves one template.
     """

@@ -10,12 +10,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from beam_pipelines.reads import Unit, position_of
+from beam_pipelines.reads import Unit
+from beam_pipelines.rejects import reject_at, unread, write_rejects
 from beam_pipelines.sinks import Folder
-from beam_pipelines.transforms.render import write_rejects
+from beam_pipelines.storage import join
 from schemas.errors import CappyError
-from schemas.records import CANDIDATE, reject
+from schemas.records import CANDIDATE
 from schemas.tally import Tally
+
+ORIGIN = "candidates"
+"""What the sources of candidates start with, where those of rows start with their dataset."""
 
 NEEDED = ("instruction_id", "instruction", "response", "generator", "decoding", "sample_index")
 PLACED_CANDIDATE = pa.schema(
@@ -51,25 +55,16 @@ class PlacedCandidates(NamedTuple):
 def place_candidates(unit: Unit) -> PlacedCandidates:
     """The candidates of a unit with their places. Rows with a null in a needed column are rejects."""
     faults = _faults(unit.rows)
-    positions = [unit.position(row) for row in range(unit.rows.num_rows)]
-    source = f"candidates/{unit.file.name}"
-    rejects = [
-        reject(
-            stage="read",
-            reason=bad.reason,
-            source=source,
-            position=position_of(unit.file, bad.position),
-            detail=bad.detail,
-            excerpt=bad.excerpt,
-        )
-        for bad in unit.bad
-    ]
+    rejects = unread(unit, origin=ORIGIN)
     for row, (reason, detail) in faults.items():
         excerpt = json.dumps(unit.rows.slice(row, 1).to_pylist()[0], ensure_ascii=False)
+        position = int(unit.positions[row])
         rejects.append(
-            reject(stage="read", reason=reason, source=source, position=positions[row], detail=detail, excerpt=excerpt)
+            reject_at(unit, position, origin=ORIGIN, stage="read", reason=reason, detail=detail, excerpt=excerpt)
         )
     good = pa.array(np.setdiff1d(np.arange(unit.rows.num_rows), list(faults)))
+    positions = [unit.position(row) for row in range(unit.rows.num_rows)]
+    source = join(ORIGIN, unit.file.name)
     arrays = [*unit.rows.columns, pa.array([source] * len(positions), pa.string()), pa.array(positions, pa.string())]
     chunk = pa.RecordBatch.from_arrays(arrays, PLACED_CANDIDATE.names).take(good)
     return PlacedCandidates(f"candidates-{unit.name}", chunk.cast(PLACED_CANDIDATE), rejects)

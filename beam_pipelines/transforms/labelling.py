@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from beam_pipelines.rejects import write_rejects
 from beam_pipelines.sinks import Folder
 from beam_pipelines.transforms.candidates import PLACED_CANDIDATE
 from beam_pipelines.transforms.negatives import LABELLED_INSTRUCTION
-from beam_pipelines.transforms.render import write_rejects
 from beam_pipelines.transforms.sharding import gather, text_keys
 from cappy_model.rouge import RougeL
-from schemas.ids import extend, hasher
+from schemas.ids import pair_ids
 from schemas.records import (
     EXCERPT_CHARACTERS,
     GENERATED,
@@ -26,7 +26,7 @@ from schemas.records import (
     WRONG_CHOICE,
     reject,
 )
-from schemas.tally import Tally, count_labels, count_lengths
+from schemas.tally import SAMPLES_PER_KEY, Tally, count_labels, count_lengths
 
 _RANK = {source: rank for rank, source in enumerate(LABEL_SOURCES)}
 _GENERATION = ("generator", "decoding", "sample_index")
@@ -128,13 +128,6 @@ def join_pairs(parts: Sequence[Pairs]) -> Pairs:
     )
 
 
-def pair_ids(instructions: pa.RecordBatch, pairs: Pairs) -> list[str]:
-    """`schemas.ids.pair_id` of each pair; the text of an instruction is hashed once for all of its pairs."""
-    prefixes = [hasher(text) for text in instructions["instruction"].to_pylist()]
-    parents, responses = pairs.parent.tolist(), pairs.response.to_pylist()
-    return [extend(prefixes[parent], response) for parent, response in zip(parents, responses, strict=True)]
-
-
 class Merged(NamedTuple):
     """The pairs that stand for all equal ones (ascending positions), and the generators they take over."""
 
@@ -175,7 +168,9 @@ def labelled_pairs(instructions: pa.RecordBatch, pairs: Pairs, tally: Tally) -> 
 
     Counts the pairs made, merged and written by source.
     """
-    ids = pair_ids(instructions, pairs)
+    id_of = [pair_ids(text) for text in instructions["instruction"].to_pylist()]
+    found = zip(pairs.parent.tolist(), pairs.response.to_pylist(), strict=True)
+    ids = [id_of[parent](response) for parent, response in found]
     merged = merge_equal(ids, pairs, instructions)
     keys = text_keys(instructions["instruction"])[pairs.parent[merged.kept]]
     kept = merged.kept[np.lexsort((np.array(ids, dtype="S32")[merged.kept], keys))]
@@ -210,7 +205,7 @@ def count_pairs(rows: pa.RecordBatch, tally: Tally) -> None:
         mine = np.flatnonzero(source == name)
         count_labels(tally, ("labels", name), labels[mine])
         count_lengths(tally, ("lengths", "response", name), lengths[mine])
-        for index in mine[np.argsort(hashes[mine])[:6]]:
+        for index in mine[np.argsort(hashes[mine])[:SAMPLES_PER_KEY]]:
             tally.sample(name, int(hashes[index], 16), rows.slice(int(index), 1).to_pylist()[0])
 
 

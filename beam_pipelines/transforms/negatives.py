@@ -11,7 +11,7 @@ import pyarrow as pa
 from apache_beam.pvalue import TaggedOutput
 
 from beam_pipelines.mixture import Negatives
-from beam_pipelines.transforms.render import Rendered
+from beam_pipelines.transforms.render import RenderedUnit
 from cappy_model.rouge import RougeL
 from schemas.chunks import group_rows
 from schemas.ids import seed_for
@@ -139,7 +139,7 @@ class _AddWrongResponses(beam.DoFn):
     def setup(self) -> None:
         self._scorer = RougeL(self._rouge)
 
-    def process(self, rendered: Rendered) -> Iterator[Any]:
+    def process(self, rendered: RenderedUnit) -> Iterator[Any]:
         tally = Tally()
         for chunk in rendered.chunks:
             yield add_wrong_responses(chunk, self._scorer, self._negatives, self._seed, tally)

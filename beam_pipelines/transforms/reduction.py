@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_pipelines.reads import Unit
+from beam_pipelines.rejects import write_rejects
 from beam_pipelines.sinks import Folder
-from beam_pipelines.transforms.render import write_rejects
 from beam_pipelines.transforms.scored_rows import GROUP_ID, Candidates, ScoredColumns, read_candidates
 from beam_pipelines.transforms.sharding import text_keys
 from schemas.ids import digest

@@ -1,7 +1,7 @@
 """Source rows -> instructions: every template of a dataset over every row of a unit."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,10 +12,11 @@ import pyarrow.compute as pc
 from beam_pipelines.mixture import Dataset
 from beam_pipelines.promptsource import SENTINEL, CompiledTemplate, RenderError, check_label
 from beam_pipelines.reads import Unit, position_of
+from beam_pipelines.rejects import reject_at, unread, write_rejects
 from beam_pipelines.sinks import Folder
 from schemas.chunks import from_columns, pieces
-from schemas.ids import extend, hasher, seed_for
-from schemas.records import INSTRUCTION, REJECT, reject
+from schemas.ids import instruction_ids, seed_for
+from schemas.records import INSTRUCTION
 from schemas.tally import Tally, count_lengths
 
 LABEL_COLUMN = "label"
@@ -49,10 +50,10 @@ class _Template(NamedTuple):
     compiled: CompiledTemplate
     id: str
     name: str
-    id_prefix: Any
+    instruction_id: Callable[[str], str]
 
 
-class Rendered(NamedTuple):
+class RenderedUnit(NamedTuple):
     """What came of a unit: its name, INSTRUCTION chunks in row order, REJECT rows, and counts."""
 
     name: str
@@ -72,16 +73,16 @@ class UnitRenderer:
                 CompiledTemplate(template, truncate=plan.truncate, seed=plan.seed),
                 template.id,
                 template.name,
-                hasher(entry.name, entry.subset, entry.split, template.id),
+                instruction_ids(entry.name, entry.subset, entry.split, template.id),
             )
             for template in plan.dataset.templates
         ]
         self._labelled = any(LABEL_COLUMN in template.compiled.variables for template in self._templates)
 
-    def render(self, unit: Unit) -> Rendered:
+    def render(self, unit: Unit) -> RenderedUnit:
         """Rows x templates = rendered + sampled out + not applicable + rejected: a bad row counts once per template."""
         tally = Tally()
-        rejects = [self._reject("read", unit, bad.position, bad.reason, bad.detail, bad.excerpt) for bad in unit.bad]
+        rejects = unread(unit, origin=self.plan.dataset.label)
         lost = len(unit.bad)
         suspicious = _may_hold(unit.rows, SENTINEL)
         columns: dict[str, list[Any]] = {name: [] for name in INSTRUCTION.names}
@@ -92,7 +93,7 @@ class UnitRenderer:
                 if self._labelled:
                     check_label(row)
             except RenderError as error:
-                rejects.append(self._reject("check", unit, position, error.reason, error.detail, _excerpt(row)))
+                rejects.append(self._reject(unit, position, row, "check", error.reason, error.detail))
                 lost += 1
                 continue
             self._render_row(unit, position, row, columns, rejects, tally)
@@ -102,7 +103,7 @@ class UnitRenderer:
             tally.counts["templates", label, template.id, "rejected"] += lost
         batch = from_columns(self._complete(columns), INSTRUCTION)
         count_lengths(tally, ("lengths", "instruction", label), pc.utf8_length(batch["instruction"]).to_numpy())
-        return Rendered(f"part-{unit.name}", list(pieces(batch)), rejects, tally)
+        return RenderedUnit(f"part-{unit.name}", list(pieces(batch)), rejects, tally)
 
     def _rows(self, unit: Unit) -> list[dict[str, Any]]:
         names = [self.plan.dataset.variable(column) for column in unit.rows.schema.names]
@@ -128,12 +129,12 @@ class UnitRenderer:
                     rendered = template.compiled.render(row, example_id)
                 except RenderError as error:
                     outcome, detail = "rejected", f"template {template.name!r}: {error.detail}"
-                    rejects.append(self._reject("render", unit, position, error.reason, detail, _excerpt(row)))
+                    rejects.append(self._reject(unit, position, row, "render", error.reason, detail))
                 else:
                     if rendered is None:
                         outcome = "not_applicable"
                     else:
-                        columns["instruction_id"].append(extend(template.id_prefix, example_id))
+                        columns["instruction_id"].append(template.instruction_id(example_id))
                         columns["template_id"].append(template.id)
                         columns["template_name"].append(template.name)
                         columns["example_id"].append(example_id)
@@ -148,15 +149,11 @@ class UnitRenderer:
         return {**columns, **{name: [value] * count for name, value in constant.items()}}
 
     def _reject(
-        self, stage: str, unit: Unit, position: int, reason: str, detail: str, excerpt: str | None
+        self, unit: Unit, position: int, row: Mapping[str, Any], stage: str, reason: str, detail: str
     ) -> dict[str, Any]:
-        return reject(
-            stage=stage,
-            reason=reason,
-            source=f"{self.plan.dataset.label}/{unit.file.name}",
-            position=position_of(unit.file, position),
-            detail=detail,
-            excerpt=excerpt,
+        origin = self.plan.dataset.label
+        return reject_at(
+            unit, position, origin=origin, stage=stage, reason=reason, detail=detail, excerpt=_excerpt(row)
         )
 
 
@@ -187,7 +184,7 @@ class _Render(beam.DoFn):
     def setup(self) -> None:
         self._renderers: dict[int, UnitRenderer] = {}
 
-    def process(self, unit: Unit) -> Iterator[Rendered]:
+    def process(self, unit: Unit) -> Iterator[RenderedUnit]:
         group = unit.file.group
         if group not in self._renderers:
             self._renderers[group] = UnitRenderer(self._plans[group])
@@ -203,21 +200,8 @@ class WriteInstructions(beam.PTransform):
     def expand(self, rendered: beam.PCollection) -> beam.PCollection:
         return rendered | "Write" >> beam.Map(self._write)
 
-    def _write(self, rendered: Rendered) -> Tally:
-        tally = Tally().add(rendered.tally)
-        tally.files.add(
-            self.folder.write_parquet(f"instructions/{rendered.name}.parquet", rendered.chunks, INSTRUCTION)
-        )
-        return tally.add(write_rejects(self.folder, rendered.name, rendered.rejects))
-
-
-def write_rejects(folder: Folder, name: str, rejects: Sequence[dict[str, Any]]) -> Tally:
-    """Writes the reject rows of a unit or a shard, if there are any, and counts them by stage and reason."""
-    tally = Tally()
-    for row in rejects:
-        tally.counts["rejects", row["stage"], row["reason"]] += 1
-        tally.sample("rejects", seed_for(0, row["source"], row["position"], row["reason"], row["detail"]), row)
-    if rejects:
-        columns = {name: [row[name] for row in rejects] for name in REJECT.names}
-        tally.files.add(folder.write_parquet(f"rejects/{name}.parquet", [from_columns(columns, REJECT)], REJECT))
-    return tally
+    def _write(self, rendered: RenderedUnit) -> Tally:
+        tally = Tally().add(rendered.tally).add(write_rejects(self.folder, rendered.name, rendered.rejects))
+        path = f"instructions/{rendered.name}.parquet"
+        tally.files.add(self.folder.write_parquet(path, rendered.chunks, INSTRUCTION))
+        return tally

@@ -8,9 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from beam_pipelines.reads import Unit, position_of
+from beam_pipelines.reads import Unit
+from beam_pipelines.rejects import reject_at, unread
 from schemas.errors import CappyError
-from schemas.records import EXCERPT_CHARACTERS, SELECTION, is_text, reject
+from schemas.records import EXCERPT_CHARACTERS, SELECTION, is_text
 
 GROUP_ID = "instruction_id"
 _RANKED = ("score", "rank", "num_candidates")
@@ -168,11 +169,10 @@ def read_candidates(unit: Unit, columns: ScoredColumns) -> tuple[Candidates, Los
     CappyError for a score that is NaN.
     """
     faults = _row_faults(unit.rows, columns)
-    rejects = [_reject(unit, position_of(unit.file, bad.position), *bad[1:]) for bad in unit.bad]
-    for row, (reason, detail) in sorted(faults.items()):
-        whole = unit.rows.slice(row, 1).to_pylist()[0]
-        excerpt = json.dumps(whole, ensure_ascii=False, default=str)
-        rejects.append(_reject(unit, unit.position(row), reason, detail, excerpt))
+    rejects = unread(unit, origin="")
+    for row, (reason, detail) in faults.items():
+        excerpt = json.dumps(unit.rows.slice(row, 1).to_pylist()[0], ensure_ascii=False, default=str)
+        rejects.append(_reject(unit, row, reason, detail, excerpt))
     lost = len(unit.bad) + int(_sizes(unit.rows, columns)[list(faults)].sum())
     found = _flatten(unit.rows, columns, np.setdiff1d(np.arange(unit.rows.num_rows), list(faults)))
     score = _numbers(unit, columns, found)
@@ -186,9 +186,7 @@ def read_candidates(unit: Unit, columns: ScoredColumns) -> tuple[Candidates, Los
             fault = "null_value", f"null in {columns.response}"
         else:
             fault = "score_out_of_range", f"{score[index]} is beyond the range of float32"
-        rejects.append(
-            _reject(unit, _place(unit, columns, found, index), *fault, _excerpt(unit, columns, found, index))
-        )
+        rejects.append(_reject_item(unit, columns, found, index, *fault))
     usable = np.flatnonzero(~(missing | beyond | silent))
     candidates = Candidates(found.row[usable], found.item[usable], found.response.take(pa.array(usable)), score[usable])
     return candidates, Lost(rejects, lost + len(score) - len(usable), int(missing.sum()))
@@ -234,15 +232,10 @@ def _numbers(unit: Unit, columns: ScoredColumns, found: _Found) -> np.ndarray:
     broken = np.flatnonzero(np.isnan(score) & found.score.is_valid().to_numpy(zero_copy_only=False))
     if len(broken):
         raise CappyError(
-            f"{unit.file.url}: {_place(unit, columns, found, int(broken[0]))}: {columns.score} is NaN (not a number), "
+            f"{unit.file.url}: {unit.position(int(found.row[broken[0]]))}: {columns.score} is NaN (not a number), "
             "so the model that gave it is broken; score the candidates again with one that gives numbers"
         )
     return score
-
-
-def _place(unit: Unit, columns: ScoredColumns, found: _Found, index: int) -> str:
-    """Where a candidate stands in its file: the position of its row, and `[item]` where rows hold lists."""
-    return unit.position(int(found.row[index])) + (f"[{found.item[index]}]" if columns.listed else "")
 
 
 def _why_unscored(rows: pa.RecordBatch, columns: ScoredColumns, found: _Found, index: int) -> str:
@@ -253,11 +246,16 @@ def _why_unscored(rows: pa.RecordBatch, columns: ScoredColumns, found: _Found, i
     return f"null in {columns.score}" if said is None else str(said)
 
 
-def _excerpt(unit: Unit, columns: ScoredColumns, found: _Found, index: int) -> str:
-    instruction = unit.rows[columns.instruction][int(found.row[index])].as_py()
-    return f"{instruction[: EXCERPT_CHARACTERS // 2]} => {found.response[index].as_py() or ''}"
+def _reject_item(
+    unit: Unit, columns: ScoredColumns, found: _Found, index: int, reason: str, detail: str
+) -> dict[str, Any]:
+    """The REJECT row of one candidate; where rows hold lists, its detail says which item it is."""
+    row = int(found.row[index])
+    instruction = unit.rows[columns.instruction][row].as_py()[: EXCERPT_CHARACTERS // 2]
+    where = f"item {found.item[index]}: " if columns.listed else ""
+    return _reject(unit, row, reason, where + detail, f"{instruction} => {found.response[index].as_py() or ''}")
 
 
-def _reject(unit: Unit, position: str, reason: str, detail: str, excerpt: str | None) -> dict[str, Any]:
-    source = unit.file.name
-    return reject(stage="read", reason=reason, source=source, position=position, detail=detail, excerpt=excerpt)
+def _reject(unit: Unit, row: int, reason: str, detail: str, excerpt: str) -> dict[str, Any]:
+    position = int(unit.positions[row])
+    return reject_at(unit, position, origin="", stage="read", reason=reason, detail=detail, excerpt=excerpt)

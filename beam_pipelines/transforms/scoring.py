@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 from apache_beam.pvalue import TaggedOutput
 
 from beam_pipelines.reads import Unit, position_of
+from beam_pipelines.rejects import write_rejects
 from beam_pipelines.sinks import Folder
-from beam_pipelines.transforms.render import write_rejects
 from schemas.errors import CappyError
 from schemas.ids import seed_for
 from schemas.records import is_text, reject

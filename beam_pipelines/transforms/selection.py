@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from beam_pipelines.rejects import write_rejects
 from beam_pipelines.sinks import Folder
 from beam_pipelines.transforms.reduction import (
     FIXED_POINT,
@@ -21,7 +22,6 @@ from beam_pipelines.transforms.reduction import (
     part_schema,
     ranks,
 )
-from beam_pipelines.transforms.render import write_rejects
 from beam_pipelines.transforms.scored_rows import ScoredColumns
 from beam_pipelines.transforms.sharding import gather, text_keys
 from schemas.records import reject

@@ -5,14 +5,19 @@ import importlib.util
 import os
 import shutil
 import stat
+import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import fsspec.registry  # noqa: F401 - reached through sys.modules: the package hides it behind an attribute
 import pytest
 
-from beam_pipelines import doctor, host
-from beam_pipelines.doctor import Finding
+from beam_pipelines import host
+from beam_pipelines.doctor import diagnosis, installation, machine, runners
+from beam_pipelines.doctor.findings import Finding, exit_status, render
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -45,9 +50,22 @@ def by_name(findings):
     return named
 
 
+def test_a_broken_installation_is_told_of(tmp_path):
+    """With Beam and psutil broken `cappy` cannot start, and this can."""
+    for name in ("apache_beam", "psutil"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('libfoo.so: cannot open shared object file')")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    command = [sys.executable, "-m", "beam_pipelines.doctor"]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 1 and not result.stderr, result.stderr
+    *_, verdict = result.stdout.splitlines()
+    assert verdict == "Missing, and needed by every job: apache-beam, memory, FnApiRunner."
+    assert "cannot be imported: ImportError: libfoo.so" in result.stdout
+
+
 def test_everything_the_base_jobs_need_is_here():
-    findings = doctor.diagnose()
-    assert doctor.exit_status(findings) == 0
+    findings = diagnosis.diagnose()
+    assert exit_status(findings) == 0
     assert {finding.section for finding in findings} == {
         *("Packages", "Machine", "Devices", "File systems", "Runners", "Compressions")
     }
@@ -78,10 +96,10 @@ def test_a_missing_module_is_a_finding_with_a_remedy(monkeypatch, without, modul
     without(module)
     for protocol in ("s3", "gs", "abfs"):  # fsspec remembers the classes that it has loaded
         monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, protocol, raising=False)
-    findings = doctor.diagnose()
+    findings = diagnosis.diagnose()
     finding = by_name(findings)[name]
     assert (finding.status, finding.remedy) == ("missing", remedy)
-    assert doctor.exit_status(findings) == status
+    assert exit_status(findings) == status
 
 
 def test_a_package_that_breaks_when_imported_is_a_finding(monkeypatch):
@@ -93,7 +111,7 @@ def test_a_package_that_breaks_when_imported_is_a_finding(monkeypatch):
         return real(module, package)
 
     monkeypatch.setattr(importlib, "import_module", import_module)
-    finding = by_name(doctor.packages())["matplotlib"]
+    finding = by_name(installation.packages())["matplotlib"]
     assert finding.status == "missing"
     assert finding.detail == "cannot be imported: AttributeError: module 'numpy' has no attribute 'float_'"
 
@@ -102,7 +120,7 @@ def test_a_package_that_breaks_when_imported_is_a_finding(monkeypatch):
     ("version", "status"), [((3, 11, 7), "ok"), ((3, 12, 0), "ok"), ((3, 13, 1), "warn"), ((3, 10, 9), "warn")]
 )
 def test_python_is_checked_against_the_tested_versions(version, status):
-    finding = doctor._python(version)
+    finding = installation._python(version)
     assert finding.status == status
     assert bool(finding.remedy) == (status == "warn")
 
@@ -112,9 +130,9 @@ def test_cuda_devices_come_with_name_and_memory(monkeypatch):
     cuda = SimpleNamespace(
         is_available=lambda: True, device_count=lambda: 2, get_device_properties=lambda index: device
     )
-    monkeypatch.setattr(doctor, "_is_installed", lambda module: True)
-    monkeypatch.setattr(doctor, "_load", lambda module: (SimpleNamespace(cuda=cuda), None))
-    assert [(f.name, f.status, f.detail) for f in doctor._cuda()] == [
+    monkeypatch.setattr(machine, "is_installed", lambda module: True)
+    monkeypatch.setattr(machine, "load", lambda module: (SimpleNamespace(cuda=cuda), None))
+    assert [(f.name, f.status, f.detail) for f in machine._cuda()] == [
         ("cuda:0", "ok", "NVIDIA H100, 80.0 GB"),
         ("cuda:1", "ok", "NVIDIA H100, 80.0 GB"),
     ]
@@ -125,9 +143,9 @@ def test_a_broken_driver_is_a_finding(monkeypatch):
         raise RuntimeError("Found no NVIDIA driver")
 
     torch = SimpleNamespace(cuda=SimpleNamespace(is_available=is_available))
-    monkeypatch.setattr(doctor, "_is_installed", lambda module: True)
-    monkeypatch.setattr(doctor, "_load", lambda module: (torch, None))
-    [finding] = doctor._cuda()
+    monkeypatch.setattr(machine, "is_installed", lambda module: True)
+    monkeypatch.setattr(machine, "load", lambda module: (torch, None))
+    [finding] = machine._cuda()
     assert (finding.status, finding.detail) == ("missing", "RuntimeError: Found no NVIDIA driver")
 
 
@@ -141,7 +159,7 @@ def test_a_broken_driver_is_a_finding(monkeypatch):
     ],
 )
 def test_bfloat16_is_read_from_the_flags_of_the_cpu(cpuinfo, detail):
-    assert doctor._cpu(cpuinfo).detail == detail
+    assert machine._cpu(cpuinfo).detail == detail
 
 
 def write(folder, **files):
@@ -178,22 +196,22 @@ def test_without_limits_there_are_none(tmp_path, membership):
 def test_cores_are_at_least_one():
     assert host.cores_within(0.5) == 1
     assert 1 <= host.usable_cores() <= os.cpu_count()
-    assert doctor._cores(0.5).detail.startswith("1 usable of ")
+    assert machine._cores(0.5).detail.startswith("1 usable of ")
 
 
 def test_little_memory_and_little_disk_are_warnings(monkeypatch):
-    assert doctor._memory(2**30).status == "warn"
-    assert "(cgroup limit)" in doctor._memory(2**30).detail
+    assert machine._memory(2**30).status == "warn"
+    assert "(cgroup limit)" in machine._memory(2**30).detail
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=10 * 2**20))
-    assert doctor._disk().status == "warn"
+    assert machine._disk().status == "warn"
 
 
 def test_no_writable_temporary_folder_is_a_failure(monkeypatch):
     def gettempdir():
         raise FileNotFoundError("No usable temporary directory found")
 
-    monkeypatch.setattr(doctor.tempfile, "gettempdir", gettempdir)
-    assert doctor.exit_status([doctor._disk()]) == 1
+    monkeypatch.setattr(machine.tempfile, "gettempdir", gettempdir)
+    assert exit_status([machine._disk()]) == 1
 
 
 def java_home(folder, script):
@@ -218,30 +236,30 @@ def java_home(folder, script):
 def test_java_is_asked_for_its_version(monkeypatch, tmp_path, script, version):
     java = java_home(tmp_path, script)
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
-    found, text = doctor.java_version()
+    found, text = runners.java_version()
     assert found == version
     assert str(java) in text
 
 
 def test_flink_needs_java_and_its_job_server(monkeypatch, tmp_path):
-    monkeypatch.setattr(doctor, "_BEAM_CACHE", tmp_path)
+    monkeypatch.setattr(runners, "_BEAM_CACHE", tmp_path)
     for found, status in (((None, "no Java"), "missing"), ((8, "Java 8"), "missing"), ((17, "Java 17"), "warn")):
-        monkeypatch.setattr(doctor, "java_version", lambda found=found: found)
-        assert doctor._flink().status == status
+        monkeypatch.setattr(runners, "java_version", lambda found=found: found)
+        assert runners._flink().status == status
     write(tmp_path / "jars", **{"beam-runners-flink-1__20-job-server-2__77__0__jar": ""})
-    finding = doctor._flink()
+    finding = runners._flink()
     assert (finding.status, finding.remedy) == ("ok", "")
     assert "beam-runners-flink-1.20-job-server-2.77.0.jar" in finding.detail
 
 
 def test_prism_is_looked_for_in_the_cache_and_on_the_path(monkeypatch, tmp_path):
-    monkeypatch.setattr(doctor, "_BEAM_CACHE", tmp_path)
+    monkeypatch.setattr(runners, "_BEAM_CACHE", tmp_path)
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    assert doctor._prism().status == "missing"
+    assert runners._prism().status == "missing"
     monkeypatch.setattr(shutil, "which", lambda name: f"/opt/{name}")
-    assert doctor._prism().detail == "with --prism_location=/opt/prism"
+    assert runners._prism().detail == "with --prism_location=/opt/prism"
     write(tmp_path / "prism" / "bin", **{"apache_beam-v2__77__0-prism-linux-amd64": ""})
-    assert "apache_beam-v2.77.0-prism-linux-amd64" in doctor._prism().detail
+    assert "apache_beam-v2.77.0-prism-linux-amd64" in runners._prism().detail
 
 
 @pytest.mark.parametrize(
@@ -274,7 +292,7 @@ def test_prism_is_looked_for_in_the_cache_and_on_the_path(monkeypatch, tmp_path)
     ],
 )
 def test_render(findings, lines):
-    assert doctor.render(findings).splitlines() == lines
+    assert render(findings).splitlines() == lines
 
 
 @pytest.mark.parametrize(
@@ -287,6 +305,6 @@ def test_render(findings, lines):
     ],
 )
 def test_doctor_prints_the_report_and_returns_the_status(monkeypatch, capsys, finding, status):
-    monkeypatch.setattr(doctor, "diagnose", lambda: [finding])
-    assert doctor.doctor() == status
-    assert capsys.readouterr().out == doctor.render([finding]) + "\n"
+    monkeypatch.setattr(diagnosis, "diagnose", lambda: [finding])
+    assert diagnosis.doctor() == status
+    assert capsys.readouterr().out == render([finding]) + "\n"

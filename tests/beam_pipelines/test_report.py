@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from beam_pipelines.report import canvas, plots, words
+from beam_pipelines.report import canvas, common, plots, words
 from beam_pipelines.report.page import render_report
 from schemas.errors import CappyError
 from schemas.records import GROUND_TRUTH
@@ -297,3 +297,13 @@ def test_colours_are_variables_of_the_page() -> None:
     drawn = page.split("</style>", 1)[1]
     assert not [light for light, _ in canvas.THEME.values() if light in drawn]
     assert "DejaVu Sans'" not in drawn
+
+
+def test_inputs_name_the_dataset_only_where_a_job_has_several():
+    manifest = small()
+    assert [column.label for column in common.inputs(manifest).columns][:2] == ["Dataset", "File"]
+    for entry in manifest["inputs"]:
+        del entry["dataset"]
+    table = common.inputs(manifest)
+    assert [column.label for column in table.columns] == ["File", "Size", "Rows", "Hash of its ends"]
+    assert [row.cells[0] for row in table.rows] == [entry["name"] for entry in manifest["inputs"]]

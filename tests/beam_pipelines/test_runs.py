@@ -4,27 +4,34 @@ from typing import Any
 
 import pytest
 
-from beam_pipelines.runs import State, close_run, hold, load_manifest, open_run
+from beam_pipelines.runs import close_run, hold, is_finished, load_manifest, open_run
 from schemas.errors import CappyError
 
 
-def claim(folder: str, *, overwrite: bool = False, **facts: Any) -> State:
+def claim(folder: str, *, overwrite: bool = False, **facts: Any) -> list[str]:
     return open_run(folder, {"job": "j", "facts": facts}, overwrite=overwrite, storage={})
 
 
+def finished(folder: str, **facts: Any) -> bool:
+    return is_finished(folder, {"job": "j", "facts": facts}, {})
+
+
 @pytest.mark.parametrize("protocol", ["", "memory://"])
-def test_a_folder_is_new_continued_and_done(tmp_path: Path, protocol: str) -> None:
+def test_a_folder_is_new_continued_and_finished(tmp_path: Path, protocol: str) -> None:
     import fsspec
 
     folder = f"{protocol}{tmp_path}/out"
-    assert claim(folder, seed=1) is State.NEW
-    assert claim(folder, seed=1) is State.CONTINUED
-    with pytest.raises(CappyError, match=r"holds another run: seed: 1 -> 2\. Give another folder, or --overwrite"):
-        claim(folder, seed=2)
+    for _ in range(2):
+        assert not finished(folder, seed=1)
+        claim(folder, seed=1)
+    for attempt in (claim, finished):
+        with pytest.raises(CappyError, match=r"holds another run: seed: 1 -> 2\. Give another folder, or --overwrite"):
+            attempt(folder, seed=2)
     with fsspec.open(f"{folder}/manifest.json", "wb") as file:
         file.write(b'{"files": []}')
-    assert claim(folder, seed=1) is State.DONE
-    assert claim(folder, overwrite=True, seed=2) is State.NEW
+    assert finished(folder, seed=1)
+    claim(folder, overwrite=True, seed=2)
+    assert not finished(folder, seed=2)
     with pytest.raises(CappyError, match="holds an unfinished run"):
         load_manifest(folder, {})
 
@@ -34,20 +41,46 @@ def test_the_next_run_forgets_the_failure_of_the_last(tmp_path: Path) -> None:
     (tmp_path / "failure.json").write_text(json.dumps({"reason": "too many"}))
     with pytest.raises(CappyError, match="the run failed: too many"):
         load_manifest(str(tmp_path), {})
-    assert claim(str(tmp_path), seed=1) is State.CONTINUED
+    claim(str(tmp_path), seed=1)
     assert not (tmp_path / "failure.json").exists()
 
 
-def test_closing_deletes_leftovers_alone(tmp_path: Path) -> None:
+def make(folder: Path, *names: str) -> list[Path]:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    return [folder / name for name in names]
+
+
+SHARD = "pairs/shard-00000-of-00001.parquet"
+
+
+def test_closing_deletes_what_earlier_runs_have_left(tmp_path: Path) -> None:
     claim(str(tmp_path), seed=1)
-    (tmp_path / "pairs").mkdir()
-    kept = [tmp_path / "run.json", tmp_path / "pairs" / "shard-00000-of-00001.parquet", tmp_path / ".mine.tmp"]
-    gone = [tmp_path / "pairs" / ".shard-00000-of-00001.parquet.0a1b.tmp", tmp_path / ".manifest.json.0a.tmp"]
-    for path in [*kept[1:], *gone]:
-        path.write_bytes(b"x")
-    close_run(str(tmp_path), {})
-    assert all(path.exists() for path in kept)
+    gone = make(tmp_path, "pairs/.shard-00000-of-00001.parquet.0a1b.tmp", ".manifest.json.0a.tmp")
+    gone += make(tmp_path, "pairs/shard-00001-of-00002.parquet", "part-00000-00000-00000.parquet")
+    leftovers = claim(str(tmp_path), seed=1)
+    mine = make(tmp_path, ".mine.tmp", "pairs/mine.parquet", "notes.txt")
+    at_work = make(tmp_path, "pairs/.shard-00000-of-00001.parquet.ffff.tmp")
+    within = make(tmp_path, "scored/run.json", "scored/part-00000-00000-00000.parquet")
+    listed = make(tmp_path, SHARD)
+    close_run(str(tmp_path), {"files": [{"path": SHARD}]}, leftovers, {})
+    assert all(path.exists() for path in [*mine, *at_work, *within, *listed, tmp_path / "run.json"])
     assert not any(path.exists() for path in gone)
+
+
+def test_a_leftover_that_got_its_name_meanwhile_is_no_error(tmp_path: Path) -> None:
+    (leftover,) = make(tmp_path, "pairs/.shard-00000-of-00001.parquet.0a1b.tmp")
+    leftovers = claim(str(tmp_path), seed=1)
+    leftover.rename(tmp_path / SHARD)
+    close_run(str(tmp_path), {"files": [{"path": SHARD}]}, leftovers, {})
+    assert (tmp_path / SHARD).exists()
+
+
+def test_a_folder_that_a_killed_launcher_left_is_ours(tmp_path: Path) -> None:
+    make(tmp_path, ".run.json.0a1b.tmp")
+    assert claim(str(tmp_path), seed=1) == [".run.json.0a1b.tmp"]
+    assert (tmp_path / "run.json").exists()
 
 
 def test_a_second_job_is_kept_off_a_folder(tmp_path: Path) -> None:
@@ -57,7 +90,7 @@ def test_a_second_job_is_kept_off_a_folder(tmp_path: Path) -> None:
             pass
         claim(folder, seed=1)
     with hold(folder, {}):
-        assert claim(folder, seed=1) is State.CONTINUED
+        claim(folder, seed=1)
 
 
 def test_a_refused_folder_is_left_as_it_was(tmp_path: Path) -> None:

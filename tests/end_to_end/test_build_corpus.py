@@ -15,9 +15,19 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from beam_pipelines.jobs import build_corpus
 from beam_pipelines.options import beam_options
-from schemas.ids import pair_id
+from schemas.ids import pair_ids
 from schemas.records import CANDIDATE, INSTRUCTION, LABELLED_PAIR
-from tests.conftest import COLOURS, build, cappy, data_bytes, edit_mixture, manifest_of, rows_of
+from tests.conftest import (
+    COLOURS,
+    TOPICS,
+    build,
+    cappy,
+    data_bytes,
+    edit_mixture,
+    manifest_of,
+    rows_of,
+    write_templates,
+)
 
 ONE_PROCESS = ["--direct_num_workers=1"]
 TWO_PROCESSES = ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]
@@ -87,7 +97,7 @@ def test_pairs_say_what_is_right_and_what_is_wrong(corpus: Path, tmp_path: Path)
     for pair in pairs:
         origin = instructions[pair["instruction_id"]]
         assert pair["instruction"] == origin["instruction"]
-        assert pair["pair_id"] == pair_id(pair["instruction"], pair["response"])
+        assert pair["pair_id"] == pair_ids(pair["instruction"])(pair["response"])
         right = pair["response"] in origin["references"]
         assert right == (pair["label_source"] == "ground_truth") == (pair["label"] == 1.0)
         assert (pair["label_source"] == "wrong_choice") == (origin["choices"] is not None and not right)
@@ -102,11 +112,18 @@ def test_pairs_say_what_is_right_and_what_is_wrong(corpus: Path, tmp_path: Path)
 
 @pytest.mark.parametrize("flags", [TWO_PROCESSES, TWO_THREADS, PORTABLE], ids=["processes", "threads", "portable"])
 def test_same_bytes_whatever_the_workers(corpus: Path, tmp_path: Path, flags: list[str]) -> None:
-    assert build(corpus, tmp_path / "one", "--shards", 3) == 0
-    command = [sys.executable, "-m", "beam_pipelines.cli", "build-corpus", "--mixture", corpus, "--shards", "3"]
+    assert build(corpus, tmp_path / "only", "--instructions-only") == 0
+    notes = [row for row in rows_of(tmp_path / "only" / "instructions") if row["dataset"] == "notes"]
+    for number in range(2):
+        # Each file has rows for every shard, and some in which the shard finds a fault.
+        rows = [{**row, "instruction_id": "0" * 32} if i % 3 else row for i, row in enumerate(notes[number::2])]
+        write_candidates(rows, tmp_path / f"candidates-{number}.parquet")
+    given = ["--shards", 3, "--candidates", tmp_path / "candidates-*.parquet", "--max-reject-rate", 1]
+    assert build(corpus, tmp_path / "one", *given) == 0
+    command = [sys.executable, "-m", "beam_pipelines.cli", "build-corpus", "--mixture", corpus, *given]
     subprocess.run([*map(str, command), "--output", str(tmp_path / "other"), *flags], check=True, timeout=300)
     expected = data_bytes(tmp_path / "one")
-    assert len(expected) == 3 + 3
+    assert len(expected) == 3 + 3 + 3, "instructions, pairs and rejects"
     assert data_bytes(tmp_path / "other") == expected
     assert manifest_of(tmp_path / "other")["samples"] == manifest_of(tmp_path / "one")["samples"]
 
@@ -124,6 +141,8 @@ def test_instructions_only_makes_no_pairs(corpus: Path, tmp_path: Path) -> None:
     assert rows_of(tmp_path / "only" / "instructions") == rows_of(tmp_path / "all" / "instructions")
     assert not (tmp_path / "only" / "pairs").exists()
     assert manifest_of(tmp_path / "only")["pairs"] == {}
+    assert "pairs" not in (tmp_path / "only" / "README.md").read_text()
+    assert "`pairs/`" in (tmp_path / "all" / "README.md").read_text()
 
 
 def test_cap_samples_rows_of_each_template(corpus: Path, tmp_path: Path) -> None:
@@ -210,9 +229,10 @@ def test_finished_run_is_recognised_and_another_refused(
 ) -> None:
     output = tmp_path / "out"
     assert build(corpus, output) == 0
-    before = {path: path.stat().st_mtime_ns for path in output.rglob("*.parquet")}
+    everything = [output, *output.rglob("*")]
+    before = {path: path.stat().st_mtime_ns for path in everything}
     assert build(corpus, output) == 0
-    assert {path: path.stat().st_mtime_ns for path in output.rglob("*.parquet")} == before
+    assert {path: path.stat().st_mtime_ns for path in everything} == before, "a finished folder may be read-only"
     assert build(corpus, output, "--seed", 1) == 1
     assert "settings.seed: 0 -> 1" in capsys.readouterr().err
     assert build(corpus, output, "--seed", 1, "--overwrite") == 0
@@ -220,6 +240,21 @@ def test_finished_run_is_recognised_and_another_refused(
     edit_mixture(corpus, lambda m: m["negatives"].update(wrong_choices=1))
     assert build(corpus, output, "--seed", 1) == 1
     assert "negatives.wrong_choices: 2 -> 1" in capsys.readouterr().err
+
+
+def test_order_of_datasets_and_templates_is_of_the_run(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert build(corpus, tmp_path / "out") == 0
+    edit_mixture(corpus, lambda m: m["datasets"].reverse())
+    assert build(corpus, tmp_path / "out") == 1
+    assert "holds another run: datasets: other order." in capsys.readouterr().err
+    edit_mixture(corpus, lambda m: m["datasets"].reverse())
+    write_templates(tmp_path / "templates", "things", [*TOPICS[1:], {**TOPICS[0], "id": "t-9"}])
+    assert build(corpus, tmp_path / "out") == 1
+    error = capsys.readouterr().err
+    assert "datasets[things:train].templates: other order" in error
+    assert 'datasets[things:train].templates[colour].id: "t-0" -> "t-9"' in error
 
 
 def test_killed_run_is_continued_to_the_same_bytes(corpus: Path, tmp_path: Path) -> None:
@@ -241,6 +276,7 @@ def test_killed_run_is_continued_to_the_same_bytes(corpus: Path, tmp_path: Path)
     process.kill()
     process.wait()
     (output / "instructions" / ".part-00000-00000-00000.parquet.0123.tmp").write_bytes(b"left over")
+    (output / "instructions" / "part-00009-00000-00000.parquet").write_bytes(b"of a program that numbered otherwise")
     assert build(corpus, output) == 0
     assert data_bytes(output) == data_bytes(tmp_path / "whole")
     assert not list(output.rglob("*.tmp"))

@@ -117,6 +117,7 @@ def test_signal_in_the_middle(case: str, flags: list[str], larger: Path, tmp_pat
     act, statuses = SIGNALS[case]
     status, error = disturb(larger, tmp_path / "out", flags, act, at="first file")
     assert status in statuses and "Traceback" not in error, (status, error)
+    assert "goes on" not in error, "a corpus is made anew"
     assert not (tmp_path / "out" / "manifest.json").exists()
     assert build(larger, tmp_path / "out") == build(larger, tmp_path / "whole") == 0
     assert data_bytes(tmp_path / "out") == data_bytes(tmp_path / "whole")
@@ -128,18 +129,21 @@ def test_killed_worker_is_no_hang(at: str, larger: Path, tmp_path: Path) -> None
         worker_processes(launcher)[0].kill()
 
     status, error = disturb(larger, tmp_path / "out", TWO_PROCESSES, kill_one, at)
-    assert status == 1 and "Traceback" not in error and "worker" in error, (status, error)
+    assert status == 1 and "Traceback" not in error and "Give the same command again" in error, (status, error)
     assert build(larger, tmp_path / "out") == build(larger, tmp_path / "whole") == 0
     assert data_bytes(tmp_path / "out") == data_bytes(tmp_path / "whole")
 
 
-def test_two_runs_at_once_on_one_folder(larger: Path, tmp_path: Path) -> None:
-    """Both write the same bytes under the same names, so both end well."""
+def test_second_run_on_a_folder_is_told_of_the_first(larger: Path, tmp_path: Path) -> None:
     command = command_of(larger, tmp_path / "out", ONE_PROCESS)
-    both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    for process in both:
-        _, error = process.communicate(timeout=120)
-        assert process.returncode == 0 and "Traceback" not in error, error
+    first = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: (tmp_path / "out" / "run.json").exists(), first)
+    first.send_signal(signal.SIGSTOP)
+    second = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    first.send_signal(signal.SIGCONT)
+    assert second.returncode == 1 and "another job is at work in it" in second.stderr, second.stderr
+    _, error = first.communicate(timeout=120)
+    assert first.returncode == 0 and "Traceback" not in error, error
     assert build(larger, tmp_path / "whole") == 0
     assert data_bytes(tmp_path / "out") == data_bytes(tmp_path / "whole")
 

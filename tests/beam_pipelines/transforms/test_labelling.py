@@ -21,7 +21,7 @@ from beam_pipelines.transforms.labelling import (
 from beam_pipelines.transforms.negatives import LABELLED_INSTRUCTION
 from cappy_model.rouge import RougeL
 from schemas.chunks import from_rows
-from schemas.ids import pair_id, text_key
+from schemas.ids import pair_ids, text_key
 from schemas.records import LABEL_SOURCES
 from schemas.tally import Tally
 
@@ -128,9 +128,9 @@ def naive(instructions: list[dict[str, Any]], candidates: list[dict[str, Any]]) 
         made.append((1, -score, *place, *generation, origin["instruction"], text))
     best: dict[str, tuple[Any, ...]] = {}
     for pair in sorted(made, key=lambda p: [(value is not None, value) for value in p]):
-        known = best.setdefault(pair_id(pair[-2], pair[-1]), pair)
+        known = best.setdefault(pair_ids(pair[-2])(pair[-1]), pair)
         if pair[0] == 1 and known[7] is None:
-            best[pair_id(pair[-2], pair[-1])] = (*known[:7], *pair[7:10], *known[10:])
+            best[pair_ids(pair[-2])(pair[-1])] = (*known[:7], *pair[7:10], *known[10:])
     return {known: (LABEL_SOURCES[p[0]], -p[1], p[6], p[7]) for known, p in best.items()}
 
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from beam_pipelines.jobs.build_corpus import BuildCorpusConfig, plan
 from beam_pipelines.promptsource import SENTINEL
 from beam_pipelines.reads import list_reads, read_units
-from beam_pipelines.transforms.render import Rendered, UnitRenderer, threshold
-from schemas.ids import instruction_id
+from beam_pipelines.transforms.render import RenderedUnit, UnitRenderer, threshold
+from schemas.ids import instruction_ids
 from tests.conftest import template, write_templates
 
 
@@ -27,7 +27,7 @@ def test_threshold_keeps_the_share_of_the_cap(cap: int, templates: int, rows: in
 
 def render(
     folder: Path, rows: list[dict[str, Any]], templates: list[dict[str, Any]], **columns: pa.DataType
-) -> Rendered:
+) -> RenderedUnit:
     """One unit of one dataset, rendered."""
     schema = pa.schema(list(columns.items()))
     pq.write_table(pa.Table.from_pylist(rows, schema), folder / "f.parquet")
@@ -48,7 +48,7 @@ def test_rows_in_order_each_under_every_template(tmp_path: Path) -> None:
     assert chunk["instruction"].to_pylist() == ["q0?", "q0!", "q1?", "q1!", "q2?", "q2!"]
     assert chunk["references"].to_pylist() == [["r0"], ["r0"], ["r1"], ["r1"], ["r2"], ["r2"]]
     assert chunk["example_id"].to_pylist()[::2] == ["f.parquet#0", "f.parquet#1", "f.parquet#2"]
-    assert chunk["instruction_id"][3].as_py() == instruction_id("d", None, "train", "b", "f.parquet#1")
+    assert chunk["instruction_id"][3].as_py() == instruction_ids("d", None, "train", "b")("f.parquet#1")
     assert rendered.name == "part-00000-00000-00000"
 
 

@@ -1,0 +1,29 @@
+"""Modules that may not be there, or may be broken."""
+
+import importlib
+import importlib.util
+import warnings
+from types import ModuleType
+
+
+def is_installed(module: str) -> bool:
+    """Whether a module is there, broken or not."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def load(module: str) -> tuple[ModuleType | None, str | None]:
+    """The module, or why it cannot be imported."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return importlib.import_module(module), None
+    except Exception as error:  # a broken installation raises what its authors never thought of
+        return None, f"cannot be imported: {brief(error)}"
+
+
+def brief(error: Exception) -> str:
+    """An error on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

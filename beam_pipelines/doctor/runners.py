@@ -1,0 +1,85 @@
+"""The Beam runners that can be named with --runner, and the Java that Flink needs."""
+
+import glob
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from beam_pipelines import DISTRIBUTION
+from beam_pipelines.doctor.findings import BASE_INSTALL, Finding, check
+from beam_pipelines.doctor.loading import brief, load
+
+MIN_JAVA = 11
+_JAVA_SECONDS = 10
+_BEAM_CACHE = Path("~/.apache_beam/cache")  # where Beam keeps the binaries and jars that it fetches
+
+_PORTABILITY = "apache_beam.runners.portability"
+_EMBEDDED = "in this process with --job_endpoint=embed --environment_type=LOOPBACK"
+_DATAFLOW = "with a project and credentials of Google Cloud"
+RUNNERS = (  # name, module, what it is when usable, remedy, needed
+    ("FnApiRunner", f"{_PORTABILITY}.fn_api_runner", "the default, in this process", BASE_INSTALL, True),
+    ("PortableRunner", f"{_PORTABILITY}.local_job_service", _EMBEDDED, BASE_INSTALL, False),
+    (
+        "DataflowRunner",
+        "apache_beam.runners.dataflow.internal.apiclient",
+        _DATAFLOW,
+        f"pip install '{DISTRIBUTION}[gcp]'",
+        False,
+    ),
+)
+
+
+def runners() -> list[Finding]:
+    """The Beam runners that can be named with --runner."""
+    found = []
+    for name, module, detail, remedy, needed in RUNNERS:
+        found.append(check("Runners", name, load(module)[1], detail=detail, remedy=remedy, needed=needed))
+    return [*found, _prism(), _flink()]
+
+
+def _prism() -> Finding:
+    cached = glob.glob(str(_BEAM_CACHE.expanduser() / "prism" / "bin" / "*prism*"))
+    if cached:
+        return Finding("Runners", "PrismRunner", "ok", f"Beam's cache has {os.path.basename(max(cached))}")
+    binary = shutil.which("prism")
+    if binary:
+        return Finding("Runners", "PrismRunner", "ok", f"with --prism_location={binary}")
+    remedy = "Beam fetches it from GitHub at the first run; without a network give --prism_location=FILE"
+    return Finding("Runners", "PrismRunner", "missing", "no prism on the PATH or in Beam's cache", remedy)
+
+
+def _flink() -> Finding:
+    version, text = java_version()
+    if version is None or version < MIN_JAVA:
+        remedy = f"install Java {MIN_JAVA} or 17, and set JAVA_HOME"
+        return Finding("Runners", "FlinkRunner", "missing", text, remedy)
+    jars = glob.glob(str(_BEAM_CACHE.expanduser() / "jars" / "beam-runners-flink-*-job-server-*.jar"))
+    if jars:
+        return Finding(
+            "Runners", "FlinkRunner", "ok", f"{text}; Beam's cache has {', '.join(map(os.path.basename, jars))}"
+        )
+    remedy = "Beam fetches it from Maven Central at the first run; without a network give --flink_job_server_jar=FILE"
+    return Finding("Runners", "FlinkRunner", "warn", f"{text}; no job server in Beam's cache", remedy)
+
+
+def java_command() -> str:
+    """The command that Beam starts Java with."""
+    home = os.environ.get("JAVA_HOME")
+    return os.path.join(home, "bin", "java") if home else "java"
+
+
+def java_version() -> tuple[int | None, str]:
+    """The major version of Java (8, 11, 17, ...), or None, and a line that says what was found."""
+    java = shutil.which(java_command())
+    if java is None:
+        return None, f"no Java: {java_command()} is not there"
+    try:
+        result = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=_JAVA_SECONDS, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        return None, f"{java} -version fails: {brief(error)}"
+    match = re.search(r'version "(?:1\.)?(\d+)', result.stderr + result.stdout)
+    if match is None:
+        return None, f"{java} -version does not say which version it is"
+    return int(match.group(1)), f"Java {match.group(1)} at {java}"

@@ -1,0 +1,83 @@
+"""What the page of every job shows: what was rejected, the settings, and the files read and written."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from beam_pipelines.report import words
+from beam_pipelines.report.frame import Column, KeyFigure, Row, Table, first_rows
+from beam_pipelines.report.plots import Bar, longest, stacked_bars
+
+MOST_FILES = 200
+MOST_REASONS = 12
+WORDY = 440
+"""Width of long labels, in pixels."""
+
+
+def content(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What the macros `rejects` and `run` of parts.html.j2 are given."""
+    return {
+        "reject_reasons": reject_reasons(manifest),
+        "settings": list(words.flatten(manifest["configuration"])),
+        "inputs": inputs(manifest),
+        "files": files(manifest),
+    }
+
+
+def rejected_in_words(manifest: Mapping[str, Any]) -> str:
+    """The sentence that says whether anything was rejected."""
+    rejected = manifest["rejects"]["rows"]
+    lost = words.plural(rejected, "row") if rejected else "Nothing"
+    return f"{lost} {'were' if rejected > 1 else 'was'} rejected."
+
+
+def last_figures(manifest: Mapping[str, Any]) -> list[KeyFigure]:
+    """The key figures with which every row of them ends: rejects, and bytes written."""
+    rejects, written = manifest["rejects"], manifest["files"]
+    return [
+        KeyFigure(words.number(rejects["rows"]), "rejected", f"{words.share(rejects['rate'], 1)} reject rate"),
+        KeyFigure(words.size(sum(file["bytes"] for file in written)), "written", words.plural(len(written), "file")),
+    ]
+
+
+def reject_reasons(manifest: Mapping[str, Any]) -> Markup | None:
+    """Rejected rows by stage and reason; None where there is none."""
+    reasons = [
+        Bar(f"{words.human(stage)}: {words.human(reason)}", {"reject": count})
+        for stage, by_reason in manifest["rejects"]["by_reason"].items()
+        for reason, count in by_reason.items()
+        if count
+    ]
+    bars = longest(reasons, "reason", MOST_REASONS)
+    return stacked_bars(bars, title="Rejects by reason", label_width=WORDY) if bars else None
+
+
+def inputs(manifest: Mapping[str, Any]) -> Table:
+    """The files that were read, by dataset where the job has several."""
+    entries = manifest["inputs"]
+    columns = {
+        "name": Column("File", "code"),
+        "size": Column("Size", "bytes"),
+        "rows": Column("Rows"),
+        "ends": Column("Hash of its ends", "code"),
+    }
+    if any("dataset" in entry for entry in entries):
+        columns = {"dataset": Column("Dataset", "text"), **columns}
+    return _listing(columns, entries)
+
+
+def files(manifest: Mapping[str, Any]) -> Table:
+    """The files that were written."""
+    columns = {
+        "path": Column("File", "code"),
+        "rows": Column("Rows"),
+        "bytes": Column("Size", "bytes"),
+        "digest": Column("blake2b-128", "code"),
+    }
+    return _listing(columns, manifest["files"])
+
+
+def _listing(columns: Mapping[str, Column], entries: Sequence[Mapping[str, Any]]) -> Table:
+    shown, left_out = first_rows([Row([entry[key] for key in columns]) for entry in entries], MOST_FILES)
+    return Table(list(columns.values()), shown, left_out, "file")
