@@ -30,18 +30,18 @@ class SelectionSummary:
 
     def __call__(self, tally: Tally) -> dict[str, Any]:
         """Inputs, totals, gain, scores, rejects and samples; every number comes from the tally."""
-        candidates = tally.under("candidates")
-        read, rejected = candidates["read"], candidates["rejected"]
+        counts = tally.counts
+        read, rejected = counts["candidates", "read"], counts["candidates", "rejected"]
         return {
             "inputs": self.facts["inputs"],
             "totals": {
-                "rows": tally.counts["rows",],
+                "rows": counts["rows",],
                 "candidates": read,
-                "compared": candidates["compared"],
+                "compared": counts["candidates", "compared"],
                 "rejected": rejected,
-                "unscored": candidates["unscored"],
-                "groups": tally.counts["groups",],
-                "selected": tally.counts["selected",],
+                "unscored": counts["candidates", "unscored"],
+                "groups": counts["groups",],
+                "selected": counts["selected",],
             },
             "gain": _gain(tally),
             "scores": {
