@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from beam_pipelines.doctor.diagnosis import doctor
 from beam_pipelines.jobs.base import Job
 from beam_pipelines.jobs.build_corpus import BUILD_CORPUS
+from beam_pipelines.jobs.rerank import RERANK
 from beam_pipelines.jobs.score import SCORE
 from beam_pipelines.options import add_job_flags, beam_options, json_object
 from beam_pipelines.report.page import render_report
@@ -22,7 +23,7 @@ from beam_pipelines.storage import absolute, join, write_whole
 from schemas.errors import CappyError, UsageError
 from schemas.manifest import REPORT
 
-JOBS = (BUILD_CORPUS, SCORE)
+JOBS = (BUILD_CORPUS, SCORE, RERANK)
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
 Command = Callable[[argparse.Namespace, Sequence[str]], int]

@@ -62,6 +62,17 @@ LABELLED_PAIR = _schema(
 )
 """A training pair: `label` in [0, 1] says how correct the response is, `label_source` where that is known from."""
 
+SELECTION = _schema(
+    instruction_id=_TEXT,
+    instruction=_TEXT,
+    response=_TEXT,
+    score=pa.float32(),
+    rank=pa.int32(),
+    num_candidates=pa.int32(),
+)
+"""One of the best candidates of a group: its raw `score`, its `rank` (1 is the best), and how many candidates of the
+group have a score. What else the candidate's row held follows in further columns."""
+
 REJECT = _schema(
     stage=_TEXT,
     reason=_TEXT,

@@ -85,7 +85,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=lambda value: words.clean(value) if type(value) is str else value,
     )
-    for name in ("number", "size", "duration", "moment", "plural", "human", "shorten", "clean"):
+    for name in ("number", "decimal", "size", "duration", "moment", "plural", "human", "shorten", "clean"):
         environment.filters[name] = getattr(words, name)
     environment.globals.update(clipped_at=CLIPPED_AT, longest_text=LONGEST_TEXT)
     return environment

@@ -7,9 +7,10 @@ from jinja2 import UndefinedError
 
 from beam_pipelines.report.corpus import corpus_page
 from beam_pipelines.report.frame import Page, draw
+from beam_pipelines.report.rerank import rerank_page
 from schemas.errors import CappyError
 
-_PAGES: Mapping[str, Callable[[Mapping[str, Any]], Page]] = {"build-corpus": corpus_page}
+_PAGES: Mapping[str, Callable[[Mapping[str, Any]], Page]] = {"build-corpus": corpus_page, "rerank": rerank_page}
 
 
 def render_report(manifest: Mapping[str, Any]) -> str:

@@ -7,10 +7,11 @@ from itertools import accumulate, pairwise
 
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.patches import Ellipse
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from beam_pipelines.report.canvas import THEME, Canvas, block, drawing, style_axis, tip
-from beam_pipelines.report.words import compact, human, number, plural, shorten
+from beam_pipelines.report.words import compact, decimal, human, number, plural, shorten
 
 WIDE = 960
 MOST_ROWS = 64
@@ -109,47 +110,107 @@ def _stack(axes: Axes, bar: Bar, y: float) -> None:
 
 
 @drawing()
-def histogram_rows(rows: Sequence[Histogram], *, title: str) -> Markup:
-    """Histograms over [0, 1], one below another on one horizontal scale, each on a vertical scale of its own."""
+def histogram_rows(
+    rows: Sequence[Histogram], *, title: str, axis: str = "label", low: float = 0.0, high: float = 1.0
+) -> Markup:
+    """Histograms over [low, high], one below another on one horizontal scale, each on a vertical scale of its own."""
     label_width, row_height, gap, top = 190, 72, 22, 18
     height = top + len(rows) * (row_height + gap)
     canvas = Canvas(WIDE, height + 34)
     back = canvas.axes(label_width, top, WIDE - label_width - 20, height - top)
-    back.set_xlim(0, 1)
-    back.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
+    back.set_xlim(low, high)
+    _value_ticks(back)
     style_axis(back)
-    canvas.text(0, height + 10, "label", colour="dim", size=11)
+    canvas.text(0, height + 10, axis, colour="dim", size=11)
     for index, row in enumerate(rows):
         y = top + index * (row_height + gap) + gap / 2
         canvas.text(0, y + row_height / 2 - 9, row.label, bold=True, size=12.5)
         canvas.text(0, y + row_height / 2 + 9, plural(row.total, row.unit), colour="dim", size=11.5)
-        _label_bins(canvas.axes(label_width, y, WIDE - label_width - 20, row_height), row)
+        _bins(canvas.axes(label_width, y, WIDE - label_width - 20, row_height), row, low, high)
     return canvas.svg(title)
 
 
-def _label_bins(axes: Axes, row: Histogram) -> None:
+def _value_ticks(axes: Axes) -> None:
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: decimal(value, ".6g")))
+
+
+def _bins(axes: Axes, row: Histogram, low: float, high: float) -> None:
     """One row of `histogram_rows`: its bars, a base line, and the count of the tallest."""
     bins, peak = len(row.counts), max(row.counts)
-    axes.set_xlim(0, 1)
+    axes.set_xlim(0, bins)
     axes.set_ylim(0, peak or 1)
+    bounds = [decimal(low + (high - low) * index / bins, ".2f") for index in range(bins + 1)]
     for index, count in enumerate(row.counts):
         if count:
-            words = f"{index / bins:.2f} to {(index + 1) / bins:.2f}: {plural(count, row.unit)}"
-            block(axes, ((index + 0.06) / bins, 0), (0.88 / bins, count), colour=row.colour, words=words)
-    axes.plot([0, 1], [0, 0], color=THEME["quiet"][0], linewidth=1, clip_on=False)
+            words = f"{bounds[index]} to {bounds[index + 1]}: {plural(count, row.unit)}"
+            block(axes, (index + 0.06, 0), (0.88, count), colour=row.colour, words=words)
+    axes.plot([0, bins], [0, 0], color=THEME["quiet"][0], linewidth=1, clip_on=False)
     if peak:
         index = row.counts.index(peak)
-        at_right = index < bins * 0.75
+        # Above its bar, and not beyond the ends of the row.
+        align, x = {0: ("left", 0.06), 9: ("right", 0.94)}.get(index * 10 // bins, ("center", 0.5))
         axes.annotate(
             number(peak),
-            ((index + (0.94 if at_right else 0.06)) / bins, peak),
-            (6 if at_right else -6, -1),
+            (index + x, peak),
+            (0, 3),
             textcoords="offset points",
-            ha="left" if at_right else "right",
-            va="top",
+            ha=align,
+            va="bottom",
             color=THEME["ink"][0],
             fontsize=11.5,
         )
+
+
+@dataclass(frozen=True)
+class Dots:
+    """Values on one line, by the name of a series; the label's second line says what they are of."""
+
+    label: str
+    detail: str
+    values: Mapping[str, float]
+
+
+@drawing()
+def dot_rows(rows: Sequence[Dots], series: Mapping[str, str], *, title: str, axis: str) -> Markup:
+    """Values as dots on lines one below another, over one horizontal scale, and as numbers at the right.
+
+    `series` are the names of the values, each with the name of its colour.
+    """
+    label_width, row_height, top, column = 190, 40, 26, 76
+    height, width = len(rows) * row_height, WIDE - label_width - 24 - column * len(series)
+    canvas = Canvas(WIDE, top + height + 34)
+    axes = canvas.axes(label_width, top, width, height)
+    values = [value for row in rows for value in row.values.values()]
+    margin = 0.06 * (max(values) - min(values)) or 0.05
+    low, high = min(values) - margin, max(values) + margin
+    axes.set_xlim(low, high)
+    axes.set_ylim(height, 0)
+    _value_ticks(axes)
+    style_axis(axes)
+    canvas.text(0, top + height + 18, axis, colour="dim", size=11)
+    ends = [WIDE - 2 - column * index for index in reversed(range(len(series)))]
+    for name, end in zip(series, ends, strict=True):
+        canvas.text(end, 12, name, colour="dim", align="right", size=11)
+    for index, row in enumerate(rows):
+        y = (index + 0.5) * row_height
+        canvas.text(0, top + y - 8, row.label, bold=True, size=12.5)
+        canvas.text(0, top + y + 9, row.detail, colour="dim", size=11.5)
+        _dots(axes, row, series, y, (high - low) / width)
+        for name, end in zip(series, ends, strict=True):
+            canvas.text(end, top + y, decimal(row.values[name]), align="right", size=11.5)
+    return canvas.svg(title)
+
+
+def _dots(axes: Axes, row: Dots, series: Mapping[str, str], y: float, pixel: float) -> None:
+    """One row of `dot_rows`; `pixel` is the width of one in units of the axis."""
+    ends = [min(row.values.values()), max(row.values.values())]
+    axes.plot(ends, [y, y], color=THEME["rule"][0], linewidth=3, clip_on=False)
+    for name, colour in series.items():
+        value = row.values[name]
+        dot = Ellipse((value, y), 11 * pixel, 11, facecolor=THEME[colour][0], linewidth=0, clip_on=False, zorder=3)
+        tip(dot, f"{row.label}: {name} {decimal(value)}")
+        axes.add_artist(dot)
 
 
 @drawing()

@@ -28,6 +28,11 @@ def compact(value: float) -> str:
     return f"{value:.3g}"
 
 
+def decimal(value: float, form: str = ".3f") -> str:
+    """-0.1234 as "−0.123", with a true minus sign; `form` as `format` takes it."""
+    return format(value, form).replace("-", "−")
+
+
 def share(part: float, whole: float) -> str:
     """`part` of `whole` in percent; a share too small to show is "<0.01%", never "0%"."""
     if not part:

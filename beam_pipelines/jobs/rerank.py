@@ -1,0 +1,170 @@
+"""rerank: scored candidates -> the best of each group."""
+
+import argparse
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from beam_pipelines.jobs.base import Job, Run
+from beam_pipelines.jobs.rerank_manifest import CARD, SelectionSummary
+from beam_pipelines.options import JobConfig, positive
+from beam_pipelines.progress import Stage
+from beam_pipelines.reads import Input, ReadInputs, Wanted, open_input
+from beam_pipelines.report.words import plural, size
+from beam_pipelines.sinks import FinishRun, Folder
+from beam_pipelines.storage import absolute
+from beam_pipelines.transforms.reduction import GROUP, KeepBestOfUnits
+from beam_pipelines.transforms.scored_rows import ScoredColumns, scored_columns
+from beam_pipelines.transforms.selection import SelectAndWrite
+from beam_pipelines.transforms.sharding import GroupIntoShards, shards_for
+from schemas.chunks import CHUNK_ROWS
+from schemas.manifest import FORMAT_VERSION
+
+JOB = "rerank"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RerankConfig(JobConfig):
+    """What rerank is told beside what every job is: a pattern of scored files, and which of their columns are what.
+
+    `group_column` None: `instruction_id` where there is one, else the instruction. `order_column` None: ties go to the
+    earlier candidate of the input. `shards` None: by the size of the input.
+    """
+
+    input: str
+    group_column: str | None = None
+    instruction_column: str = "instruction"
+    response_column: str = "response"
+    score_column: str = "score"
+    order_column: str | None = None
+    top_k: int = 1
+    shards: int | None = None
+
+
+@dataclass(frozen=True)
+class RerankPlan:
+    """A configuration with everything looked up."""
+
+    config: RerankConfig
+    input: Input
+    columns: ScoredColumns
+    shards: int
+
+    @property
+    def folder(self) -> Folder:
+        """Where everything is written."""
+        return Folder(absolute(self.config.output), self.config.storage)
+
+
+def plan(config: RerankConfig) -> RerankPlan:
+    """Looks into the input. Raises CappyError for a column that is not there, cannot serve, or clashes with another."""
+    found = open_input([absolute(config.input)], config.storage, limit=config.limit)
+    columns = scored_columns(
+        found.schema,
+        group=config.group_column,
+        instruction=config.instruction_column,
+        response=config.response_column,
+        score=config.score_column,
+        order=config.order_column,
+    )
+    return RerankPlan(config, found, columns, config.shards or shards_for(found.bytes))
+
+
+def facts(plan: RerankPlan) -> dict[str, Any]:
+    """Everything that shapes the bytes of the selection: what the fingerprint is made of."""
+    config, columns = plan.config, plan.columns
+    names = ("group", "instruction", "response", "score", "order")
+    return {
+        "job": JOB,
+        "format_version": FORMAT_VERSION,
+        "settings": {
+            "seed": config.seed,
+            "limit": config.limit,
+            "columns": {name: getattr(columns, name) for name in names},
+            "top_k": config.top_k,
+            "shards": plan.shards,
+        },
+        "inputs": [file.facts() for file in plan.input.files],
+    }
+
+
+def build(root: beam.Pipeline, plan: RerankPlan, finish: FinishRun) -> None:
+    """The best of each unit are brought together by group, and the best of those are written."""
+    folder, columns, top_k, shards = plan.folder, plan.columns, plan.config.top_k, plan.shards
+    chunks, counted = (
+        root
+        | "Input" >> beam.Create(plan.input.files)
+        | "ReadInput" >> ReadInputs([Wanted(columns.schema, CHUNK_ROWS, exact=True)])
+        | "KeepBestOfUnits" >> KeepBestOfUnits(folder, columns, top_k)
+    )
+    selected = (
+        chunks
+        | "GroupIntoShards" >> GroupIntoShards(GROUP, shards)
+        | "SelectAndWrite" >> SelectAndWrite(folder, columns, top_k, shards)
+    )
+    (counted, selected) | "Tallies" >> beam.Flatten() | "FinishRun" >> finish
+
+
+def run(config: RerankConfig, options: PipelineOptions) -> dict[str, Any]:
+    """Selects the best of scored rows; the manifest. A finished run is recognised and left alone. Raises CappyError."""
+    planned = plan(config)
+    known = facts(planned)
+    run = Run(planned.folder, known, CARD, SelectionSummary(known), [Stage("", None, planned.shards, resumes=False)])
+    return run.carry_out(config, options, lambda root, finish: build(root, planned, finish))
+
+
+def dry_run(config: RerankConfig) -> str:
+    """What the job would do: its input, how it is grouped, and the files it would write."""
+    planned = plan(config)
+    columns, found = planned.columns, planned.input
+    held = f"lists of candidates in {columns.response!r}" if columns.listed else f"one {columns.response!r} in each"
+    tie = f"by {columns.order!r}, then by place" if columns.order else "by place in the input"
+    return (
+        f"{plural(len(found.files), 'file')}, {plural(found.rows, 'row')}, {size(found.bytes)} uncompressed; {held}\n"
+        f"the best {config.top_k:,} by {columns.score!r} of each group by {columns.group!r}; ties go {tie}\n"
+        f"{plural(planned.shards, 'shard')} of selections"
+    )
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--input", required=True, metavar="PATTERN", help="scored rows: files, one candidate in a row")
+    parser.add_argument(
+        "--group-column", metavar="C", help="what tells groups apart (default: instruction_id, else the instruction)"
+    )
+    for name, what in (("instruction", "the instruction"), ("response", "a response, or a list of them")):
+        parser.add_argument(f"--{name}-column", default=name, metavar="C", help=f"{what} (default: {name})")
+    parser.add_argument("--score-column", default="score", metavar="C", help="a number, or a list (default: score)")
+    parser.add_argument("--order-column", metavar="C", help="of equal scores the smaller value here is better")
+    parser.add_argument("--top-k", type=positive, default=1, metavar="K", help="so many of each group (default: 1)")
+    parser.add_argument("--shards", type=positive, metavar="N", help="files of selections (default: by size)")
+
+
+def _summary(manifest: Mapping[str, Any]) -> str:
+    totals, gain = manifest["totals"], manifest["gain"]["all"]
+    means = f"; mean score {gain['mean']:.4f} at random, {gain['best']:.4f} at best" if gain["measured"] else ""
+    return (
+        f"{plural(totals['selected'], 'selection')} from {plural(totals['candidates'], 'candidate')} in "
+        f"{plural(totals['groups'], 'group')}{means}; {plural(manifest['rejects']['rows'], 'reject')}, "
+        f"in {manifest['seconds']} s"
+    )
+
+
+RERANK: Job = Job(
+    name=JOB,
+    help="scored candidates -> the best of each group",
+    config=RerankConfig,
+    add_flags=_add_flags,
+    run=run,
+    dry_run=dry_run,
+    summary=_summary,
+    local_mode="multi_processing",
+)
+
+if __name__ == "__main__":
+    from beam_pipelines.cli import main
+
+    sys.exit(main(["rerank", *sys.argv[1:]]))

@@ -1,0 +1,84 @@
+"""The manifest of a selection, made of its tally."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from beam_pipelines.jobs.base import count_rejects
+from beam_pipelines.sinks import Card
+from beam_pipelines.transforms.reduction import FIXED_POINT
+from schemas.tally import BINS_PER_SCORE, SCORE_BINS, Tally
+
+CARD = Card(
+    "The best candidates of each group",
+    "{selected:,} responses selected from {candidates:,} scored candidates in {groups:,} groups: `score` is the raw "
+    "output of the scorer, `rank` 1 the best of the group, and `num_candidates` how many it was chosen from.\n\n"
+    "- `shard-*.parquet`: the selections, each with everything that its row held\n"
+    "- `rejects/`: candidates that could not be compared, with place and reason\n\n"
+    "`manifest.json` has all counts and the digest of each file; `report.html` shows them.",
+    {"selections": "shard-*.parquet", "rejects": "rejects/*.parquet"},
+)
+
+_MEANS = ("best", "first", "mean")
+
+
+@dataclass(frozen=True)
+class SelectionSummary:
+    """Makes a selection's part of the manifest, from its tally and its fingerprinted facts."""
+
+    facts: Mapping[str, Any]
+
+    def __call__(self, tally: Tally) -> dict[str, Any]:
+        """Inputs, totals, gain, scores, rejects and samples; every number comes from the tally."""
+        counts = tally.counts
+        read, rejected = counts["candidates", "read"], counts["candidates", "rejected"]
+        return {
+            "inputs": self.facts["inputs"],
+            "totals": {
+                "rows": counts["rows",],
+                "candidates": read,
+                "compared": counts["candidates", "compared"],
+                "rejected": rejected,
+                "unscored": counts["candidates", "unscored"],
+                "groups": counts["groups",],
+                "selected": counts["selected",],
+            },
+            "gain": _gain(tally),
+            "scores": {
+                "bins": SCORE_BINS,
+                "bins_per_score": BINS_PER_SCORE,
+                **{name: _sparse(tally.under("scores", name)) for name in ("all", "best")},
+            },
+            "rejects": count_rejects(tally, lost=rejected, attempted=read),
+            "samples": {
+                "selections": [row for _, row in tally.samples.get("selections", [])],
+                "rejects": [row for _, row in tally.samples.get("rejects", [])],
+            },
+        }
+
+
+def _gain(tally: Tally) -> dict[str, Any]:
+    """What choosing is worth, over all groups and by size of group.
+
+    Means over groups of the best score, of the first candidate's, and of the mean score, which is what a random choice
+    is expected to give; None where no group of that size is measured.
+    """
+    by_bucket = {int(bucket): counts for bucket, counts in tally.under("gain").items()}
+    everything = {
+        name: sum(counts.get(name, 0) for counts in by_bucket.values()) for name in ("groups", "measured", *_MEANS)
+    }
+    sizes = [
+        {"from": 2**bucket // 2 + 1, "to": 2**bucket, **_means(counts)} for bucket, counts in sorted(by_bucket.items())
+    ]
+    return {"all": _means(everything), "by_size": sizes}
+
+
+def _means(sums: Mapping[str, int]) -> dict[str, Any]:
+    measured = sums.get("measured", 0)
+    means = {name: round(sums[name] / FIXED_POINT / measured, 6) if measured else None for name in _MEANS}
+    return {"groups": sums["groups"], "measured": measured, **means}
+
+
+def _sparse(counts: Mapping[str, int]) -> dict[str, int]:
+    """Counts by number of bin; bins without any are left out."""
+    return {str(int(number)): count for number, count in counts.items()}
