@@ -30,7 +30,7 @@ from beam_pipelines.mixture import Mixture, Negatives, load_mixture
 from beam_pipelines.promptsource import CompiledTemplate
 from beam_pipelines.template_files import Template
 from cappy_model.rouge import RougeL
-from schemas.ids import digest, pair_id
+from schemas.ids import digest, pair_ids
 from schemas.records import GENERATED, GROUND_TRUTH, LABEL_SOURCES, LABELLED_PAIR, MISMATCH, WRONG_CHOICE
 
 MODES = ("compile", "cached")
@@ -156,7 +156,7 @@ class RenderTemplates(beam.DoFn):
 def pair_of(example: Example, response: str, label: float, source: str, generator: str | None = None) -> Pair:
     """A row of LABELLED_PAIR."""
     pair = {name: example[name] for name in LABELLED_PAIR.names if name in example}
-    pair.update(pair_id=pair_id(example["instruction"], response), response=response)
+    pair.update(pair_id=pair_ids(example["instruction"])(response), response=response)
     pair.update(label=label, label_source=source, generator=generator)
     return pair
 
