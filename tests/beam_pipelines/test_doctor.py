@@ -13,9 +13,9 @@ from types import SimpleNamespace
 import fsspec.registry  # noqa: F401 - reached through sys.modules: the package hides it behind an attribute
 import pytest
 
-from beam_pipelines import host
 from beam_pipelines.doctor import diagnosis, installation, machine, runners
 from beam_pipelines.doctor.findings import Finding, exit_status, render
+from cappy_model import host
 
 ROOT = Path(__file__).resolve().parents[2]
 
