@@ -6,7 +6,7 @@ from typing import Any
 
 from beam_pipelines.jobs.base import count_rejects
 from beam_pipelines.sinks import Card
-from schemas.tally import LENGTH_EDGES, REAL_TOKENS, Tally
+from schemas.tally import BINS_PER_SCORE, LENGTH_EDGES, REAL_TOKENS, SCORE_BINS, Tally
 
 CARD = Card(
     "Rows with scores",
@@ -45,8 +45,11 @@ class ScoreSummary:
                 "out_of_memory": counts["tokens", "out_of_memory"],
                 "this_launch": counts["launch", "tokens"],
             },
-            "scores": {int(number): count for number, count in tally.under("scores").items()},
-            "lengths": [lengths.get(f"{bucket:03d}", 0) for bucket in range(len(LENGTH_EDGES))],
+            "scores": {"all": tally.under("scores"), "bins": SCORE_BINS, "bins_per_score": BINS_PER_SCORE},
+            "lengths": {
+                "edges": LENGTH_EDGES.tolist(),
+                "pairs": [lengths.get(f"{bucket:03d}", 0) for bucket in range(len(LENGTH_EDGES))],
+            },
             "errors": errors,
             "rejects": count_rejects(tally, lost=unreadable + unscored, attempted=unreadable + pairs),
             "samples": {
