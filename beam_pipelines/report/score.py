@@ -55,9 +55,8 @@ def _lead(manifest: Mapping[str, Any]) -> str:
     if totals["unscored"]:
         sentences.append(f"{words.plural(totals['unscored'], 'pair')} could not be scored.")
     if tokens["out_of_memory"]:
-        sentences.append(
-            f"Memory ran out {words.plural(tokens['out_of_memory'], 'time')}: batches were halved, which may move last digits."
-        )
+        often = words.plural(tokens["out_of_memory"], "time")
+        sentences.append(f"Memory ran out {often}: batches were halved, which may move last digits.")
     return " ".join([*sentences, common.rejected_in_words(manifest)])
 
 
