@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from beam_pipelines.report import common, words
 from beam_pipelines.report.frame import Column, KeyFigure, Page, Row, Table
-from beam_pipelines.report.plots import Bar, Histogram, density_rows, longest, stacked_bars
+from beam_pipelines.report.plots import Bar, Histogram, histogram_rows, longest, stacked_bars
 
 SAMPLES = {"highest": "Highest scores", "lowest": "Lowest scores", "any": "Any rows"}
 _NBSP = "\u00a0"
@@ -81,8 +81,9 @@ def _padding(tokens: Mapping[str, int]) -> str:
 def _lengths(lengths: Mapping[str, Any]) -> Markup | None:
     if not any(lengths["pairs"]):
         return None
-    row = Histogram("Tokens of a pair", lengths["pairs"], "accent")
-    return density_rows([row], lengths["edges"], title="Lengths of pairs in tokens")
+    row = Histogram("All pairs", lengths["pairs"], "accent")
+    high = len(lengths["pairs"]) * lengths["tokens_per_bin"]
+    return histogram_rows([row], title="Lengths of pairs in tokens", axis="tokens", high=high)
 
 
 def _errors(errors: Mapping[str, int]) -> Markup | None:

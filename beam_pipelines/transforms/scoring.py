@@ -19,12 +19,14 @@ from beam_pipelines.sinks import Folder
 from schemas.errors import CappyError
 from schemas.ids import seed_for
 from schemas.records import is_text
-from schemas.tally import REAL_TOKENS, SAMPLES_PER_KEY, Tally, count_lengths, count_scores
+from schemas.tally import REAL_TOKENS, SAMPLES_PER_KEY, Tally, count_scores
 
 if TYPE_CHECKING:
     from cappy_model.scorer import Scored, Scorer
 
 FINISHED = "finished"
+TOKENS_PER_BIN = 16
+"""Width of the bins that the lengths of pairs are counted in."""
 _SAMPLE_CHARACTERS = 4_000  # of each text; a report shows no more
 
 
@@ -196,7 +198,8 @@ def _count(scored: "Scored", errors: list[str | None], tally: Tally) -> None:
     tally.counts["tokens", "padding"] += scored.work.padding
     tally.counts["tokens", "out_of_memory"] += scored.work.out_of_memory
     count_scores(tally, ("scores",), scored.scores[found])
-    count_lengths(tally, ("lengths",), scored.num_tokens.astype(np.int64))
+    for number, count in zip(*np.unique(scored.num_tokens // TOKENS_PER_BIN, return_counts=True), strict=True):
+        tally.counts["lengths", f"{number:05d}"] += int(count)
 
 
 def _sample(rows: pa.RecordBatch, columns: ScoreColumns, unit: Unit, tally: Tally) -> None:
