@@ -17,6 +17,7 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 from apache_beam.portability.api import beam_provision_api_pb2
 from apache_beam.runners.portability.fn_api_runner.fn_runner import ExtendedProvisionInfo, FnApiRunner
 from apache_beam.runners.runner import PipelineState
+from apache_beam.runners.worker import sdk_worker
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from beam_pipelines.options import is_local
@@ -108,6 +109,8 @@ def _local_runner(options: PipelineOptions) -> FnApiRunner:
     debugging = logging.getLogger("cappy").isEnabledFor(logging.DEBUG)
     level = logging.INFO if debugging else logging.CRITICAL
     logging.getLogger("apache_beam.runners").setLevel(level)
+    # A worker that is a thread of this process also prints each of them.
+    vars(sdk_worker)["print"] = print if debugging else lambda *texts, file: None
     provision = beam_provision_api_pb2.ProvisionInfo(retrieval_token="local")
     provision.pipeline_options.update({"beam:option:default_sdk_harness_log_level:v1": logging.getLevelName(level)})
     direct, environment = options.view_as(DirectOptions), None
