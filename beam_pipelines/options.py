@@ -111,6 +111,15 @@ def beam_options(rest: Sequence[str], *, local_mode: str, ours: Sequence[str] = 
     return options
 
 
+def in_threads(options: PipelineOptions) -> PipelineOptions:
+    """A copy of `options` in which a local job runs in threads of one process, which share a model."""
+    copied = PipelineOptions.from_dictionary(options.get_all_options(drop_default=True))
+    direct = copied.view_as(DirectOptions)
+    if direct.direct_running_mode == "multi_processing":
+        direct.direct_running_mode = "multi_threading"
+    return copied
+
+
 def is_local(options: PipelineOptions) -> bool:
     """Whether the job runs on this machine, in processes that the launcher starts."""
     return options.view_as(StandardOptions).runner == LOCAL_RUNNER

@@ -19,7 +19,7 @@ from schemas.tally import FileEntry
 
 _UNIT, _SHARD = r"part-(candidates-)?\d{5,}-\d{5,}-\d{5,}", r"shard-\d{5}-of-\d{5}"
 _DATA = re.compile(rf"(\w+/)?({_UNIT}|{_SHARD})\.parquet")
-_FILES = frozenset({RUN, MANIFEST, FAILURE, CARD, REPORT})
+_OTHER = re.compile("|".join(map(re.escape, (MANIFEST, FAILURE, CARD, REPORT))))
 _LEFTOVER = re.compile(r"(\w+/)?\.(part|shard|run|manifest|failure|README|report).*\.tmp")
 _LOCK = ".lock"
 _SHOWN_DIFFERENCES = 5
@@ -42,16 +42,12 @@ def is_finished(output: str, run: Mapping[str, Any], storage: StorageOptions) ->
 def open_run(output: str, run: Mapping[str, Any], *, overwrite: bool, storage: StorageOptions) -> list[str]:
     """Claims the folder `output` for a run (see `is_finished`) by writing its run.json there.
 
-    With `overwrite`, files of a former run go first. Returns the temporary files there that writers of earlier runs
-    have left, or are still at. Raises CappyError when the folder holds something else than a run, or a run with other
-    facts, naming what differs; OutputError when it cannot be written.
+    With `overwrite`, files of a former run go first, but runs within the folder stay. Returns the temporary files there
+    that writers of earlier runs have left, or are still at. Raises CappyError when the folder holds something else than
+    a run, or a run with other facts, naming what differs; OutputError when it cannot be written.
     """
-    names = _names(output, storage)
-    leftovers = [name for name in names if _LEFTOVER.fullmatch(name)]
-    foreign = [name for name in names if name not in leftovers]
+    names = refuse_foreign(output, storage)
     stored = read_bytes(join(output, RUN), storage)
-    if stored is None and foreign:
-        raise CappyError(f"{output}: holds {foreign[0]!r} and no {RUN}, so it is not ours; give an empty or new folder")
     if stored is not None:
         before = _decode(output, stored)
         if overwrite:
@@ -60,7 +56,16 @@ def open_run(output: str, run: Mapping[str, Any], *, overwrite: bool, storage: S
             _refuse_other(output, before, run)
     _delete(output, [name for name in names if name == FAILURE], storage)
     write_whole(join(output, RUN), to_json({**run, "fingerprint": fingerprint(run["facts"])}), storage)
-    return leftovers
+    return [name for name in names if _LEFTOVER.fullmatch(name)]
+
+
+def refuse_foreign(output: str, storage: StorageOptions) -> list[str]:
+    """The names of the files below a folder. Raises CappyError when it holds something and is no run's folder."""
+    names = _names(output, storage)
+    foreign = [name for name in names if not (_LEFTOVER.fullmatch(name) or name.startswith(_runs_within(names)))]
+    if foreign and RUN not in foreign:
+        raise CappyError(f"{output}: holds {foreign[0]!r} and no {RUN}, so it is not ours; give an empty or new folder")
+    return names
 
 
 def _decode(output: str, stored: bytes) -> dict[str, Any]:
@@ -147,20 +152,15 @@ def _names(output: str, storage: StorageOptions) -> list[str]:
 
 def _delete_run(output: str, names: list[str], storage: StorageOptions) -> None:
     """Deletes the files of a run, run.json last, so that an interrupted deletion is still a folder of ours."""
-    within = _runs_within(names)
-    _delete(output, [name for name in names if name != RUN and _is_ours(name, within)], storage)
+    mine = [name for name in names if not name.startswith(_runs_within(names))]
+    kinds = (_DATA, _LEFTOVER, _OTHER)
+    _delete(output, [name for name in mine if any(kind.fullmatch(name) for kind in kinds)], storage)
     _delete(output, [RUN], storage)
 
 
 def _runs_within(names: Sequence[str]) -> tuple[str, ...]:
     """The folders, each with its `/`, below this one that hold a run of their own."""
     return tuple(name.removesuffix(RUN) for name in names if name.endswith(f"/{RUN}"))
-
-
-def _is_ours(name: str, runs_within: tuple[str, ...]) -> bool:
-    for folder in runs_within:
-        name = name.removeprefix(folder)
-    return name in _FILES or bool(_DATA.fullmatch(name) or _LEFTOVER.fullmatch(name))
 
 
 def _delete(output: str, names: list[str], storage: StorageOptions) -> None:

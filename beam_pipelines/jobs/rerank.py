@@ -3,20 +3,24 @@
 import argparse
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import apache_beam as beam
+import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from beam_pipelines.jobs import score
 from beam_pipelines.jobs.base import Job, Run
 from beam_pipelines.jobs.rerank_manifest import CARD, SelectionSummary
-from beam_pipelines.options import JobConfig, positive
+from beam_pipelines.jobs.score import ScorerConfig
+from beam_pipelines.options import in_threads, positive
 from beam_pipelines.progress import Stage
 from beam_pipelines.reads import Input, ReadInputs, Wanted, open_input
 from beam_pipelines.report.words import plural, size
+from beam_pipelines.runs import refuse_foreign
 from beam_pipelines.sinks import FinishRun, Folder
-from beam_pipelines.storage import absolute
+from beam_pipelines.storage import absolute, join
 from beam_pipelines.transforms.reduction import GROUP, KeepBestOfUnits
 from beam_pipelines.transforms.scored_rows import ScoredColumns, scored_columns
 from beam_pipelines.transforms.selection import SelectAndWrite
@@ -27,19 +31,21 @@ from schemas.manifest import FORMAT_VERSION
 JOB = "rerank"
 
 
-@dataclass(frozen=True, kw_only=True)
-class RerankConfig(JobConfig):
-    """What rerank is told beside what every job is: a pattern of scored files, and which of their columns are what.
+SCORED = "scored"
+"""The folder below the output where the candidates are scored, with a model."""
 
-    `group_column` None: `instruction_id` where there is one, else the instruction. `order_column` None: ties go to the
-    earlier candidate of the input. `shards` None: by the size of the input.
+
+@dataclass(frozen=True, kw_only=True)
+class RerankConfig(ScorerConfig):
+    """What rerank is told beside what every job is: a pattern of files, and which of their columns are what.
+
+    With a `model` the candidates are scored first. `group_column` None: `instruction_id` where there is one, else the
+    instruction. `order_column` None: ties go to the earlier candidate of the input. `shards` None: by the size of the
+    input.
     """
 
-    input: str
+    model: str | None = None
     group_column: str | None = None
-    instruction_column: str = "instruction"
-    response_column: str = "response"
-    score_column: str = "score"
     order_column: str | None = None
     top_k: int = 1
     shards: int | None = None
@@ -61,17 +67,20 @@ class RerankPlan:
 
 
 def plan(config: RerankConfig) -> RerankPlan:
-    """Looks into the input. Raises CappyError for a column that is not there, cannot serve, or clashes with another."""
+    """Looks into scored rows. Raises CappyError for a column that is missing, cannot serve, or clashes with another."""
     found = open_input([absolute(config.input)], config.storage, limit=config.limit)
-    columns = scored_columns(
-        found.schema,
+    return RerankPlan(config, found, _columns(config, found.schema), config.shards or shards_for(found.bytes))
+
+
+def _columns(config: RerankConfig, schema: pa.Schema) -> ScoredColumns:
+    return scored_columns(
+        schema,
         group=config.group_column,
         instruction=config.instruction_column,
         response=config.response_column,
         score=config.score_column,
         order=config.order_column,
     )
-    return RerankPlan(config, found, columns, config.shards or shards_for(found.bytes))
 
 
 def facts(plan: RerankPlan) -> dict[str, Any]:
@@ -110,28 +119,55 @@ def build(root: beam.Pipeline, plan: RerankPlan, finish: FinishRun) -> None:
 
 
 def run(config: RerankConfig, options: PipelineOptions) -> dict[str, Any]:
-    """Selects the best of scored rows; the manifest. A finished run is recognised and left alone. Raises CappyError."""
+    """Selects the best of scored rows, or scores them first, resumably; the manifest. Raises CappyError.
+
+    A finished run is recognised and left alone.
+    """
+    if config.model is not None:
+        config = _score_first(config, options)
     planned = plan(config)
     known = facts(planned)
     run = Run(planned.folder, known, CARD, SelectionSummary(known), [Stage("", None, planned.shards, resumes=False)])
     return run.carry_out(config, options, lambda root, finish: build(root, planned, finish))
 
 
+def _score_first(config: RerankConfig, options: PipelineOptions) -> RerankConfig:
+    """Scores the input into `scored/` below the output; the configuration for what stands there then."""
+    _columns(config, score.output_columns(config))
+    refuse_foreign(absolute(config.output), config.storage)
+    scoring = _scoring(config)
+    score.run(scoring, in_threads(options))
+    return replace(config, input=join(absolute(scoring.output), "part-*.parquet"), limit=None)
+
+
+def _scoring(config: RerankConfig) -> score.ScoreConfig:
+    names = {field.name for field in fields(score.ScoreConfig)}
+    given = {field.name: getattr(config, field.name) for field in fields(config) if field.name in names}
+    return score.ScoreConfig(**{**given, "output": join(config.output, SCORED)})
+
+
 def dry_run(config: RerankConfig) -> str:
     """What the job would do: its input, how it is grouped, and the files it would write."""
+    if config.model is not None:
+        columns = _columns(config, score.output_columns(config))
+        return f"{score.dry_run(_scoring(config))}\n{_choice(config, columns)}"
     planned = plan(config)
     columns, found = planned.columns, planned.input
-    held = f"lists of candidates in {columns.response!r}" if columns.listed else f"one {columns.response!r} in each"
-    tie = f"by {columns.order!r}, then by place" if columns.order else "by place in the input"
     return (
-        f"{plural(len(found.files), 'file')}, {plural(found.rows, 'row')}, {size(found.bytes)} uncompressed; {held}\n"
-        f"the best {config.top_k:,} by {columns.score!r} of each group by {columns.group!r}; ties go {tie}\n"
-        f"{plural(planned.shards, 'shard')} of selections"
+        f"{plural(len(found.files), 'file')}, {plural(found.rows, 'row')}, {size(found.bytes)} uncompressed\n"
+        f"{_choice(config, columns)}\n{plural(planned.shards, 'shard')} of selections"
     )
 
 
+def _choice(config: RerankConfig, columns: ScoredColumns) -> str:
+    held = f"lists of candidates in {columns.response!r}" if columns.listed else f"one {columns.response!r} in each row"
+    tie = f"by {columns.order!r}, then by place" if columns.order else "by place in the input"
+    return f"{held}; the best {config.top_k:,} by {columns.score!r} of each group by {columns.group!r}; ties go {tie}"
+
+
 def _add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--input", required=True, metavar="PATTERN", help="scored rows: files, one candidate in a row")
+    parser.add_argument("--input", required=True, metavar="PATTERN", help="files of candidates, scored or not")
+    parser.add_argument("--model", metavar="ID", help="score the candidates with it first, into DIR/scored")
     parser.add_argument(
         "--group-column", metavar="C", help="what tells groups apart (default: instruction_id, else the instruction)"
     )
@@ -141,6 +177,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--order-column", metavar="C", help="of equal scores the smaller value here is better")
     parser.add_argument("--top-k", type=positive, default=1, metavar="K", help="so many of each group (default: 1)")
     parser.add_argument("--shards", type=positive, metavar="N", help="files of selections (default: by size)")
+    score.add_scorer_flags(parser)
 
 
 def _summary(manifest: Mapping[str, Any]) -> str:

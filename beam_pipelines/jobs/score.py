@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import apache_beam as beam
+import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_pipelines.jobs.base import Job, Run
@@ -39,11 +40,10 @@ _TIMED_ROWS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreConfig(JobConfig):
-    """What score is told beside what every job is. None: by the model or the device (see `cappy_model.Scorer`)."""
+class ScorerConfig(JobConfig):
+    """What is scored, and how. None: by the model or the device (see `cappy_model.scorer.Scorer`)."""
 
     input: str
-    model: str
     instruction_column: str = "instruction"
     response_column: str = "response"
     score_column: str = "score"
@@ -53,6 +53,13 @@ class ScoreConfig(JobConfig):
     max_length: int | None = None
     allow_pickle: bool = False
     trust_remote_code: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreConfig(ScorerConfig):
+    """What score is told beside what every job is: the model, and how it is to score what."""
+
+    model: str
 
 
 @dataclass(frozen=True)
@@ -137,6 +144,12 @@ def _earlier_tokens(config: ScoreConfig) -> int | None:
         return None  # another job's folder, or a damaged one: opening the run says so
 
 
+def output_columns(config: ScorerConfig) -> pa.Schema:
+    """The columns of the scored rows. Raises CappyError for one that is missing, not text, or would be overwritten."""
+    source = open_input([absolute(config.input)], config.storage, limit=config.limit)
+    return ScoreColumns(config.instruction_column, config.response_column, config.score_column).output(source.schema)
+
+
 def facts(plan: ScorePlan) -> dict[str, Any]:
     """Everything that shapes the bytes of the output: what the fingerprint is made of."""
     config, columns = plan.config, plan.columns
@@ -184,7 +197,7 @@ def run(config: ScoreConfig, options: PipelineOptions) -> dict[str, Any]:
     planned = plan(config, local=is_local(options))
     known = facts(planned)
     stages = [Stage("", planned.input.rows, planned.units, resumes=True, tokens=True)]
-    run = Run(planned.folder, known, CARD, ScoreSummary(known), stages)
+    run = Run(planned.folder, known, CARD, ScoreSummary(known, config.model), stages)
     return run.carry_out(config, options, lambda root, finish: build(root, planned, finish))
 
 
@@ -216,12 +229,8 @@ def _timed(plan: ScorePlan) -> tuple[int, float]:
     return 0, 0.0
 
 
-def add_model_flags(parser: argparse.ArgumentParser, *, required: bool) -> None:
-    """The flags that say which model scores what, and how."""
-    parser.add_argument("--model", required=required, metavar="ID", help="hub id[@revision], folder, or fsspec URL")
-    parser.add_argument("--instruction-column", default="instruction", metavar="C", help="(default: instruction)")
-    parser.add_argument("--response-column", default="response", metavar="C", help="(default: response)")
-    parser.add_argument("--score-column", default="score", metavar="C", help="the score's column (default: score)")
+def add_scorer_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of `ScorerConfig`, but for the columns and the input."""
     parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda (all GPUs) or cuda:N")
     parser.add_argument("--dtype", default="auto", metavar="T", help="auto, float32, bfloat16 or float16")
     parser.add_argument("--tokens-per-batch", type=positive, metavar="N", help="(default: by the device)")
@@ -232,7 +241,13 @@ def add_model_flags(parser: argparse.ArgumentParser, *, required: bool) -> None:
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input", required=True, metavar="PATTERN", help="files with two text columns")
-    add_model_flags(parser, required=True)
+    parser.add_argument("--model", required=True, metavar="ID", help="hub id[@revision], folder, or fsspec URL")
+    parser.add_argument("--instruction-column", default="instruction", metavar="C", help="(default: instruction)")
+    parser.add_argument(
+        "--response-column", default="response", metavar="C", help="a text, or a list of texts (default: response)"
+    )
+    parser.add_argument("--score-column", default="score", metavar="C", help="a new column (default: score)")
+    add_scorer_flags(parser)
 
 
 def _summary(manifest: Mapping[str, Any]) -> str:

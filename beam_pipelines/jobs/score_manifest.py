@@ -6,7 +6,8 @@ from typing import Any
 
 from beam_pipelines.jobs.base import count_rejects
 from beam_pipelines.sinks import Card
-from schemas.tally import LENGTH_EDGES, REAL_TOKENS, Tally
+from beam_pipelines.transforms.scoring import TOKENS_PER_BIN
+from schemas.tally import BINS_PER_SCORE, REAL_TOKENS, SCORE_BINS, Tally
 
 CARD = Card(
     "Rows with scores",
@@ -17,11 +18,17 @@ CARD = Card(
 )
 
 
+def _bins(counts: Mapping[str, int]) -> list[str]:
+    """The keys of all bins from the first to the last one that counts anything."""
+    return [f"{number:05d}" for number in range(max(map(int, counts), default=-1) + 1)]
+
+
 @dataclass(frozen=True)
 class ScoreSummary:
-    """Makes a scoring run's part of the manifest, for its fingerprinted facts."""
+    """Makes a scoring run's part of the manifest, for its fingerprinted facts and the name of its model."""
 
     facts: Mapping[str, Any]
+    model: str
 
     def __call__(self, tally: Tally) -> dict[str, Any]:
         """Model, totals, tokens, histograms, errors, rejects and samples; every number comes from the tally."""
@@ -30,7 +37,7 @@ class ScoreSummary:
         pairs = counts["pairs", "scored"] + unscored
         lengths = tally.under("lengths")
         return {
-            "model": self.facts["model"],
+            "model": {"name": self.model, **self.facts["model"]},
             "inputs": self.facts["files"],
             "totals": {
                 "rows": rows,
@@ -45,8 +52,8 @@ class ScoreSummary:
                 "out_of_memory": counts["tokens", "out_of_memory"],
                 "this_launch": counts["launch", "tokens"],
             },
-            "scores": {int(number): count for number, count in tally.under("scores").items()},
-            "lengths": [lengths.get(f"{bucket:03d}", 0) for bucket in range(len(LENGTH_EDGES))],
+            "scores": {"all": tally.under("scores"), "bins": SCORE_BINS, "bins_per_score": BINS_PER_SCORE},
+            "lengths": {"tokens_per_bin": TOKENS_PER_BIN, "pairs": [int(lengths.get(b, 0)) for b in _bins(lengths)]},
             "errors": errors,
             "rejects": count_rejects(tally, lost=unreadable + unscored, attempted=unreadable + pairs),
             "samples": {

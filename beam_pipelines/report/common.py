@@ -7,10 +7,12 @@ from markupsafe import Markup
 
 from beam_pipelines.report import words
 from beam_pipelines.report.frame import Column, KeyFigure, Row, Table, first_rows
-from beam_pipelines.report.plots import Bar, longest, stacked_bars
+from beam_pipelines.report.plots import Bar, Histogram, histogram_rows, longest, stacked_bars
 
 MOST_FILES = 200
 MOST_REASONS = 12
+MOST_BINS = 80
+_COARSER = (1, 2, 4, 5, 10, 20, 40, 50, 100)
 WORDY = 440
 """Width of long labels, in pixels."""
 
@@ -51,6 +53,28 @@ def reject_reasons(manifest: Mapping[str, Any]) -> Markup | None:
     ]
     bars = longest(reasons, "reason", MOST_REASONS)
     return stacked_bars(bars, title="Rejects by reason", label_width=WORDY) if bars else None
+
+
+def score_histograms(scores: Mapping[str, Any], rows: Mapping[str, tuple[str, str]]) -> Markup | None:
+    """Histograms of raw scores in bins wide enough to see, one for each of `rows`: their labels and colours by name.
+
+    `scores` holds sparse counts by name and number of bin, the number of `bins`, and `bins_per_score`. None: no score.
+    """
+    found = {name: {int(number): count for number, count in scores[name].items()} for name in rows}
+    used = [number for counts in found.values() for number in counts]
+    if not used:
+        return None
+    width = next(width for width in _COARSER if max(used) // width - min(used) // width < MOST_BINS)
+    first, last = min(used) // width, max(used) // width
+    drawn = []
+    for name, (label, colour) in rows.items():
+        counts = [0] * (last - first + 1)
+        for number, count in found[name].items():
+            counts[number // width - first] += count
+        drawn.append(Histogram(label, counts, colour, "score"))
+    low, high = ((number * width - scores["bins"] // 2) / scores["bins_per_score"] for number in (first, last + 1))
+    title = f"Histograms of the scores: {', '.join(label for label, _ in rows.values())}"
+    return histogram_rows(drawn, title=title, axis="score", low=low, high=high)
 
 
 def inputs(manifest: Mapping[str, Any]) -> Table:

@@ -7,13 +7,12 @@ from markupsafe import Markup
 
 from beam_pipelines.report import common, words
 from beam_pipelines.report.frame import Column, KeyFigure, Page, Row, Table
-from beam_pipelines.report.plots import Dots, Histogram, dot_rows, histogram_rows
+from beam_pipelines.report.plots import Dots, dot_rows
 
 SERIES = {"random": "quiet", "first": "mismatch", "best": "accent"}
 """What is compared, each with its colour. In the manifest the score of a random choice is the mean."""
 
-MOST_BINS = 80
-_COARSER = (1, 2, 4, 5, 10, 20, 40, 50, 100)
+_SCORES = {"all": ("All candidates", "quiet"), "best": ("Best of a group", "accent")}
 _NBSP = "\u00a0"
 
 
@@ -30,7 +29,7 @@ def rerank_page(manifest: Mapping[str, Any]) -> Page:
             "gain": _gain(manifest["gain"]["by_size"]),
             "unmeasured": manifest["gain"]["all"]["groups"] - manifest["gain"]["all"]["measured"],
             "series": list(SERIES.items()),
-            "scores": _scores(manifest["scores"]),
+            "scores": common.score_histograms(manifest["scores"], _SCORES),
             "accounting": _accounting(manifest["totals"]),
             "samples": manifest["samples"]["selections"],
         },
@@ -87,25 +86,6 @@ def _gain(by_size: list[dict[str, Any]]) -> Markup | None:
             rows.append(Dots(size, words.plural(entry["measured"], "group"), values))
     title = "Mean scores of a random, the first and the best candidate, by size of group"
     return dot_rows(rows, SERIES, title=title, axis="mean score") if rows else None
-
-
-def _scores(scores: Mapping[str, Any]) -> Markup | None:
-    """Histograms of all scores and of the best of each group, in bins that are wide enough to see."""
-    found = {name: {int(number): count for number, count in scores[name].items()} for name in ("all", "best")}
-    used = [number for counts in found.values() for number in counts]
-    if not used:
-        return None
-    width = next(width for width in _COARSER if max(used) // width - min(used) // width < MOST_BINS)
-    first, last = min(used) // width, max(used) // width
-    rows = []
-    for name, label, colour in (("all", "All candidates", "quiet"), ("best", "Best of a group", "accent")):
-        counts = [0] * (last - first + 1)
-        for number, count in found[name].items():
-            counts[number // width - first] += count
-        rows.append(Histogram(label, counts, colour, "score"))
-    low, high = ((number * width - scores["bins"] // 2) / scores["bins_per_score"] for number in (first, last + 1))
-    title = "Histograms of the scores of all candidates and of the best of each group"
-    return histogram_rows(rows, title=title, axis="score", low=low, high=high)
 
 
 def _accounting(totals: Mapping[str, int]) -> Table:

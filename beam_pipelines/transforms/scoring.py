@@ -1,5 +1,6 @@
 """Units of any rows with two text columns -> the same rows with a score, one output file for each unit."""
 
+import heapq
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,12 +19,15 @@ from beam_pipelines.sinks import Folder
 from schemas.errors import CappyError
 from schemas.ids import seed_for
 from schemas.records import is_text
-from schemas.tally import REAL_TOKENS, Tally, count_lengths, count_scores
+from schemas.tally import REAL_TOKENS, SAMPLES_PER_KEY, Tally, count_scores
 
 if TYPE_CHECKING:
     from cappy_model.scorer import Scored, Scorer
 
 FINISHED = "finished"
+TOKENS_PER_BIN = 16
+"""Width of the bins that the lengths of pairs are counted in."""
+_SAMPLE_CHARACTERS = 4_000  # of each text; a report shows no more
 
 
 @dataclass(frozen=True)
@@ -194,23 +198,39 @@ def _count(scored: "Scored", errors: list[str | None], tally: Tally) -> None:
     tally.counts["tokens", "padding"] += scored.work.padding
     tally.counts["tokens", "out_of_memory"] += scored.work.out_of_memory
     count_scores(tally, ("scores",), scored.scores[found])
-    count_lengths(tally, ("lengths",), scored.num_tokens.astype(np.int64))
+    for number, count in zip(*np.unique(scored.num_tokens // TOKENS_PER_BIN, return_counts=True), strict=True):
+        tally.counts["lengths", f"{number:05d}"] += int(count)
 
 
 def _sample(rows: pa.RecordBatch, columns: ScoreColumns, unit: Unit, tally: Tally) -> None:
-    """Keeps rows for the report: any, and those of the highest and lowest scores."""
+    """Keeps rows for the report: any, and those of the highest and lowest scores. Lists are left out."""
     if columns.lists(unit.rows.schema):
         return
-    hashes = np.array([seed_for(0, unit.file.name, str(place)) for place in unit.positions.tolist()], dtype=np.uint64)
+    hashes = [seed_for(0, unit.file.name, str(place)) for place in unit.positions.tolist()]
     scores = rows[columns.score].to_numpy(zero_copy_only=False)
-    keys = {"any": hashes.astype(np.float64), "highest": -scores, "lowest": scores}
-    names = [columns.instruction, columns.response, columns.score, columns.error, columns.num_tokens]
-    for key, order in keys.items():
-        for row in np.argsort(order, kind="stable")[:6].tolist():
-            if key == "any" or np.isfinite(scores[row]):
-                rank = int(hashes[row]) if key == "any" else round(float(order[row]) * 2**20)
-                sample = rows.select(names).slice(row, 1).to_pylist()[0]
-                tally.sample(key, rank, {**sample, "position": f"{unit.file.name}{unit.position(row)}"})
+    scored = np.flatnonzero(np.isfinite(scores)).tolist()
+    fixed = {row: round(float(scores[row]) * 2**20) for row in scored}
+    # The hash tells rows of equal scores apart, whichever comes first.
+    ranks = {
+        "any": dict(enumerate(hashes)),
+        "highest": {row: (-score << 64) + hashes[row] for row, score in fixed.items()},
+        "lowest": {row: (score << 64) + hashes[row] for row, score in fixed.items()},
+    }
+    for key, rank in ranks.items():
+        for row in heapq.nsmallest(SAMPLES_PER_KEY, rank, key=rank.__getitem__):
+            tally.sample(
+                key,
+                rank[row],
+                _shown(rows.slice(row, 1).to_pylist()[0], columns, f"{unit.file.name}{unit.position(row)}"),
+            )
+
+
+def _shown(row: dict[str, Any], columns: ScoreColumns, place: str) -> dict[str, Any]:
+    """A row as the report shows it."""
+    texts = {"instruction": row[columns.instruction], "response": row[columns.response]}
+    cut = {name: text and text[:_SAMPLE_CHARACTERS] for name, text in texts.items()}
+    rest = {"score": row[columns.score], "error": row[columns.error], "num_tokens": row[columns.num_tokens]}
+    return {**cut, **rest, "position": place}
 
 
 @dataclass

@@ -100,10 +100,16 @@ def test_a_refused_folder_is_left_as_it_was(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_overwriting_deletes_a_run_within_and_leaves_the_rest(tmp_path: Path) -> None:
+def test_overwriting_leaves_a_run_within(tmp_path: Path) -> None:
     claim(str(tmp_path), seed=1)
     claim(str(tmp_path / "scored"), seed=1)
     (tmp_path / "scored" / "part-00000-00000-00000.parquet").write_bytes(b"x")
     (tmp_path / "scored" / "mine.txt").write_bytes(b"x")
     claim(str(tmp_path), overwrite=True, seed=2)
-    assert [path.name for path in (tmp_path / "scored").iterdir()] == ["mine.txt"]
+    assert len(list((tmp_path / "scored").iterdir())) == 3
+
+
+def test_a_folder_with_nothing_but_a_run_within_is_new(tmp_path: Path) -> None:
+    claim(str(tmp_path / "scored"), seed=1)
+    claim(str(tmp_path), seed=1)
+    assert (tmp_path / "run.json").exists()
