@@ -14,17 +14,26 @@ also writes the instructions, the rejects, the manifest and the report.
 
 import argparse
 import shutil
-import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
 from benchmarks.corpus_input import Input, make_candidates, make_input, make_sized_input
-from benchmarks.machine import CommandFailed, Usage, cores, describe, markdown_table, measure, megabytes, ratio
+from benchmarks.machine import (
+    CommandFailed,
+    Usage,
+    cores,
+    describe,
+    markdown_table,
+    measure,
+    median_usage,
+    megabytes,
+    ratio,
+)
 from schemas.ids import digest
 from schemas.records import GROUND_TRUTH, MISMATCH
 
@@ -71,19 +80,13 @@ class Bench:
         """Imports and an empty pipeline on the same runner."""
         module = "beam_pipelines.cli" if name == OURS else "benchmarks.row_pipelines"
         arguments = ["-c", _EMPTY_PIPELINE.format(module=module), *self.flags]
-        return _median([measure(arguments, self.folder / f"{name}-empty.log") for _ in range(self.repeat)])
+        return median_usage([measure(arguments, self.folder / f"{name}-empty.log") for _ in range(self.repeat)])
 
 
 def _program(name: str) -> list[str]:
     if name == OURS:
         return ["-m", "beam_pipelines.cli", "build-corpus"]
     return ["-m", "benchmarks.row_pipelines", "--mode", name]
-
-
-def _median(usages: Sequence[Usage]) -> Usage:
-    """Medians of the times, and of the peaks."""
-    names = [field.name for field in fields(Usage)]
-    return Usage(*(statistics.median(getattr(usage, name) for usage in usages) for name in names))
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,7 @@ def compare(bench: Bench, source: Input, names: Sequence[str]) -> None:
     found = {name: contents(bench.output(name)) for name in names}
     agreement = check_agreement(found)
     start_ups = {name: bench.start_up(name) for name in names}
-    medians = {name: _median(usages[name]) for name in names}
+    medians = {name: median_usage(usages[name]) for name in names}
     ours = names[0]
     rows = []
     for name in names:
@@ -168,7 +171,7 @@ def scale(bench: Bench, make: Callable[[int], Input], sizes: Sequence[int]) -> N
     rows = []
     for size in sizes:
         source = make(size)
-        usage = _median([bench.run(OURS, source) for _ in range(bench.repeat)])
+        usage = median_usage([bench.run(OURS, source) for _ in range(bench.repeat)])
         written = bench.output(OURS)
         instructions, pairs = (_rows(written / name) for name in ("instructions", "pairs"))
         work = _work(usage, start_up)

@@ -3,13 +3,14 @@
 import os
 import platform
 import resource
+import statistics
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -82,6 +83,12 @@ class Usage:
     runner: int = 0
     worker: int = 0
     tree: int = 0
+
+
+def median_usage(usages: Sequence[Usage]) -> Usage:
+    """Medians of the times, and of the peaks."""
+    names = [found.name for found in fields(Usage)]
+    return Usage(*(statistics.median(getattr(usage, name) for usage in usages) for name in names))
 
 
 class CommandFailed(RuntimeError):
