@@ -84,11 +84,16 @@ def wait_for(condition: Callable[[], object], process: "subprocess.Popen[str]") 
     assert process.poll() is None, "the run ended before it could be disturbed"
 
 
+def heed_interrupts() -> None:
+    """What a script starts in the background ignores Ctrl-C, and so do its children unless they are told otherwise."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def disturb(mixture: Path, output: Path, flags: list[str], act: Callable[[int], object], at: str) -> tuple[int, str]:
     """Starts a run in a session of its own, disturbs it, and waits for its end: exit status and stderr."""
     process = subprocess.Popen(
         command_of(mixture, output, flags), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,
+        start_new_session=True, preexec_fn=heed_interrupts,
     )  # fmt: skip
     try:
         started = {
