@@ -21,7 +21,7 @@ from beam_pipelines.reads import Input, ReadInputs, Wanted, open_input
 from beam_pipelines.report.words import duration
 from beam_pipelines.sinks import FinishRun, Folder
 from beam_pipelines.storage import absolute
-from beam_pipelines.transforms.candidates import PlaceCandidates, candidate_columns
+from beam_pipelines.transforms.candidates import NEEDED, PlaceCandidates, candidate_columns
 from beam_pipelines.transforms.labelling import LabelAndWrite
 from beam_pipelines.transforms.negatives import AddWrongResponses
 from beam_pipelines.transforms.render import RenderPlan, RenderTemplates, WriteInstructions, threshold
@@ -252,7 +252,12 @@ def _sources(planned: CorpusPlan) -> list[Source]:
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mixture", required=True, metavar="FILE", help="YAML file of datasets and templates")
-    parser.add_argument("--candidates", metavar="PATTERN", help="responses sampled from models, to be labelled too")
+    parser.add_argument(
+        "--candidates",
+        metavar="PATTERN",
+        help="files of responses sampled from models, to be labelled too, with the columns "
+        f"{', '.join(NEEDED)}; relative to the working directory",
+    )
     parser.add_argument("--instructions-only", action="store_true", help="no pairs: only the instructions")
     parser.add_argument("--shards", type=positive, metavar="N", help="files of pairs (default: by size)")
 

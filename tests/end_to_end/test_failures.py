@@ -116,7 +116,11 @@ def test_bad_candidates(small: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     ]  # fmt: skip
     table, path = pa.Table.from_pylist(rows), tmp_path / "candidates.parquet"
     for wrong, message in (
-        (table.drop_columns(["generator"]), "has no column 'generator'"),
+        (
+            table.drop_columns(["generator", "sample_index"]),
+            "has no column 'generator' (string), 'sample_index' (int32); there are instruction_id, "
+            "instruction, response, decoding",
+        ),
         (table.set_column(2, "response", pa.array(range(12))), "'response' is int64 and must be string"),
         (table.set_column(5, "sample_index", table["response"]), "'sample_index' is string and must be int32"),
     ):
