@@ -53,5 +53,5 @@ setup(
         "demo": [],
         "test": TEST,
     },
-    entry_points={"console_scripts": ["cappy = beam_pipelines.cli:main"]},
+    entry_points={"console_scripts": ["cappy = beam_pipelines.program:main"]},
 )
