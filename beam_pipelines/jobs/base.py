@@ -1,6 +1,7 @@
 """What the jobs share: what the program knows of each, a run from start to end, and the common part of a manifest."""
 
 import argparse
+import logging
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,6 +22,8 @@ from beam_pipelines.sinks import Card, FinishRun, Folder
 from beam_pipelines.storage import join, read_bytes
 from schemas.manifest import FORMAT_VERSION, REPORT, fingerprint
 from schemas.tally import Tally
+
+_LOG = logging.getLogger("cappy")
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,8 @@ class Run:
         folder, storage = self.folder, config.storage
         configuration = {**asdict(config), "storage": sorted(storage)}
         described = {"job": self.facts["job"], "configuration": configuration, "facts": self.facts}
-        if config.overwrite or not is_finished(folder.url, described, storage):
+        done = not config.overwrite and is_finished(folder.url, described, storage)
+        if not done:
             with hold(folder.url, storage):
                 leftovers = open_run(folder.url, described, overwrite=config.overwrite, storage=storage)
                 summary = _Summary(self.facts, self.summarise, datetime.now(UTC).isoformat(timespec="seconds"))
@@ -73,6 +77,8 @@ class Run:
                 execute(lambda root: build(root, finish), options, Progress(folder.url, self.stages, storage))
                 close_run(folder.url, load_manifest(folder.url, storage), leftovers, storage)
         manifest = load_manifest(folder.url, storage)
+        if done:
+            _LOG.info("%s: already finished at %s; --overwrite makes it anew", folder.url, manifest["finished"])
         page = render_report(manifest).encode()
         if read_bytes(join(folder.url, REPORT), storage) != page:
             folder.write(REPORT, page)

@@ -195,7 +195,10 @@ def test_finished_run_is_recognised_and_another_refused(
     assert build(corpus, output) == 0
     everything = [output, *output.rglob("*")]
     before = {path: path.stat().st_mtime_ns for path in everything}
+    capsys.readouterr()
     assert build(corpus, output) == 0
+    finished = manifest_of(output)["finished"]
+    assert f"{output}: already finished at {finished}; --overwrite makes it anew" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in everything} == before, "a finished folder may be read-only"
     assert build(corpus, output, "--seed", 1) == 1
     assert "settings.seed: 0 -> 1" in capsys.readouterr().err
