@@ -55,13 +55,16 @@ def test_wrong_flags(
 
 Change = Callable[[dict[str, Any]], object]
 MIXTURES: dict[str, tuple[Change, list[str]]] = {
-    "unknown key": (lambda m: m.update(tempaltes="x"), ["`tempaltes`", "The keys are templates"]),
-    "unknown dataset key": (lambda m: m["datasets"][0].update(path="x"), ["`datasets.0.path`"]),
-    "type": (lambda m: m["datasets"][0].update(max_examples="many"), ["`datasets.0.max_examples`", "integer"]),
-    "out of range": (lambda m: m.update(negatives={"overlap_limit": 2}), ["`negatives.overlap_limit`"]),
-    "too short": (lambda m: m.update(truncate=1), ["`truncate`", "3"]),
+    "unknown key": (lambda m: m.update(tempaltes="x"), ["unknown key 'tempaltes'; did you mean 'templates'?"]),
+    "unknown dataset key": (
+        lambda m: m["datasets"][0].update(path="x"),
+        ["dataset 1 (d): unknown key 'path'; did you mean 'paths'?"],
+    ),
+    "type": (lambda m: m["datasets"][0].update(max_examples="many"), ["dataset 1 (d): 'max_examples'", "integer"]),
+    "out of range": (lambda m: m.update(negatives={"overlap_limit": 2}), ["negatives: 'overlap_limit'"]),
+    "too short": (lambda m: m.update(truncate=1), ["'truncate'", "3"]),
     "no paths": (lambda m: m["datasets"][0].update(paths=[]), ["paths"]),
-    "no datasets": (lambda m: m.update(datasets=[]), ["`datasets`"]),
+    "no datasets": (lambda m: m.update(datasets=[]), ["'datasets'"]),
     "twice": (lambda m: m["datasets"].append(m["datasets"][0]), ["d stands twice"]),
     "no match": (lambda m: m["datasets"][0].update(paths="data/*.parquet"), ["data/*.parquet", "no file matches"]),
     "folder": (lambda m: m["datasets"][0].update(paths="data/d"), ["is a folder", "data/d/*.parquet"]),
