@@ -47,7 +47,8 @@ def add_job_flags(parser: argparse.ArgumentParser) -> None:
         type=_share,
         default=0.01,
         metavar="R",
-        help="fail when more than this share of the rows is rejected (default: 0.01)",
+        help="fail when more than this share is rejected: of row x template renderings and candidates in build-corpus, "
+        "of pairs in score, of candidates in rerank (default: 0.01)",
     )
     parser.add_argument(
         "--storage-options", dest="storage", type=json_object, default={}, metavar="JSON", help="passed to fsspec"

@@ -13,12 +13,13 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_pipelines import DISTRIBUTION
+from beam_pipelines.cards import Card
 from beam_pipelines.launch import execute
 from beam_pipelines.options import JobConfig
 from beam_pipelines.progress import Progress, Stage
 from beam_pipelines.report.page import render_report
 from beam_pipelines.runs import close_run, hold, is_finished, load_manifest, open_run
-from beam_pipelines.sinks import Card, FinishRun, Folder
+from beam_pipelines.sinks import FinishRun, Folder
 from beam_pipelines.storage import join, read_bytes
 from schemas.manifest import FORMAT_VERSION, REPORT, fingerprint
 from schemas.tally import Tally
@@ -114,11 +115,18 @@ def _versions() -> dict[str, str]:
     return {"cappy": version(DISTRIBUTION), "python": platform.python_version(), **packages}
 
 
-def count_rejects(tally: Tally, *, lost: int, attempted: int) -> dict[str, Any]:
-    """The `rejects` of a manifest: reject rows in all and by stage and reason, and `lost` of `attempted` as `rate`."""
+def count_rejects(tally: Tally, *, lost: int, attempted: int, of: str) -> dict[str, Any]:
+    """The `rejects` of a manifest: reject rows in all and by stage and reason, and `lost` of `attempted` as `rate`.
+
+    `of` says in words what was attempted. It is not what has a reject row: one source row that cannot be read is one
+    reject row, and lost under every template.
+    """
     by_reason = tally.under("rejects")
     return {
         "rows": sum(sum(reasons.values()) for reasons in by_reason.values()),
         "rate": lost / attempted if attempted else 0.0,
+        "lost": lost,
+        "attempted": attempted,
+        "of": of,
         "by_reason": by_reason,
     }
