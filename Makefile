@@ -42,10 +42,12 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: $(VENV)/bin/python setup.py constraints.txt
+	@echo "Installing the project into $(VENV), which takes a minute or two"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
 	touch $@
 
 $(VENV)/installed-test: $(VENV)/installed
+	@echo "Installing what the tests need into $(VENV), which takes a minute or two"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
 	touch $@
 
