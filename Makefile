@@ -46,14 +46,17 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: $(VENV)/bin/python setup.py constraints.txt
+	@echo "Installing the project into $(VENV), which takes a minute or two"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
 	touch $@
 
 $(VENV)/installed-model: $(VENV)/installed
+	@echo "Installing torch and transformers into $(VENV), which takes some minutes"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[model]'
 	touch $@
 
 $(VENV)/installed-test: $(VENV)/installed
+	@echo "Installing what the tests need into $(VENV), torch among it, which takes some minutes"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[model,test]'
 	touch $@
 

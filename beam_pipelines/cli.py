@@ -11,20 +11,31 @@ from functools import partial
 from importlib.resources import files
 from typing import Any, NoReturn
 
+from beam_pipelines import DISTRIBUTION
 from beam_pipelines.doctor.diagnosis import doctor
+from beam_pipelines.doctor.installation import installed_version
 from beam_pipelines.jobs.base import Job
 from beam_pipelines.jobs.build_corpus import BUILD_CORPUS
 from beam_pipelines.jobs.rerank import RERANK
 from beam_pipelines.jobs.score import SCORE
 from beam_pipelines.options import add_job_flags, beam_options, json_object
+from beam_pipelines.program import interrupted
 from beam_pipelines.report.page import render_report
+from beam_pipelines.report.words import plural
 from beam_pipelines.runs import load_manifest, verify
 from beam_pipelines.storage import absolute, join, write_whole
 from schemas.errors import CappyError, UsageError
 from schemas.manifest import REPORT
 
 JOBS = (BUILD_CORPUS, SCORE, RERANK)
-DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, WRONG_USAGE = 0, 1, 2
+
+_EPILOG = """\
+Flags of Apache Beam that matter most; any other flag must be one of Beam's, too:
+  --runner NAME             where it runs (default: on this machine)
+  --direct_num_workers N    workers on this machine (default: its cores; 1 needs the least memory)
+  --job_endpoint HOST:PORT  of the job server of --runner PortableRunner
+"""
 
 Command = Callable[[argparse.Namespace, Sequence[str]], int]
 
@@ -41,8 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CappyError as error:
         return _fail(arguments, error, WRONG_USAGE if isinstance(error, UsageError) else FAILED)
     except KeyboardInterrupt:
-        print("\ncappy: interrupted; give the same command again to finish", file=sys.stderr)
-        return INTERRUPTED
+        return interrupted()
     except Exception as error:  # the last resort of a program: no user shall meet a traceback
         return _fail(arguments, CappyError(f"unexpected {type(error).__name__}: {error}; --debug shows where"), FAILED)
 
@@ -72,10 +82,12 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         description="Build, score and rerank instruction-response corpora. Flags that are not ours go to Apache Beam.",
     )
+    version = installed_version(DISTRIBUTION) or "from a source tree, not installed"
+    parser.add_argument("--version", action="version", version=f"cappy {version}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for job in JOBS:
-        _add(commands, job.name, partial(_run_job, job), job.help, _job_flags(job))
-    _add(commands, "demo", _demo, "a corpus of the demo's own datasets", add_job_flags)
+        _add(commands, job.name, partial(_run_job, job), job.help, _job_flags(job), epilog=_EPILOG)
+    _add(commands, "demo", _demo, "a corpus of the demo's own datasets", add_job_flags, epilog=_EPILOG)
     _add(commands, "report", _report, "draw report.html again from a finished run's manifest", _folder_flags)
     _add(commands, "verify", _verify, "check a finished run's files against its manifest", _folder_flags)
     _add(commands, "doctor", _doctor, "what works on this machine, and what to install", lambda parser: None)
@@ -83,9 +95,22 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add(
-    commands: Any, name: str, run: Command, text: str, add_flags: Callable[[argparse.ArgumentParser], None]
+    commands: Any,
+    name: str,
+    run: Command,
+    text: str,
+    add_flags: Callable[[argparse.ArgumentParser], None],
+    *,
+    epilog: str | None = None,
 ) -> None:
-    parser = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+    parser = commands.add_parser(
+        name,
+        help=text,
+        description=text,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,  # the epilog is a list
+        allow_abbrev=False,
+    )
     add_flags(parser)
     parser.set_defaults(run=run, flags=tuple(parser._option_string_actions))
 
@@ -125,19 +150,24 @@ def _folder_flags(parser: argparse.ArgumentParser) -> None:
 
 def _report(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     _no_more(rest)
-    page = render_report(load_manifest(arguments.folder, arguments.storage))
-    write_whole(join(absolute(arguments.folder), REPORT), page.encode(), arguments.storage)
-    print(join(absolute(arguments.folder), REPORT))
+    folder = absolute(arguments.folder)
+    page = render_report(load_manifest(folder, arguments.storage))
+    write_whole(join(folder, REPORT), page.encode(), arguments.storage)
+    print(join(folder, REPORT))
     return DONE
 
 
 def _verify(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     _no_more(rest)
-    faults = verify(absolute(arguments.folder), arguments.storage)
+    folder = absolute(arguments.folder)
+    faults = verify(folder, arguments.storage)
     for fault in faults:
         print(fault)
-    count = len(load_manifest(arguments.folder, arguments.storage)["files"])
-    print(f"{len(faults)} faults in {count:,} files" if faults else f"{count:,} files are as the manifest says")
+    count = len(load_manifest(folder, arguments.storage)["files"])
+    if faults:
+        print(f"{plural(len(faults), 'fault')} in {plural(count, 'file')}")
+    else:
+        print(f"{plural(count, 'file')} checked: all as the manifest says")
     return FAILED if faults else DONE
 
 

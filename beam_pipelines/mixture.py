@@ -1,8 +1,10 @@
 """The mixture file: which datasets a corpus is made of, with which templates, and how wrong responses are made."""
 
+import difflib
 import posixpath
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -10,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from beam_pipelines.storage import StorageOptions, absolute, read_bytes
 from beam_pipelines.template_files import PlainLoader, Template, load_templates
 from schemas.errors import CappyError, UsageError
+
+_SHOWN = 60  # characters of a wrong value
 
 
 class _Section(BaseModel):
@@ -82,8 +86,9 @@ class Mixture:
 def load_mixture(url: str, storage: StorageOptions) -> Mixture:
     """Reads a mixture file; relative paths in it are relative to it.
 
-    Raises UsageError, naming the file and the key, for unknown or missing keys, values of another type or out of range,
-    templates that are not there, and two entries with equal name, subset and split.
+    Raises UsageError, naming the file, the dataset and the key, for unknown keys (with the nearest known one), missing
+    ones, values of another type or out of range, templates that are not there, and two entries with equal name, subset
+    and split.
     """
     file = _parse(url, storage)
     folder = posixpath.dirname(absolute(url))
@@ -103,13 +108,47 @@ def _parse(url: str, storage: StorageOptions) -> MixtureFile:
     if data is None:
         raise UsageError(f"{url}: there is no such file; --mixture wants a YAML file")
     try:
-        return MixtureFile.model_validate(yaml.load(data, Loader=PlainLoader))
+        content = yaml.load(data, Loader=PlainLoader)
+        return MixtureFile.model_validate(content)
     except (yaml.YAMLError, UnicodeError, RecursionError) as error:
         raise UsageError(f"{url}: is not YAML: {error}") from error
     except ValidationError as error:
-        faults = [f"`{'.'.join(map(str, fault['loc']))}`: {fault['msg']}" for fault in error.errors()]
-        known = ", ".join(name for kind in (MixtureFile, DatasetEntry, Negatives) for name in kind.model_fields)
-        raise UsageError(f"{url}: {'; '.join(faults)}. The keys are {known}.") from error
+        raise UsageError(f"{url}: {'; '.join(_faults(error, content))}") from error
+
+
+def _faults(error: ValidationError, content: Any) -> Iterator[str]:
+    """What is wrong with the `content` of a mixture file, one sentence for each key."""
+    said: dict[str, list[str]] = {}
+    for fault in error.errors():
+        section, path, place = _section_of(fault["loc"], content)
+        key = str(fault["loc"][len(path)]) if len(fault["loc"]) > len(path) else ""
+        if fault["type"] == "extra_forbidden":
+            sentence = f"unknown key {key!r}; {_near(key, section)}"
+        elif fault["type"] == "missing":
+            sentence = f"the key {key!r} is missing"
+        else:
+            sentence = f"{f'{key!r} is ' if key else ''}{repr(fault['input'])[:_SHOWN]}: {fault['msg']}"
+        known = said.setdefault(f"{place}.{key}", [])
+        known.append(fault["msg"] if known else f"{place}: {sentence}" if place else sentence)
+    for sentences in said.values():
+        yield " or ".join(sentences)
+
+
+def _section_of(loc: tuple[int | str, ...], content: Any) -> tuple[type[_Section], tuple[int | str, ...], str]:
+    """The section of the file that a place in it belongs to: its class, its own place, and what a reader calls it."""
+    if loc[:1] == ("negatives",):
+        return Negatives, loc[:1], "negatives"
+    if loc[:1] == ("datasets",) and len(loc) > 1:
+        number = int(loc[1])
+        entry = content["datasets"][number]
+        name = f" ({entry['name']})" if isinstance(entry, dict) and "name" in entry else ""
+        return DatasetEntry, loc[:2], f"dataset {number + 1}{name}"
+    return MixtureFile, (), ""
+
+
+def _near(key: str, section: type[_Section]) -> str:
+    near = difflib.get_close_matches(key, section.model_fields, 1)
+    return f"did you mean {near[0]!r}?" if near else f"the keys here are {', '.join(section.model_fields)}"
 
 
 def _dataset(entry: DatasetEntry, folder: str, root: str, url: str, storage: StorageOptions) -> Dataset:

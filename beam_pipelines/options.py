@@ -16,6 +16,7 @@ from schemas.errors import UsageError
 
 LOCAL_RUNNER = "FnApiRunner"
 _LOCAL_NAMES = ("direct", "fnapi")
+_REMOTE_WORKERS = ("--num_workers", "--max_num_workers")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,8 @@ def add_job_flags(parser: argparse.ArgumentParser) -> None:
         type=_share,
         default=0.01,
         metavar="R",
-        help="fail when more than this share of the rows is rejected (default: 0.01)",
+        help="fail when more than this share is rejected: of row x template renderings and candidates in build-corpus, "
+        "of pairs in score, of candidates in rerank (default: 0.01)",
     )
     parser.add_argument(
         "--storage-options", dest="storage", type=json_object, default={}, metavar="JSON", help="passed to fsspec"
@@ -56,8 +58,10 @@ def add_job_flags(parser: argparse.ArgumentParser) -> None:
 
 def positive(text: str) -> int:
     """A whole number from 1, of a flag."""
-    if not text.isdecimal() or not 1 <= int(text) <= sys.maxsize:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {sys.maxsize}")
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 1 or more")
+    if int(text) > sys.maxsize:
+        raise argparse.ArgumentTypeError(f"{text} is too large; leave the flag out for no limit")
     return int(text)
 
 
@@ -94,8 +98,7 @@ def beam_options(rest: Sequence[str], *, local_mode: str, ours: Sequence[str] = 
     options = PipelineOptions(list(rest))
     standard, direct = options.view_as(StandardOptions), options.view_as(DirectOptions)
     given = {flag.split("=")[0] for flag in rest}
-    # Beam takes names in any case, with or without "Runner".
-    if standard.runner is None or standard.runner.lower().removesuffix("runner") in _LOCAL_NAMES:
+    if _names_local(standard.runner):
         standard.runner = LOCAL_RUNNER
         if "--direct_num_workers" not in given:
             direct.direct_num_workers = usable_cores()
@@ -120,6 +123,11 @@ def in_threads(options: PipelineOptions) -> PipelineOptions:
     return copied
 
 
+def _names_local(runner: str | None) -> bool:
+    """Whether --runner says this machine. Beam takes names in any case, with or without "Runner"."""
+    return runner is None or runner.lower().removesuffix("runner") in _LOCAL_NAMES
+
+
 def is_local(options: PipelineOptions) -> bool:
     """Whether the job runs on this machine, in processes that the launcher starts."""
     return options.view_as(StandardOptions).runner == LOCAL_RUNNER
@@ -136,12 +144,18 @@ def _check_known(rest: Sequence[str], ours: Sequence[str]) -> None:
         if "_add_argparse_args" in vars(kind):
             kind._add_argparse_args(parser)
     known = list(parser._option_string_actions)
-    for flag in rest:
-        name = flag.split("=")[0]
-        if flag.startswith("-") and name not in known:
-            near = difflib.get_close_matches(name, [*ours, *known], 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise UsageError(f"unknown flag {name}{hint}")
-    _, stray = parser.parse_known_args(list(rest))
+    names = [flag.split("=")[0] for flag in rest if flag.startswith("-")]
+    unknown = [name for name in names if name not in known]
+    found, stray = parser.parse_known_args([flag for flag in rest if flag.split("=")[0] not in unknown])
+    local = _names_local(found.runner)
+    useful = [flag for flag in known if not (local and flag in _REMOTE_WORKERS)]
+    if unknown:
+        meant = [flag for flag in (*ours, *useful) if flag.endswith(f"_{unknown[0].lstrip('-')}")]
+        near = difflib.get_close_matches(unknown[0], meant or [*ours, *useful], 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UsageError(f"unknown flag {unknown[0]}{hint}")
     if stray:
         raise UsageError(f"unexpected argument {stray[0]!r}")
+    idle = [name for name in names if name not in useful]
+    if idle:
+        raise UsageError(f"{idle[0]} does nothing on this machine; --direct_num_workers sets its workers")

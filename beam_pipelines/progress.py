@@ -1,6 +1,7 @@
 """Progress of a job, seen from its output folder, so with any runner: a bar on a terminal, else log lines."""
 
 import logging
+import os
 import sys
 import threading
 import time
@@ -14,6 +15,7 @@ import fsspec
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from beam_pipelines.report.words import plural
 from beam_pipelines.sinks import tally_in
 from beam_pipelines.storage import StorageOptions, file_system, is_local, join
 from schemas.tally import REAL_TOKENS
@@ -22,6 +24,8 @@ _LOG = logging.getLogger("cappy")
 _BAR_SECONDS = 1.0
 _REMOTE_SECONDS = 10.0
 _LOG_SECONDS = 30.0
+_USUAL_COLUMNS, _USUAL_ROWS = 80, 24
+_BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
 _FOOTER_THREADS = 8  # on an object store each footer costs a round trip or two
 
 
@@ -105,14 +109,17 @@ class Progress:
 
     def _bar(self, index: int) -> "tqdm[Any]":
         stage = self._stages[index][0]
-        counts_rows = stage.rows is not None
+        counts_rows, columns = stage.rows is not None, _terminal_columns()
         return tqdm(
             total=stage.rows if counts_rows else stage.files,
             desc=stage.title,
             unit=" rows" if counts_rows else " files",
             unit_scale=counts_rows,
             position=index,
-            dynamic_ncols=True,
+            dynamic_ncols=columns > 0,
+            ncols=None if columns else _USUAL_COLUMNS,
+            nrows=None if columns else _USUAL_ROWS,
+            bar_format=_BAR,
             leave=True,
         )
 
@@ -123,7 +130,7 @@ class Progress:
                 by_rows, counts = stage.rows is not None, seen.counts
                 bars[index].initial = seen.before.rows if by_rows else seen.before.files
                 bars[index].n = counts.rows if by_rows else counts.files
-                other = f"{counts.files:,} files" if by_rows else f"{counts.rows:,} rows"
+                other = plural(counts.files, "file") if by_rows else plural(counts.rows, "row")
                 bars[index].set_postfix_str(other + self._tokens(stage, seen))
             elif seen.counts.files > seen.logged:
                 seen.logged = seen.counts.files
@@ -131,8 +138,10 @@ class Progress:
 
     def _line(self, stage: Stage, seen: _Seen) -> str:
         rate = self._rate(seen.counts.rows - seen.before.rows)
-        expected = f" of {stage.files:,}" if stage.files is not None else ""
-        line = f"{stage.title}: {seen.counts.files:,}{expected} files, {seen.counts.rows:,} rows, {rate:,.0f} rows/s"
+        files = plural(seen.counts.files, "file")
+        if stage.files is not None:
+            files = f"{seen.counts.files:,} of {plural(stage.files, 'file')}"
+        line = f"{stage.title}: {files}, {plural(seen.counts.rows, 'row')}, {rate:,.0f} rows/s"
         line += self._tokens(stage, seen)
         if stage.rows is not None and rate:
             line += f", {max(0.0, stage.rows - seen.counts.rows) / rate:,.0f} s left"
@@ -166,6 +175,14 @@ class Progress:
             _LOG.debug("progress: %s: %s", path, error)
             found = {}
         return fs, {name: facts for name, facts in found.items() if name.endswith(".parquet")}
+
+
+def _terminal_columns() -> int:
+    """The width of the terminal; 0 where it says none, as that of a container or a script may."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns
+    except OSError:
+        return 0
 
 
 def _read(fs: fsspec.AbstractFileSystem, name: str, stage: Stage) -> _Counts | None:

@@ -23,6 +23,7 @@ _OTHER = re.compile("|".join(map(re.escape, (MANIFEST, FAILURE, CARD, REPORT))))
 _LEFTOVER = re.compile(r"(\w+/)?\.(part|shard|run|manifest|failure|README|report).*\.tmp")
 _LOCK = ".lock"
 _SHOWN_DIFFERENCES = 5
+_FOLLOWS = "settings.shards: "  # from the size of the inputs, where no flag says it
 
 
 def is_finished(output: str, run: Mapping[str, Any], storage: StorageOptions) -> bool:
@@ -128,6 +129,7 @@ def _unlisted(names: Sequence[str], listed: Container[str]) -> list[str]:
 def _refuse_other(output: str, before: Mapping[str, Any], run: Mapping[str, Any]) -> None:
     found = list(differences(before["facts"], json.loads(json.dumps(run["facts"]))))
     if found:
+        found = [difference for difference in found if not difference.startswith(_FOLLOWS)] or found
         more = f" and {len(found) - _SHOWN_DIFFERENCES} more" if len(found) > _SHOWN_DIFFERENCES else ""
         raise CappyError(
             f"{output}: holds another run: {'; '.join(found[:_SHOWN_DIFFERENCES])}{more}. "

@@ -3,18 +3,18 @@
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from beam_pipelines.cards import Card, draw_card
 from beam_pipelines.storage import StorageOptions, join, read_bytes, write_whole
 from schemas.chunks import CHUNK_ROWS
 from schemas.errors import CappyError
 from schemas.ids import digest_of
-from schemas.manifest import CARD, FAILURE, MANIFEST, dataset_card, to_json
+from schemas.manifest import CARD, FAILURE, MANIFEST, to_json
 from schemas.tally import FileEntry, Tally
 
 TALLY = "cappy.tally"
@@ -113,23 +113,11 @@ class TooManyRejects(CappyError):
     """More rows were rejected than --max-reject-rate allows."""
 
 
-@dataclass(frozen=True)
-class Card:
-    """The parts of a dataset card: a title, a text with `{placeholders}` for the manifest's totals, and `configs`.
-
-    These are names and patterns of the files below the output folder; one that no file matches is left out.
-    """
-
-    title: str
-    text: str
-    configs: Mapping[str, str]
-
-
 @dataclass
 class FinishRun(beam.PTransform):
     """Tallies of the whole run -> manifest.json and the dataset card; or failure.json, and an error.
 
-    `summarise` makes the manifest of the tally; its `rejects` hold the `rate`.
+    `summarise` makes the manifest of the tally; its `rejects` hold the `rate`, and what it is a share `of`.
     """
 
     folder: Folder
@@ -145,21 +133,14 @@ class FinishRun(beam.PTransform):
         rejects = manifest["rejects"]
         if rejects["rate"] > self.max_reject_rate:
             reason = (
-                f"{rejects['rate']:.2%} of the rows were rejected, more than --max-reject-rate "
-                f"{self.max_reject_rate:.2%}: {_reasons(rejects['by_reason'])}. "
-                f"The rows stand in {join(self.folder.url, 'rejects')}; mend them, or raise the rate."
+                f"{rejects['rate']:.2%} of the {rejects['of']} were rejected, more than --max-reject-rate "
+                f"{self.max_reject_rate:.2%}. Reject rows by reason: {_reasons(rejects['by_reason'])}. "
+                f"They stand in {join(self.folder.url, 'rejects')}; mend their sources, or raise the rate."
             )
             self.folder.write(FAILURE, to_json({"reason": reason, **manifest}))
             raise TooManyRejects(reason)
-        text = self.card.text.format(**manifest["totals"])
-        paths = [entry.path for entry in tally.files]
-        configs = {name: pattern for name, pattern in self.card.configs.items() if _matches(pattern, paths)}
-        self.folder.write(CARD, dataset_card(self.card.title, text, configs).encode())
+        self.folder.write(CARD, draw_card(self.card, manifest).encode())
         self.folder.write(MANIFEST, to_json(manifest))
-
-
-def _matches(pattern: str, paths: Iterable[str]) -> bool:
-    return any(fnmatchcase(path, pattern) for path in paths)
 
 
 def _reasons(by_reason: Mapping[str, Mapping[str, int]]) -> str:

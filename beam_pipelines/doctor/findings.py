@@ -1,12 +1,30 @@
 """What the doctor finds, and how it is said."""
 
+import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
-from beam_pipelines import DISTRIBUTION
+PIP = f"{shlex.quote(sys.executable)} -m pip install"
+"""Installs where this very Python looks."""
 
-BASE_INSTALL = f"pip install {DISTRIBUTION}"
+
+def from_source(tree: Path, extra: str = "") -> str:
+    """The command that installs the project, with an `extra`, from its source `tree`: no package index has it."""
+    what = f"[{extra}]" if extra else ""
+    if (tree / "setup.py").is_file():
+        return f"{PIP} -e {shlex.quote(f'{tree}{what}')}"
+    return f"{PIP} {shlex.quote(f'.{what}')} in the source tree"
+
+
+def install(extra: str = "") -> str:
+    """As `from_source`, for the tree that this module lies in."""
+    return from_source(Path(__file__).resolve().parents[2], extra)
+
+
+BASE_INSTALL = install()
 """The remedy for what the jobs without a model need."""
 
 Status = Literal["ok", "warn", "missing"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib import metadata
 
 from beam_pipelines import DISTRIBUTION
-from beam_pipelines.doctor.findings import BASE_INSTALL, Finding, check
+from beam_pipelines.doctor.findings import BASE_INSTALL, PIP, Finding, check, install
 from beam_pipelines.doctor.loading import brief, is_installed, load
 from beam_pipelines.doctor.runners import java_command
 
@@ -38,11 +38,11 @@ PACKAGES = (
 FILE_SYSTEMS = (  # protocol, remedy, needed
     ("file", BASE_INSTALL, True),
     ("memory", BASE_INSTALL, True),
-    ("s3", f"pip install '{DISTRIBUTION}[s3]'", False),
-    ("gs", f"pip install '{DISTRIBUTION}[gcp]'", False),
+    ("s3", install("s3"), False),
+    ("gs", install("gcp"), False),
     ("hdfs", "install a Hadoop client, set HADOOP_HOME, and CLASSPATH to what `hadoop classpath --glob` prints", False),
-    ("http", "pip install 'fsspec[http]'", False),
-    ("abfs", "pip install adlfs", False),
+    ("http", f"{PIP} 'fsspec[http]'", False),
+    ("abfs", f"{PIP} adlfs", False),
 )
 
 
@@ -61,10 +61,10 @@ def _python(version: tuple[int, ...]) -> Finding:
 
 
 def _project() -> Finding:
-    version = _version(DISTRIBUTION)
+    version = installed_version(DISTRIBUTION)
     if version:
         return Finding("Packages", "cappy", "ok", version)
-    remedy = f"pip install {DISTRIBUTION}, or `pip install -e .` in the source tree; workers of a remote runner need it"
+    remedy = f"{BASE_INSTALL}; workers of a remote runner need it"
     return Finding("Packages", "cappy", "warn", "runs from a source tree, not installed", remedy)
 
 
@@ -75,12 +75,13 @@ def _package(package: Package) -> Finding:
         problem = f"not installed{'; ' if package.purpose else ''}{package.purpose}"
     elif needed:  # a model's packages take seconds to import; `devices` alone imports torch
         problem = load(package.module)[1]
-    remedy = f"pip install '{DISTRIBUTION}[{package.extra}]'" if package.extra else BASE_INSTALL
-    version = _version(package.distribution) or ""
+    version = installed_version(package.distribution) or ""
+    remedy = install(package.extra or "")
     return check("Packages", package.distribution, problem, detail=version, remedy=remedy, needed=needed)
 
 
-def _version(distribution: str) -> str | None:
+def installed_version(distribution: str) -> str | None:
+    """The version of an installed distribution; None where it is not installed."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:

@@ -6,8 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from beam_pipelines import DISTRIBUTION
-from beam_pipelines.doctor.findings import BASE_INSTALL, Finding
+from beam_pipelines.doctor.findings import BASE_INSTALL, Finding, install
 from beam_pipelines.doctor.loading import brief, is_installed, load
 from cappy_model.host import CGROUP_MEMBERSHIP, CGROUP_ROOT, cgroup_limits, cores_within, read_text
 
@@ -70,8 +69,8 @@ def _cpu(cpuinfo: str) -> Finding:
 
 def _cuda() -> list[Finding]:
     if not is_installed("torch"):
-        remedy = f"pip install '{DISTRIBUTION}[model]'"
-        return [Finding("Devices", "cuda", "missing", "torch is not installed, so it cannot be asked", remedy)]
+        detail = "torch is not installed, so it cannot be asked"
+        return [Finding("Devices", "cuda", "missing", detail, install("model"))]
     torch, problem = load("torch")
     if torch is None:
         return [Finding("Devices", "cuda", "missing", f"torch {problem}", "install torch again")]

@@ -7,8 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from beam_pipelines import DISTRIBUTION
-from beam_pipelines.doctor.findings import BASE_INSTALL, Finding, check
+from beam_pipelines.doctor.findings import BASE_INSTALL, Finding, check, install
 from beam_pipelines.doctor.loading import brief, load
 
 MIN_JAVA = 11
@@ -21,13 +20,7 @@ _DATAFLOW = "with a project and credentials of Google Cloud"
 RUNNERS = (  # name, module, what it is when usable, remedy, needed
     ("FnApiRunner", f"{_PORTABILITY}.fn_api_runner", "the default, in this process", BASE_INSTALL, True),
     ("PortableRunner", f"{_PORTABILITY}.local_job_service", _EMBEDDED, BASE_INSTALL, False),
-    (
-        "DataflowRunner",
-        "apache_beam.runners.dataflow.internal.apiclient",
-        _DATAFLOW,
-        f"pip install '{DISTRIBUTION}[gcp]'",
-        False,
-    ),
+    ("DataflowRunner", "apache_beam.runners.dataflow.internal.apiclient", _DATAFLOW, install("gcp"), False),
 )
 
 

@@ -1,6 +1,7 @@
 """What the jobs share: what the program knows of each, a run from start to end, and the common part of a manifest."""
 
 import argparse
+import logging
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,15 +13,18 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_pipelines import DISTRIBUTION
+from beam_pipelines.cards import Card
 from beam_pipelines.launch import execute
 from beam_pipelines.options import JobConfig
 from beam_pipelines.progress import Progress, Stage
 from beam_pipelines.report.page import render_report
 from beam_pipelines.runs import close_run, hold, is_finished, load_manifest, open_run
-from beam_pipelines.sinks import Card, FinishRun, Folder
+from beam_pipelines.sinks import FinishRun, Folder
 from beam_pipelines.storage import join, read_bytes
 from schemas.manifest import FORMAT_VERSION, REPORT, fingerprint
 from schemas.tally import Tally
+
+_LOG = logging.getLogger("cappy")
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,8 @@ class Run:
         folder, storage = self.folder, config.storage
         configuration = {**asdict(config), "storage": sorted(storage)}
         described = {"job": self.facts["job"], "configuration": configuration, "facts": self.facts}
-        if config.overwrite or not is_finished(folder.url, described, storage):
+        done = not config.overwrite and is_finished(folder.url, described, storage)
+        if not done:
             with hold(folder.url, storage):
                 leftovers = open_run(folder.url, described, overwrite=config.overwrite, storage=storage)
                 summary = _Summary(self.facts, self.summarise, datetime.now(UTC).isoformat(timespec="seconds"))
@@ -73,6 +78,8 @@ class Run:
                 execute(lambda root: build(root, finish), options, Progress(folder.url, self.stages, storage))
                 close_run(folder.url, load_manifest(folder.url, storage), leftovers, storage)
         manifest = load_manifest(folder.url, storage)
+        if done:
+            _LOG.info("%s: already finished at %s; --overwrite makes it anew", folder.url, manifest["finished"])
         page = render_report(manifest).encode()
         if read_bytes(join(folder.url, REPORT), storage) != page:
             folder.write(REPORT, page)
@@ -108,11 +115,18 @@ def _versions() -> dict[str, str]:
     return {"cappy": version(DISTRIBUTION), "python": platform.python_version(), **packages}
 
 
-def count_rejects(tally: Tally, *, lost: int, attempted: int) -> dict[str, Any]:
-    """The `rejects` of a manifest: reject rows in all and by stage and reason, and `lost` of `attempted` as `rate`."""
+def count_rejects(tally: Tally, *, lost: int, attempted: int, of: str) -> dict[str, Any]:
+    """The `rejects` of a manifest: reject rows in all and by stage and reason, and `lost` of `attempted` as `rate`.
+
+    `of` says in words what was attempted. It is not what has a reject row: one source row that cannot be read is one
+    reject row, and lost under every template.
+    """
     by_reason = tally.under("rejects")
     return {
         "rows": sum(sum(reasons.values()) for reasons in by_reason.values()),
         "rate": lost / attempted if attempted else 0.0,
+        "lost": lost,
+        "attempted": attempted,
+        "of": of,
         "by_reason": by_reason,
     }

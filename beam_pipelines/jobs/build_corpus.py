@@ -11,17 +11,19 @@ import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_pipelines.jobs.base import Job, Run
+from beam_pipelines.jobs.corpus_card import card
 from beam_pipelines.jobs.corpus_estimate import Source, core_seconds
-from beam_pipelines.jobs.corpus_manifest import CorpusSummary, card
+from beam_pipelines.jobs.corpus_manifest import CorpusSummary
 from beam_pipelines.mixture import Dataset, Mixture, load_mixture
 from beam_pipelines.options import JobConfig, positive
 from beam_pipelines.progress import Stage
 from beam_pipelines.promptsource import CompiledTemplate
 from beam_pipelines.reads import Input, ReadInputs, Wanted, open_input
-from beam_pipelines.report.words import duration
+from beam_pipelines.report.corpus import warnings
+from beam_pipelines.report.words import duration, plural
 from beam_pipelines.sinks import FinishRun, Folder
 from beam_pipelines.storage import absolute
-from beam_pipelines.transforms.candidates import PlaceCandidates, candidate_columns
+from beam_pipelines.transforms.candidates import NEEDED, PlaceCandidates, candidate_columns
 from beam_pipelines.transforms.labelling import LabelAndWrite
 from beam_pipelines.transforms.negatives import AddWrongResponses
 from beam_pipelines.transforms.render import RenderPlan, RenderTemplates, WriteInstructions, threshold
@@ -226,15 +228,18 @@ def run(config: BuildCorpusConfig, options: PipelineOptions) -> dict[str, Any]:
 def dry_run(config: BuildCorpusConfig) -> str:
     """What the job would do: inputs, units, rows, instructions and shards, and about how long it takes."""
     planned = plan(config)
-    lines = [f"{'dataset':32} {'files':>6} {'rows':>12} {'templates':>9} {'instructions':>13}"]
+    lines = [f"{'dataset':32} {'files':>6} {'rows':>12} {'templates':>9} {'instructions, at most':>22}"]
     for found, source in zip(planned.render_plans, planned.inputs, strict=True):
         instructions, templates = planned.made_of(found, source), len(found.dataset.templates)
         lines.append(
-            f"{found.dataset.label:32} {len(source.files):>6,} {source.rows:>12,} {templates:>9} {instructions:>13,}"
+            f"{found.dataset.label:32} {len(source.files):>6,} {source.rows:>12,} {templates:>9} {instructions:>22,}"
         )
-    shards = "no pairs" if config.instructions_only else f"{planned.shards:,} shards of pairs"
-    candidates = f", {planned.candidates.rows:,} candidates" if planned.candidates else ""
-    lines.append(f"at most {planned.instructions:,} instructions{candidates}, about {planned.units:,} units, {shards}")
+    shards = "no pairs" if config.instructions_only else f"{plural(planned.shards, 'shard')} of pairs"
+    candidates = f", {plural(planned.candidates.rows, 'candidate')}" if planned.candidates else ""
+    lines.append(
+        f"at most {plural(planned.instructions, 'instruction')}{candidates}, "
+        f"about {plural(planned.units, 'unit')}, {shards}"
+    )
     seconds, cores = core_seconds(_sources(planned), planned.mixture.file), usable_cores()
     lines.append(
         f"about {duration(seconds)} of one core's work, by timing some rows of each dataset here"
@@ -252,17 +257,24 @@ def _sources(planned: CorpusPlan) -> list[Source]:
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mixture", required=True, metavar="FILE", help="YAML file of datasets and templates")
-    parser.add_argument("--candidates", metavar="PATTERN", help="responses sampled from models, to be labelled too")
+    parser.add_argument(
+        "--candidates",
+        metavar="PATTERN",
+        help="files of responses sampled from models, to be labelled too, with the columns "
+        f"{', '.join(NEEDED)}; relative to the working directory",
+    )
     parser.add_argument("--instructions-only", action="store_true", help="no pairs: only the instructions")
     parser.add_argument("--shards", type=positive, metavar="N", help="files of pairs (default: by size)")
 
 
 def _summary(manifest: Mapping[str, Any]) -> str:
-    totals = manifest["totals"]
-    return (
-        f"{totals['instructions']:,} instructions and {totals['pairs']:,} pairs from {totals['rows']:,} rows, "
-        f"{manifest['rejects']['rows']:,} rejects, in {manifest['seconds']} s"
-    )
+    totals, rejects = manifest["totals"], manifest["rejects"]
+    pairs = f" and {plural(totals['pairs'], 'pair')}" if manifest["pairs"] else ""
+    candidates = f" and {plural(totals['candidates'], 'candidate')}" if totals["candidates"] else ""
+    made = f"{plural(totals['instructions'], 'instruction')}{pairs}"
+    read = f"{plural(totals['rows'], 'source row')}{candidates}"
+    line = f"{made} from {read}, {plural(rejects['rows'], 'reject row')}, in {manifest['seconds']} s"
+    return "\n".join([line, *(f"warning: {warning}" for warning in warnings(manifest))])
 
 
 BUILD_CORPUS: Job = Job(

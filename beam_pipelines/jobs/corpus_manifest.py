@@ -6,28 +6,11 @@ from typing import Any
 
 from beam_pipelines.jobs.base import count_rejects
 from beam_pipelines.mixture import Mixture
-from beam_pipelines.sinks import Card
 from schemas.records import LABEL_SOURCES, OUTCOMES
 from schemas.tally import LABEL_BINS, LENGTH_EDGES, Tally
 
-_CONFIGS = {"pairs": "pairs/*.parquet", "instructions": "instructions/*.parquet", "rejects": "rejects/*.parquet"}
-_FOLDERS = """- `instructions/`: the instructions with their references and answer choices
-- `rejects/`, where there are any: rows that could not be used, with place and reason
-
-`manifest.json` has all counts and the digest of each file; `report.html` shows them."""
-
-
-def card(*, instructions_only: bool) -> Card:
-    """The dataset card of a corpus, or of instructions alone."""
-    if instructions_only:
-        text = "{instructions:,} instructions rendered from {rows:,} rows, each with its correct responses.\n\n"
-        return Card("Instructions with references", text + _FOLDERS, _CONFIGS)
-    text = (
-        "{instructions:,} instructions rendered from {rows:,} rows, and {pairs:,} labelled pairs: `label` in [0, 1] "
-        "estimates how correct `response` is for `instruction`; `label_source` says where that is known from.\n\n"
-        "- `pairs/`: the labelled pairs, one row for each (instruction, response)\n"
-    )
-    return Card("Instruction-response pairs with correctness labels", text + _FOLDERS, _CONFIGS)
+CANDIDATES = "(candidates)"
+"""What stands for the candidates among the inputs, where others have the label of their dataset."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +41,10 @@ class CorpusSummary:
             "pairs": pairs,
             "labels": {source: _histogram(tally.under("labels", source), LABEL_BINS) for source in pairs},
             "lengths": _lengths(tally),
-            "rejects": count_rejects(tally, lost=lost, attempted=attempted),
+            "generators": tally.under("generators"),
+            "rejects": count_rejects(
+                tally, lost=lost, attempted=attempted, of="row x template renderings and candidates"
+            ),
             "notes": tally.under("notes"),
             "samples": self._samples(tally),
         }
@@ -71,13 +57,18 @@ class CorpusSummary:
                 counts = tally.under("templates", dataset.label, template.id)
                 place = (entry.name, entry.subset or "", entry.split or "", template.id)
                 outcomes = {name: counts.get(name, 0) for name in OUTCOMES}
-                templates[template.id] = {"name": template.name, **outcomes, "pairs": tally.under("pairs_of", *place)}
+                templates[template.id] = {
+                    "name": template.name,
+                    **outcomes,
+                    "without_wrong": tally.counts["without_wrong", *place],
+                    "pairs": tally.under("pairs_of", *place),
+                }
             datasets[dataset.label] = {"rows": tally.counts["rows", dataset.label], "templates": templates}
         return datasets
 
     def _inputs(self) -> list[dict[str, Any]]:
         datasets = [(dataset["name"], dataset["files"]) for dataset in self.facts["datasets"]]
-        candidates = ("candidates", self.facts["candidates"] or [])
+        candidates = (CANDIDATES, self.facts["candidates"] or [])
         return [{"dataset": name, **file} for name, files in (*datasets, candidates) for file in files]
 
     def _samples(self, tally: Tally) -> dict[str, Any]:

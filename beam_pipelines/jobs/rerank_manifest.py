@@ -4,20 +4,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from beam_pipelines.cards import REJECTS, Card, Part
 from beam_pipelines.jobs.base import count_rejects
-from beam_pipelines.sinks import Card
+from beam_pipelines.report.words import plural
 from beam_pipelines.transforms.reduction import FIXED_POINT
 from schemas.tally import BINS_PER_SCORE, SCORE_BINS, Tally
 
-CARD = Card(
-    "The best candidates of each group",
-    "{selected:,} responses selected from {candidates:,} scored candidates in {groups:,} groups: `score` is the raw "
-    "output of the scorer, `rank` 1 the best of the group, and `num_candidates` how many it was chosen from.\n\n"
-    "- `shard-*.parquet`: the selections, each with everything that its row held\n"
-    "- `rejects/`: candidates that could not be compared, with place and reason\n\n"
-    "`manifest.json` has all counts and the digest of each file; `report.html` shows them.",
-    {"selections": "shard-*.parquet", "rejects": "rejects/*.parquet"},
-)
+
+def _text(manifest: Mapping[str, Any]) -> str:
+    totals = manifest["totals"]
+    return (
+        f"{plural(totals['selected'], 'response')} selected from {plural(totals['candidates'], 'scored candidate')} in "
+        f"{plural(totals['groups'], 'group')}: `score` is the raw output of the scorer, `rank` 1 the best of the "
+        "group, and `num_candidates` how many it was chosen from."
+    )
+
+
+_SELECTIONS = Part("selections", "shard-*.parquet", "the selections, each with everything that its row held")
+CARD = Card("The best candidates of each group", _text, [_SELECTIONS, REJECTS])
 
 _MEANS = ("best", "first", "mean")
 
@@ -49,7 +53,7 @@ class SelectionSummary:
                 "bins_per_score": BINS_PER_SCORE,
                 **{name: _sparse(tally.under("scores", name)) for name in ("all", "best")},
             },
-            "rejects": count_rejects(tally, lost=rejected, attempted=read),
+            "rejects": count_rejects(tally, lost=rejected, attempted=read, of="candidates"),
             "samples": {
                 "selections": [row for _, row in tally.samples.get("selections", [])],
                 "rejects": [row for _, row in tally.samples.get("rejects", [])],

@@ -4,18 +4,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from beam_pipelines.cards import REJECTS, Card, Part
 from beam_pipelines.jobs.base import count_rejects
-from beam_pipelines.sinks import Card
+from beam_pipelines.report.words import plural
 from beam_pipelines.transforms.scoring import TOKENS_PER_BIN
 from schemas.tally import BINS_PER_SCORE, REAL_TOKENS, SCORE_BINS, Tally
 
-CARD = Card(
-    "Rows with scores",
-    "{rows:,} rows, {scored:,} pairs of them scored by a model: higher is better. Rows keep the order "
-    "of the input; one without a score says why in the error column.\n\n"
-    "`manifest.json` has all counts, the model and the digest of each file; `report.html` shows them.",
-    {"scored": "part-*.parquet", "rejects": "rejects/*.parquet"},
-)
+
+def _text(manifest: Mapping[str, Any]) -> str:
+    totals = manifest["totals"]
+    return (
+        f"{plural(totals['rows'], 'row')}, {plural(totals['scored'], 'pair')} of them scored by "
+        f"{manifest['model']['name']}: higher is better. Rows keep the order of the input; one without a score says "
+        "why in the error column."
+    )
+
+
+CARD = Card("Rows with scores", _text, [Part("scored", "part-*.parquet", "the rows with their scores"), REJECTS])
 
 
 def _bins(counts: Mapping[str, int]) -> list[str]:
@@ -55,7 +60,9 @@ class ScoreSummary:
             "scores": {"all": tally.under("scores"), "bins": SCORE_BINS, "bins_per_score": BINS_PER_SCORE},
             "lengths": {"tokens_per_bin": TOKENS_PER_BIN, "pairs": [int(lengths.get(b, 0)) for b in _bins(lengths)]},
             "errors": errors,
-            "rejects": count_rejects(tally, lost=unreadable + unscored, attempted=unreadable + pairs),
+            "rejects": count_rejects(
+                tally, lost=unreadable + unscored, attempted=unreadable + pairs, of="pairs and unreadable rows"
+            ),
             "samples": {
                 key: [row for _, row in tally.samples.get(key, [])] for key in ("highest", "lowest", "any", "rejects")
             },

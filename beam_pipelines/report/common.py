@@ -30,21 +30,22 @@ def content(manifest: Mapping[str, Any]) -> dict[str, Any]:
 def rejected_in_words(manifest: Mapping[str, Any]) -> str:
     """The sentence that says whether anything was rejected."""
     rejected = manifest["rejects"]["rows"]
-    lost = words.plural(rejected, "row") if rejected else "Nothing"
-    return f"{lost} {'were' if rejected > 1 else 'was'} rejected."
+    if not rejected:
+        return "Nothing was rejected."
+    return f"There {'are' if rejected > 1 else 'is'} {words.plural(rejected, 'reject row')}."
 
 
 def last_figures(manifest: Mapping[str, Any]) -> list[KeyFigure]:
     """The key figures with which every row of them ends: rejects, and bytes written."""
     rejects, written = manifest["rejects"], manifest["files"]
     return [
-        KeyFigure(words.number(rejects["rows"]), "rejected", f"{words.share(rejects['rate'], 1)} reject rate"),
+        KeyFigure(words.number(rejects["rows"]), "reject rows", f"{words.share(rejects['rate'], 1)} reject rate"),
         KeyFigure(words.size(sum(file["bytes"] for file in written)), "written", words.plural(len(written), "file")),
     ]
 
 
 def reject_reasons(manifest: Mapping[str, Any]) -> Markup | None:
-    """Rejected rows by stage and reason; None where there is none."""
+    """Reject rows by stage and reason; None where there is none."""
     reasons = [
         Bar(f"{words.human(stage)}: {words.human(reason)}", {"reject": count})
         for stage, by_reason in manifest["rejects"]["by_reason"].items()
@@ -52,7 +53,7 @@ def reject_reasons(manifest: Mapping[str, Any]) -> Markup | None:
         if count
     ]
     bars = longest(reasons, "reason", MOST_REASONS)
-    return stacked_bars(bars, title="Rejects by reason", label_width=WORDY) if bars else None
+    return stacked_bars(bars, title="Reject rows by reason", label_width=WORDY) if bars else None
 
 
 def score_histograms(scores: Mapping[str, Any], rows: Mapping[str, tuple[str, str]]) -> Markup | None:

@@ -17,8 +17,23 @@ NOTES = {
     "or of symbols alone; in parity mode their label is 0",
 }
 
+MOST_WARNINGS = 10
 OPEN_SAMPLES = 2
 """Sample pairs of each source that are shown at once; the rest are folded."""
+
+
+def warnings(manifest: Mapping[str, Any]) -> list[str]:
+    """What a finished corpus may be unfit for: templates most of whose instructions have no wrong response."""
+    limit = manifest["configuration"]["negatives"]["overlap_limit"]
+    found = [
+        f"{label} {template['name']}: {words.number(template['without_wrong'])} of "
+        f"{words.plural(template['rendered'], 'instruction')} have no wrong response (overlap_limit {limit})"
+        for label, dataset in manifest["datasets"].items()
+        for template in dataset["templates"].values()
+        if template["without_wrong"] > template["rendered"] / 2
+    ]
+    more = len(found) - MOST_WARNINGS
+    return [*found[:MOST_WARNINGS], *([f"and {words.plural(more, 'more template')}"] if more > 0 else [])]
 
 
 def corpus_page(manifest: Mapping[str, Any]) -> Page:
@@ -44,6 +59,7 @@ def corpus_page(manifest: Mapping[str, Any]) -> Page:
             "accounting": corpus_tables.accounting(manifest, by_template=False),
             "template_accounting": corpus_tables.accounting(manifest, by_template=True),
             "notes": _notes(manifest),
+            "warnings": warnings(manifest),
             "samples": [(source, manifest["samples"]["pairs"].get(source.key, [])) for source in SOURCES],
             "open_samples": OPEN_SAMPLES,
         },
@@ -76,15 +92,17 @@ def _lead(manifest: Mapping[str, Any], written: Mapping[str, int]) -> str:
 
 def _figures(manifest: Mapping[str, Any], written: int) -> list[KeyFigure]:
     totals = manifest["totals"]
+    files = sum(entry["dataset"] in manifest["datasets"] for entry in manifest["inputs"])
+    others = words.plural(len(manifest["inputs"]) - files, "file")
     figures = [
-        KeyFigure(words.number(totals["rows"]), "source rows", words.plural(len(manifest["inputs"]), "input file")),
+        KeyFigure(words.number(totals["rows"]), "source rows", words.plural(files, "input file")),
         KeyFigure(words.number(totals["instructions"]), "instructions", words.plural(_templates(manifest), "template")),
     ]
     if manifest["pairs"]:
         ratio = f"{written / totals['instructions']:.2f} per instruction" if totals["instructions"] else ""
         figures.append(KeyFigure(words.number(written), "labelled pairs", ratio))
     if totals["candidates"]:
-        figures.append(KeyFigure(words.number(totals["candidates"]), "candidates", "of language models"))
+        figures.append(KeyFigure(words.number(totals["candidates"]), "candidates", f"of language models, {others}"))
     return figures + common.last_figures(manifest)
 
 

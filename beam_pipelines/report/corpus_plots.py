@@ -66,14 +66,15 @@ def _by_dataset(datasets: Mapping[str, Any], with_pairs: bool) -> list[Bar]:
     bars = []
     for label, dataset in datasets.items():
         bars.append(Bar(label, sum_parts(_parts(t, with_pairs=with_pairs) for t in dataset["templates"].values())))
-    return longest(bars, "dataset", MOST_ROWS)
+    return bars if len(bars) <= MOST_ROWS else longest(bars, "dataset", MOST_ROWS)
 
 
 def instruction_lengths(manifest: Mapping[str, Any]) -> Markup | None:
-    """How long the instructions of each dataset are, the datasets with the most instructions first."""
+    """How long the instructions of each dataset are; of too many datasets, those with the most instructions."""
     counted = manifest["lengths"]["instruction"]
-    rows = [Histogram(label, counts, "accent", "instruction") for label, counts in counted.items() if any(counts)]
-    rows = sorted(rows, key=lambda row: -row.total)[:MOST_ROWS]
+    found = [label for label in manifest["datasets"] if any(counted.get(label, ()))]
+    most = set(sorted(found, key=lambda label: -sum(counted[label]))[:MOST_ROWS])
+    rows = [Histogram(label, counted[label], "accent", "instruction") for label in found if label in most]
     title = "Distributions of instruction lengths in characters, by dataset"
     return density_rows(rows, manifest["lengths"]["edges"], title=title) if rows else None
 

@@ -44,8 +44,7 @@ def template_pairs(manifest: Mapping[str, Any]) -> Table:
         counts = [template["pairs"].get(source.key, 0) for source in present]
         return [template["rendered"], *counts, sum(counts)] if present else [template["rendered"]]
 
-    rows = _grouped(manifest, cells)
-    shown, left_out = first_rows(rows, MOST_TEMPLATES)
+    shown, left_out = _with_total_last(_grouped(manifest, cells))
     columns = [Column("Dataset and template", "text"), Column("Instructions")]
     if present:
         columns += [*(Column(source.label) for source in present), Column("All pairs")]
@@ -62,7 +61,7 @@ def accounting(manifest: Mapping[str, Any], *, by_template: bool) -> Table:
     if not by_template:
         rows = [Row(row.cells, "total" if row.style == "total" else "") for row in rows if row.style != "member"]
     rows = [Row([*row.cells, _adds_up(*row.cells[1:])], row.style) for row in rows]
-    shown, left_out = first_rows(rows, MOST_TEMPLATES)
+    shown, left_out = _with_total_last(rows)
     columns = [
         Column("Dataset and template" if by_template else "Dataset", "text"),
         Column(f"Rows {_TIMES} templates"),
@@ -80,7 +79,7 @@ def _adds_up(whole: Any, *parts: Any) -> bool:
 
 
 def _grouped(manifest: Mapping[str, Any], cells: Cells) -> list[Row]:
-    """For all datasets, for each, and for each of its templates: the numbers of `cells`, summed up the groups."""
+    """For each dataset, each of its templates, and last all datasets: the numbers of `cells`, summed up the groups."""
     rows: list[Row] = []
     every: list[list[int]] = []
     for label, dataset in manifest["datasets"].items():
@@ -89,7 +88,13 @@ def _grouped(manifest: Mapping[str, Any], cells: Cells) -> list[Row]:
             every.append(_sums(numbers for _, numbers in members))
             rows.append(Row([label, *every[-1]], "group"))
             rows += [Row([name, *numbers], "member") for name, numbers in members]
-    return [Row(["All datasets", *_sums(every)], "total"), *rows] if every else []
+    return [*rows, Row(["All datasets", *_sums(every)], "total")] if every else []
+
+
+def _with_total_last(rows: list[Row]) -> tuple[list[Row], int]:
+    """At most `MOST_TEMPLATES` rows and the total, which is the last of `rows`; and how many were left out."""
+    shown, left_out = first_rows(rows[:-1], MOST_TEMPLATES)
+    return [*shown, *rows[-1:]], left_out
 
 
 def _sums(rows: Iterable[Sequence[int]]) -> list[int]:

@@ -240,7 +240,7 @@ def density_rows(rows: Sequence[Histogram], edges: Sequence[int], *, title: str)
         _density(axes, row, bounds, base, row_height - 6)
         for x, part, colour in ((WIDE - 74, 0.5, "ink"), (WIDE - 2, 0.95, "dim")):
             value = 10 ** _quantile(row.counts, bounds, part)
-            canvas.text(x, top + base - 11, number(_two_digits(value)), align="right", colour=colour, size=11.5)
+            canvas.text(x, top + base - 11, f"≈ {number(_two_digits(value))}", align="right", colour=colour, size=11.5)
     return canvas.svg(title)
 
 

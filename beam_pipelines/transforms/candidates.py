@@ -32,13 +32,14 @@ PLACED_CANDIDATE = pa.schema(
 def candidate_columns(found: pa.Schema) -> pa.Schema:
     """The columns to read of candidate files.
 
-    Raises CappyError when one is missing or of another type, naming those there are.
+    Raises CappyError when some are missing, naming all of these and those there are, or when one is of another type.
     """
+    missing = [name for name in NEEDED if name not in found.names]
+    if missing:
+        wanted = ", ".join(f"{name!r} ({CANDIDATE.field(name).type})" for name in missing)
+        raise CappyError(f"--candidates: has no column {wanted}; there are {', '.join(found.names)}")
     for name in NEEDED:
-        index, wanted = found.get_field_index(name), CANDIDATE.field(name).type
-        if index < 0:
-            raise CappyError(f"--candidates: has no column {name!r}; there are {', '.join(found.names)}")
-        kind = found.field(index).type
+        kind, wanted = found.field(name).type, CANDIDATE.field(name).type
         if not (kind.equals(wanted) or (pa.types.is_integer(kind) and pa.types.is_integer(wanted))):
             raise CappyError(f"--candidates: column {name!r} is {kind} and must be {wanted}")
     return pa.schema([found.field(name) for name in NEEDED])

@@ -192,12 +192,14 @@ def labelled_pairs(instructions: pa.RecordBatch, pairs: Pairs, tally: Tally) -> 
 
 
 def count_pairs(rows: pa.RecordBatch, tally: Tally) -> None:
-    """Counts written pairs by dataset, template and source, their labels and lengths, and keeps samples."""
+    """Counts written pairs by dataset, template and source, and by generator, labels and lengths; keeps samples."""
     keys = ["dataset", "subset", "split", "template_id", "label_source"]
     counts = pa.table([rows[name] for name in keys], keys).group_by(keys).aggregate([([], "count_all")])
     for row in counts.to_pylist():
         place = (row["dataset"], row["subset"] or "", row["split"] or "", row["template_id"])
         tally.counts["pairs_of", *place, row["label_source"]] += row["count_all"]
+    for found in pc.value_counts(rows["generator"].drop_null()).to_pylist():
+        tally.counts["generators", found["values"]] += found["counts"]
     labels, lengths = rows["label"].to_numpy(), pc.utf8_length(rows["response"]).to_numpy()
     source = rows["label_source"].to_numpy(zero_copy_only=False)
     hashes = rows["pair_id"].to_numpy(zero_copy_only=False)

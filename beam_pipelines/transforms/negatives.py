@@ -93,7 +93,8 @@ def add_wrong_responses(
 ) -> pa.RecordBatch:
     """INSTRUCTION rows -> LABELLED_INSTRUCTION rows: each with its wrong responses.
 
-    Counts instructions whose choices do not hold their reference, and those left without a mismatched response.
+    Counts instructions whose choices do not hold their reference, and those left without a mismatched response; and by
+    template those without any wrong response, though one was asked for.
     """
     ids, references, choices = (chunk[name].to_pylist() for name in ("instruction_id", "references", "choices"))
     wrong: list[list[str]] = [[] for _ in ids]
@@ -113,10 +114,22 @@ def add_wrong_responses(
             for row in members:
                 wrong[row] = mismatcher.draw(row, members, ids[row])
                 tally.counts["notes", "mismatch_skipped"] += negatives.mismatched - len(wrong[row])
+    _count_without_wrong(chunk, [not found for found in wrong], negatives, tally)
     columns = [chunk[name] for name in _SHUFFLED]
     has_choices = pa.array([options is not None for options in choices], pa.bool_())
     columns += [pa.array(wrong, LABELLED_INSTRUCTION.field("wrong").type), has_choices]
     return pa.RecordBatch.from_arrays(columns, schema=LABELLED_INSTRUCTION)
+
+
+def _count_without_wrong(chunk: pa.RecordBatch, none: Sequence[bool], negatives: Negatives, tally: Tally) -> None:
+    has_choices = chunk["choices"].is_valid().to_pylist()
+    asked = {True: negatives.wrong_choices > 0, False: negatives.mismatched > 0}
+    found = chunk.select(["dataset", "subset", "split", "template_id"]).filter(
+        pa.array([lacks and asked[choice] for lacks, choice in zip(none, has_choices, strict=True)], pa.bool_())
+    )
+    for row in found.to_pylist():
+        place = (row["dataset"], row["subset"] or "", row["split"] or "", row["template_id"])
+        tally.counts["without_wrong", *place] += 1
 
 
 @dataclass

@@ -67,6 +67,7 @@ def template_entry(rng: random.Random, name: str, rows: int, choices: int, with_
         "sampled_out": sampled_out,
         "not_applicable": not_applicable,
         "rejected": rejected,
+        "without_wrong": 0,
         "pairs": pairs if with_pairs else {},
     }
 
@@ -147,6 +148,7 @@ def finish_manifest(rng: random.Random, entries: dict[str, Manifest], with_pairs
         "pairs": {s: {"made": n + merged[s], "merged": merged[s], "written": n} for s, n in written.items()},
         "labels": label_counts(rng, written),
         "lengths": length_counts(rng, entries, written),
+        "generators": {"t0_3b": generated} if generated else {},
         "rejects": reject_counts(totals["rejected"], instructions),
         "notes": {"target_not_in_choices": 0, "mismatch_skipped": 1234, "empty_generations": 0, "no_rouge_tokens": 56},
         "samples": {
@@ -205,8 +207,10 @@ def label_counts(rng: random.Random, written: dict[str, int]) -> dict[str, list[
 def reject_counts(rejected: int, instructions: int) -> Manifest:
     by_reason = {"read": {"broken_json": 3}, "render": {"empty_target": rejected}, "label": {"unknown_instruction": 0}}
     if not rejected:
-        return {"rows": 0, "rate": 0.0, "by_reason": {"read": {"broken_json": 0}}}
-    return {"rows": rejected + 3, "rate": (rejected + 3) / instructions, "by_reason": by_reason}
+        by_reason = {"read": {"broken_json": 0}}
+    lost = {"lost": rejected, "attempted": instructions + rejected, "of": "renderings"}
+    rate = rejected / (instructions + rejected) if rejected else 0.0
+    return {"rows": rejected + 3 if rejected else 0, "rate": rate, **lost, "by_reason": by_reason}
 
 
 def small() -> Manifest:

@@ -14,7 +14,7 @@ import fsspec.registry  # noqa: F401 - reached through sys.modules: the package 
 import pytest
 
 from beam_pipelines.doctor import diagnosis, installation, machine, runners
-from beam_pipelines.doctor.findings import Finding, exit_status, render
+from beam_pipelines.doctor.findings import PIP, Finding, exit_status, from_source, install, render
 from cappy_model import host
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,18 +78,18 @@ def test_everything_the_base_jobs_need_is_here():
 @pytest.mark.parametrize(
     ("module", "name", "status", "remedy"),
     [
-        ("pyarrow", "pyarrow", 1, "pip install cappy-at-scale"),
-        ("apache_beam", "FnApiRunner", 1, "pip install cappy-at-scale"),
-        ("jinja2", "jinja2", 1, "pip install cappy-at-scale"),
-        ("fsspec", "file://", 1, "pip install cappy-at-scale"),
-        ("fsspec", ".zst", 1, "pip install cappy-at-scale"),
-        ("transformers", "transformers", 0, "pip install 'cappy-at-scale[model]'"),
-        ("torch", "torch", 0, "pip install 'cappy-at-scale[model]'"),
-        ("torch", "cuda", 0, "pip install 'cappy-at-scale[model]'"),
-        ("s3fs", "s3://", 0, "pip install 'cappy-at-scale[s3]'"),
-        ("gcsfs", "gs://", 0, "pip install 'cappy-at-scale[gcp]'"),
-        ("adlfs", "abfs://", 0, "pip install adlfs"),
-        ("apache_beam.runners.dataflow", "DataflowRunner", 0, "pip install 'cappy-at-scale[gcp]'"),
+        ("pyarrow", "pyarrow", 1, install()),
+        ("apache_beam", "FnApiRunner", 1, install()),
+        ("jinja2", "jinja2", 1, install()),
+        ("fsspec", "file://", 1, install()),
+        ("fsspec", ".zst", 1, install()),
+        ("transformers", "transformers", 0, install("model")),
+        ("torch", "torch", 0, install("model")),
+        ("torch", "cuda", 0, install("model")),
+        ("s3fs", "s3://", 0, install("s3")),
+        ("gcsfs", "gs://", 0, install("gcp")),
+        ("adlfs", "abfs://", 0, f"{PIP} adlfs"),
+        ("apache_beam.runners.dataflow", "DataflowRunner", 0, install("gcp")),
     ],
 )
 def test_a_missing_module_is_a_finding_with_a_remedy(monkeypatch, without, module, name, status, remedy):
@@ -100,6 +100,12 @@ def test_a_missing_module_is_a_finding_with_a_remedy(monkeypatch, without, modul
     finding = by_name(findings)[name]
     assert (finding.status, finding.remedy) == ("missing", remedy)
     assert exit_status(findings) == status
+
+
+def test_the_project_is_installed_from_its_source_tree(tmp_path):
+    assert install("model") == f"{sys.executable} -m pip install -e '{ROOT}[model]'"
+    assert install() == f"{sys.executable} -m pip install -e {ROOT}"
+    assert from_source(tmp_path, "s3") == f"{sys.executable} -m pip install '.[s3]' in the source tree"
 
 
 def test_a_package_that_breaks_when_imported_is_a_finding(monkeypatch):

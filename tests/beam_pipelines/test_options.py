@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from apache_beam.options.pipeline_options import DirectOptions, StandardOptions
 
@@ -23,6 +25,14 @@ def test_a_named_runner_is_left_alone() -> None:
     options = beam_options(["--runner=FlinkRunner", "--flink_master=[local]"], local_mode="multi_processing")
     assert options.view_as(StandardOptions).runner == "FlinkRunner"
     assert not is_local(options)
+
+
+def test_workers_of_a_remote_runner_are_for_a_remote_runner() -> None:
+    beam_options(["--runner=FlinkRunner", "--num_workers=2"], local_mode="multi_processing")
+    with pytest.raises(UsageError, match=r"--num_workers does nothing on this machine"):
+        beam_options(["--num_workers=2", "--runner", "direct"], local_mode="multi_processing")
+    with pytest.raises(UsageError, match=r"did you mean --num_workers\?"):
+        beam_options(["--nun_workers=2", "--runner=FlinkRunner"], local_mode="multi_processing")
 
 
 @pytest.mark.parametrize(
@@ -55,3 +65,15 @@ def test_wrong_usage_is_exit_status_2(flags: list[str], capsys: pytest.CaptureFi
     said = capsys.readouterr().err
     assert flags[0] in said or flags[-1] in said
     assert "Traceback" not in said
+
+
+def test_help_names_the_flags_of_beam_that_matter(capsys: pytest.CaptureFixture[str]) -> None:
+    for job in ("build-corpus", "score", "rerank", "demo"):
+        assert cappy(job, "--help") == 0
+        said = capsys.readouterr().out
+        assert "--runner NAME" in said and "--direct_num_workers N" in said
+
+
+def test_the_program_tells_its_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cappy("--version") == 0
+    assert re.fullmatch(r"cappy \d+\.\d+\.\d+\n", capsys.readouterr().out)

@@ -1,4 +1,7 @@
 import logging
+import os
+import pty
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -109,3 +112,23 @@ def test_a_file_that_cannot_be_read_hides_no_other(
         write(tmp_path / "instructions", "part-1.parquet", 7)
         wait_until(lambda: "1 of 4 files, 7 rows" in caplog.text)
     assert "1 of 4 files, 7 rows" in caplog.text
+
+
+def test_bars_on_a_terminal_of_unknown_size(tmp_path: Path) -> None:
+    """A pseudo-terminal is 0 columns wide until it is told otherwise."""
+    write(tmp_path / "pairs", "shard-0.parquet", 7)
+    program = f"""if True:
+        import time
+        from beam_pipelines import progress
+        progress._BAR_SECONDS = 0.05
+        with progress.Progress({str(tmp_path)!r}, [progress.Stage("pairs", None, 1, resumes=True)], {{}}):
+            time.sleep(0.3)
+    """
+    mine, theirs = pty.openpty()
+    try:
+        subprocess.run([sys.executable, "-c", program], stderr=theirs, check=True, timeout=60)
+        said = os.read(mine, 100_000).decode()
+    finally:
+        os.close(theirs)
+        os.close(mine)
+    assert "pairs: 100%" in said and "1/1" in said and "files/s" in said and "7 rows" in said, said

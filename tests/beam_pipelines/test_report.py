@@ -8,11 +8,13 @@ from html.parser import HTMLParser
 
 import pytest
 
-from beam_pipelines.report import canvas, common, plots, words
+from beam_pipelines.report import canvas, common, corpus_plots, corpus_tables, plots, words
+from beam_pipelines.report.corpus import warnings
 from beam_pipelines.report.page import render_report
 from schemas.errors import CappyError
 from schemas.records import GROUND_TRUTH
 from tests.beam_pipelines.fake_manifests import (
+    SMALL,
     TEMPLATE_NAMES,
     Manifest,
     big,
@@ -203,6 +205,49 @@ def test_many_files_are_not_all_shown() -> None:
     text = read(render_report(manifest)).text
     assert "part-199.parquet" in text and "part-200.parquet" not in text
     assert "1,800 files more" in text and "2,000 output files" in text
+
+
+def test_the_total_is_the_last_row_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    for limit in (corpus_tables.MOST_TEMPLATES, 10):
+        monkeypatch.setattr(corpus_tables, "MOST_TEMPLATES", limit)
+        table = corpus_tables.template_pairs(small())
+        assert [row.style for row in table.rows].count("total") == 1 and table.rows[-1].style == "total"
+        assert len(table.rows) + table.left_out == 1 + len(SMALL) + sum(count for *_, count in SMALL.values())
+
+
+def test_datasets_stand_in_the_order_of_the_mixture() -> None:
+    manifest, many = small(), big()
+    manifest["lengths"]["instruction"] = dict(sorted(manifest["lengths"]["instruction"].items()))
+    drawn = {
+        str(corpus_plots.instruction_lengths(manifest)): manifest,
+        str(corpus_plots.pairs_by_template(many)): many,
+    }
+    for plot, origin in drawn.items():
+        places = [plot.index(f'">{words.shorten(label, 41)}</text>') for label in origin["datasets"]]
+        assert places == sorted(places)
+
+
+def test_templates_with_few_wrong_responses_are_named() -> None:
+    manifest = tiny()
+    assert warnings(manifest) == [] and "Few wrong responses" not in render_report(manifest)
+    templates = manifest["datasets"]["ag_news:test"]["templates"].values()
+    for template in templates:
+        template["without_wrong"] = template["rendered"] // 2 + 1
+    assert len(warnings(manifest)) == 3 and all("ag_news:test" in line for line in warnings(manifest))
+    assert warnings(manifest)[0] in read(render_report(manifest)).text
+    assert len(warnings(big())) == 0
+    many = big()
+    for dataset in many["datasets"].values():
+        for template in dataset["templates"].values():
+            template["without_wrong"] = template["rendered"]
+    assert len(warnings(many)) == 11 and warnings(many)[-1].endswith("more templates")
+
+
+def test_candidates_are_no_input_of_source_rows() -> None:
+    manifest = manifest_of(SMALL, generated=1000)
+    manifest["inputs"].append({**manifest["inputs"][0], "dataset": "(candidates)", "name": "lm.parquet"})
+    text = read(render_report(manifest)).text
+    assert "5 input files" in text and "of language models, 1 file" in text
 
 
 def test_empty_sections_say_so() -> None:

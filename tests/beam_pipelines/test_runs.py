@@ -36,6 +36,15 @@ def test_a_folder_is_new_continued_and_finished(tmp_path: Path, protocol: str) -
         load_manifest(folder, {})
 
 
+def test_a_difference_that_follows_from_another_is_not_told(tmp_path: Path) -> None:
+    before = {"settings": {"instructions_only": True, "shards": None}}
+    claim(str(tmp_path), **before)
+    with pytest.raises(CappyError, match=r"another run: settings\.instructions_only: true -> false\. Give"):
+        claim(str(tmp_path), settings={"instructions_only": False, "shards": 1})
+    with pytest.raises(CappyError, match=r"another run: settings\.shards: null -> 1\. Give"):
+        claim(str(tmp_path), settings={"instructions_only": True, "shards": 1})
+
+
 def test_the_next_run_forgets_the_failure_of_the_last(tmp_path: Path) -> None:
     claim(str(tmp_path), seed=1)
     (tmp_path / "failure.json").write_text(json.dumps({"reason": "too many"}))

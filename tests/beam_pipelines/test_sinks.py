@@ -7,7 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from beam_pipelines.sinks import Card, FinishRun, Folder
+from beam_pipelines.cards import Card, Part, draw_card
+from beam_pipelines.sinks import FinishRun, Folder
 from schemas.errors import CappyError
 from schemas.tally import FileEntry, Tally
 
@@ -65,17 +66,35 @@ def test_a_damaged_or_foreign_file_is_named(tmp_path: Path) -> None:
                 folder.existing(path.name)
 
 
+PARTS = [Part(name, f"{name}/*.parquet", "what they are") for name in ("scored", "pairs", "rejects")]
+
+
 def test_the_card_has_a_config_for_each_pattern_that_matches(tmp_path: Path) -> None:
-    patterns = {"scored": "part-*.parquet", "pairs": "pairs/*.parquet", "rejects": "rejects/*.parquet"}
-    card = Card("A title", "{rows} rows", patterns)
+    card = Card("A title", lambda manifest: f"{manifest['totals']['rows']} rows", PARTS)
     finish = FinishRun(Folder(str(tmp_path)), summarise, card, 0.0)
-    paths = ("part-00000-00000-00000.parquet", "rejects/part-00000-00000-00000.parquet")
+    paths = ("scored/part-00000-00000-00000.parquet", "rejects/part-00000-00000-00000.parquet")
     with beam.Pipeline(runner="FnApiRunner") as root:
         root | beam.Create([Tally(files={FileEntry(path, 1, 1, "")}) for path in paths]) | finish
     _, front, text = (tmp_path / "README.md").read_text().split("---\n")
     assert [config["config_name"] for config in yaml.safe_load(front)["configs"]] == ["scored", "rejects"]
-    assert "3 rows" in text
+    assert "3 rows" in text and "`scored/*.parquet`" in text and "pairs" not in text
+    assert "cappy 0.1.0" in text and "`0f0f`" in text
 
 
 def summarise(tally: Tally) -> dict[str, object]:
-    return {"totals": {"rows": 3}, "rejects": {"rate": 0.0, "by_reason": {}}}
+    return {
+        "versions": {"cappy": "0.1.0"},
+        "fingerprint": "0f0f",
+        "totals": {"rows": 3},
+        "rejects": {"rate": 0.0, "of": "rows", "by_reason": {}},
+        "files": [entry._asdict() for entry in sorted(tally.files)],
+    }
+
+
+def test_columns_of_a_part_are_a_table() -> None:
+    part = Part("pairs", "*.parquet", "pairs", {"label": ("float32", "1 | 0")})
+    manifest = {**summarise(Tally()), "files": [{"path": "a.parquet"}]}
+    drawn = draw_card(Card("A title", lambda manifest: "", [part]), manifest)
+    assert (
+        "## Columns of `pairs`\n\n| column | type |  |\n| --- | --- | --- |\n| `label` | float32 | 1 \\| 0 |" in drawn
+    )

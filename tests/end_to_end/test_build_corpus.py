@@ -19,6 +19,7 @@ from schemas.ids import pair_ids
 from schemas.records import CANDIDATE, INSTRUCTION, LABELLED_PAIR
 from tests.conftest import (
     COLOURS,
+    NOTES,
     TOPICS,
     build,
     cappy,
@@ -99,14 +100,56 @@ def test_same_bytes_again_and_another_seed_other_bytes(corpus: Path, tmp_path: P
     assert data_bytes(tmp_path / "one") != data_bytes(tmp_path / "other")
 
 
-def test_instructions_only_makes_no_pairs(corpus: Path, tmp_path: Path) -> None:
+def test_instructions_only_makes_no_pairs(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert build(corpus, tmp_path / "all") == 0
     assert build(corpus, tmp_path / "only", "--instructions-only") == 0
     assert rows_of(tmp_path / "only" / "instructions") == rows_of(tmp_path / "all" / "instructions")
     assert not (tmp_path / "only" / "pairs").exists()
     assert manifest_of(tmp_path / "only")["pairs"] == {}
-    assert "pairs" not in (tmp_path / "only" / "README.md").read_text()
-    assert "`pairs/`" in (tmp_path / "all" / "README.md").read_text()
+    said = capsys.readouterr().out.splitlines()
+    assert re.search(r"^640 instructions and [\d,]+ pairs from 360 source rows, 0 reject rows, in ", said[0])
+    assert re.search(r"^640 instructions from 360 source rows, 0 reject rows, in ", said[2])
+
+
+def columns_of(card: str, name: str) -> list[str]:
+    return re.findall(r"^\| `(\w+)`", card.split(f"## Columns of `{name}`")[1].split("##")[0], re.M)
+
+
+def test_the_card_says_what_is_there_and_nothing_else(corpus: Path, tmp_path: Path) -> None:
+    assert build(corpus, tmp_path / "only", "--instructions-only", "--seed", 7) == 0
+    card = (tmp_path / "only" / "README.md").read_text()
+    assert "pairs" not in card and "rejects" not in card and "Labels" not in card
+    notes = [row for row in rows_of(tmp_path / "only" / "instructions") if row["dataset"] == "notes"]
+    notes[0]["instruction_id"] = "0" * 32
+    write_candidates(notes, tmp_path / "candidates.parquet")
+    assert build(corpus, tmp_path / "all", "--candidates", tmp_path / "*.parquet", "--seed", 7) == 0
+    card, manifest = (tmp_path / "all" / "README.md").read_text(), manifest_of(tmp_path / "all")
+    assert columns_of(card, "pairs") == LABELLED_PAIR.names and columns_of(card, "instructions") == INSTRUCTION.names
+    for said in ("`rejects/*.parquet`", "seed 7", manifest["fingerprint"], "is it; only blue", "quiz/easy:train"):
+        assert said in card
+    for source, counts in manifest["pairs"].items():
+        assert f"| `{source}` | {counts['written']:,} |" in card
+    written = sum(row["generator"] == "tiny-lm" for row in rows_of(tmp_path / "all" / "pairs"))
+    assert manifest["generators"] == {"tiny-lm": written} and f"tiny-lm ({written:,} pairs)" in card
+
+
+def test_a_template_without_wrong_responses_is_told_of(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    every = [{**NOTES[0], "jinja": "Read: {{ note }}|||It is about a note"}, NOTES[1]]
+    write_templates(tmp_path / "templates", "notes", every)
+    warning = "notes:train headline: 120 of 120 instructions have no wrong response (overlap_limit 0.5)"
+    assert build(corpus, tmp_path / "out") == 0
+    assert capsys.readouterr().out.splitlines()[1] == f"warning: {warning}"
+    assert warning in (tmp_path / "out" / "report.html").read_text()
+    without = manifest_of(tmp_path / "out")["datasets"]["notes:train"]["templates"]
+    wrong = {row["instruction_id"] for row in rows_of(tmp_path / "out" / "pairs") if row["label"] == 0.0}
+    for identifier, template in without.items():
+        rows = [row for row in rows_of(tmp_path / "out" / "instructions") if row["template_id"] == identifier]
+        assert template["without_wrong"] == sum(row["instruction_id"] not in wrong for row in rows)
+    edit_mixture(corpus, lambda m: m["negatives"].update(mismatched=0))
+    assert build(corpus, tmp_path / "none") == 0
+    assert "warning" not in capsys.readouterr().out, "none were asked for"
 
 
 def test_cap_samples_rows_of_each_template(corpus: Path, tmp_path: Path) -> None:
@@ -121,7 +164,7 @@ def test_cap_samples_rows_of_each_template(corpus: Path, tmp_path: Path) -> None
 def test_limit_and_dry_run(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert build(corpus, tmp_path / "out", "--limit", 10, "--dry-run") == 0
     said = capsys.readouterr().out
-    assert "things:train" in said and "at most 60 instructions" in said and "1 shards" in said
+    assert "things:train" in said and "at most 60 instructions" in said and "1 shard of" in said
     assert re.search(r"about [\d.]+ s of one core's work", said)
     assert not (tmp_path / "out").exists()
     assert build(corpus, tmp_path / "out", "--limit", 10) == 0
@@ -195,7 +238,10 @@ def test_finished_run_is_recognised_and_another_refused(
     assert build(corpus, output) == 0
     everything = [output, *output.rglob("*")]
     before = {path: path.stat().st_mtime_ns for path in everything}
+    capsys.readouterr()
     assert build(corpus, output) == 0
+    finished = manifest_of(output)["finished"]
+    assert f"{output}: already finished at {finished}; --overwrite makes it anew" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in everything} == before, "a finished folder may be read-only"
     assert build(corpus, output, "--seed", 1) == 1
     assert "settings.seed: 0 -> 1" in capsys.readouterr().err

@@ -32,7 +32,7 @@ def larger(tmp_path: Path) -> Path:
 
 
 def command_of(mixture: Path, output: Path, flags: list[str]) -> list[str]:
-    command = [sys.executable, "-m", "beam_pipelines.cli", "build-corpus"]
+    command = [sys.executable, "-m", "beam_pipelines.program", "build-corpus"]
     return [*command, "--mixture", str(mixture), "--output", str(output), *flags]
 
 
@@ -84,11 +84,16 @@ def wait_for(condition: Callable[[], object], process: "subprocess.Popen[str]") 
     assert process.poll() is None, "the run ended before it could be disturbed"
 
 
+def heed_interrupts() -> None:
+    """What a script starts in the background ignores Ctrl-C, and so do its children unless they are told otherwise."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def disturb(mixture: Path, output: Path, flags: list[str], act: Callable[[int], object], at: str) -> tuple[int, str]:
     """Starts a run in a session of its own, disturbs it, and waits for its end: exit status and stderr."""
     process = subprocess.Popen(
         command_of(mixture, output, flags), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,
+        start_new_session=True, preexec_fn=heed_interrupts,
     )  # fmt: skip
     try:
         started = {
@@ -120,6 +125,14 @@ def test_signal_in_the_middle(case: str, flags: list[str], larger: Path, tmp_pat
     assert not (tmp_path / "out" / "manifest.json").exists()
     assert build(larger, tmp_path / "out") == build(larger, tmp_path / "whole") == 0
     assert data_bytes(tmp_path / "out") == data_bytes(tmp_path / "whole")
+
+
+def test_interrupt_while_beam_is_imported(tmp_path: Path) -> None:
+    hooked = "import signal, sys; sys.meta_path.insert(0, type('', (), {'find_spec': lambda name, *_: "
+    hooked += "signal.raise_signal(signal.SIGINT) if name == 'apache_beam' else None})); "
+    command = [sys.executable, "-c", hooked + "from beam_pipelines.program import main; sys.exit(main(['doctor']))"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, preexec_fn=heed_interrupts)
+    assert (ended.returncode, ended.stderr) == (130, "\ncappy: interrupted; give the same command again to finish\n")
 
 
 @pytest.mark.parametrize("at", ["start", "first file"])

@@ -26,14 +26,17 @@ FLAGS: list[tuple[list[str], str]] = [
     (["--max-rejected-rate=1"], "did you mean --max-reject-rate?"),
     (["--runer=FlinkRunner"], "did you mean --runner?"),
     (["--runner=NoSuchRunner"], "NoSuchRunner"),
-    (["--shards", "0"], "'0' is not a whole number from 1"),
-    (["--limit", "many"], "'many' is not a whole number from 1"),
+    (["--shards", "0"], "'0' is not a whole number, 1 or more"),
+    (["--limit", "many"], "'many' is not a whole number, 1 or more"),
     (["--max-reject-rate", "2"], "'2' is not a share between 0 and 1"),
     (["--max-reject-rate", "nan"], "'nan' is not a share between 0 and 1"),
     (["--storage-options", "{"], "is not JSON"),
     (["--storage-options", "[]"], "must be a JSON object"),
     (["--instructions-only", "--candidates", "x.parquet"], "exclude each other"),
     (["--instructions-only", "--shards", "3"], "--shards"),
+    (["--limit", "9" * 20], "is too large"),
+    (["--workers", "2"], "unknown flag --workers; did you mean --direct_num_workers?"),
+    (["--num_workers=2"], "--direct_num_workers sets its workers"),
     (["--direct_num_workers=x"], "--direct_num_workers"),
     (["--direct_num_workers=-1"], "--direct_num_workers"),
     (["stray"], "'stray'"),
@@ -52,13 +55,16 @@ def test_wrong_flags(
 
 Change = Callable[[dict[str, Any]], object]
 MIXTURES: dict[str, tuple[Change, list[str]]] = {
-    "unknown key": (lambda m: m.update(tempaltes="x"), ["`tempaltes`", "The keys are templates"]),
-    "unknown dataset key": (lambda m: m["datasets"][0].update(path="x"), ["`datasets.0.path`"]),
-    "type": (lambda m: m["datasets"][0].update(max_examples="many"), ["`datasets.0.max_examples`", "integer"]),
-    "out of range": (lambda m: m.update(negatives={"overlap_limit": 2}), ["`negatives.overlap_limit`"]),
-    "too short": (lambda m: m.update(truncate=1), ["`truncate`", "3"]),
+    "unknown key": (lambda m: m.update(tempaltes="x"), ["unknown key 'tempaltes'; did you mean 'templates'?"]),
+    "unknown dataset key": (
+        lambda m: m["datasets"][0].update(path="x"),
+        ["dataset 1 (d): unknown key 'path'; did you mean 'paths'?"],
+    ),
+    "type": (lambda m: m["datasets"][0].update(max_examples="many"), ["dataset 1 (d): 'max_examples'", "integer"]),
+    "out of range": (lambda m: m.update(negatives={"overlap_limit": 2}), ["negatives: 'overlap_limit'"]),
+    "too short": (lambda m: m.update(truncate=1), ["'truncate'", "3"]),
     "no paths": (lambda m: m["datasets"][0].update(paths=[]), ["paths"]),
-    "no datasets": (lambda m: m.update(datasets=[]), ["`datasets`"]),
+    "no datasets": (lambda m: m.update(datasets=[]), ["'datasets'"]),
     "twice": (lambda m: m["datasets"].append(m["datasets"][0]), ["d stands twice"]),
     "no match": (lambda m: m["datasets"][0].update(paths="data/*.parquet"), ["data/*.parquet", "no file matches"]),
     "folder": (lambda m: m["datasets"][0].update(paths="data/d"), ["is a folder", "data/d/*.parquet"]),
@@ -116,7 +122,11 @@ def test_bad_candidates(small: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     ]  # fmt: skip
     table, path = pa.Table.from_pylist(rows), tmp_path / "candidates.parquet"
     for wrong, message in (
-        (table.drop_columns(["generator"]), "has no column 'generator'"),
+        (
+            table.drop_columns(["generator", "sample_index"]),
+            "has no column 'generator' (string), 'sample_index' (int32); there are instruction_id, "
+            "instruction, response, decoding",
+        ),
         (table.set_column(2, "response", pa.array(range(12))), "'response' is int64 and must be string"),
         (table.set_column(5, "sample_index", table["response"]), "'sample_index' is string and must be int32"),
     ):

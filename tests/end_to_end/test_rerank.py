@@ -266,7 +266,7 @@ def test_candidates_that_cannot_be_compared_are_counted_and_kept_apart(
     content = json_lines(*lines[:-2], *[{**ROW, "id": 100 + n} for n in range(10_000)], *lines[-2:])
     output = tmp_path / "out"
     assert run_over(content, output, "--group-column", "id", "--max-reject-rate", 0.0005, name="a.jsonl") == 1
-    assert "0.09% of the rows were rejected" in said(capsys)
+    assert "0.09% of the candidates were rejected" in said(capsys)
     assert run_over(content, output, "--group-column", "id", name="a.jsonl") == 0
     manifest = check_accounts(output)
     assert manifest["rejects"]["by_reason"] == {

@@ -92,7 +92,7 @@ def test_texts_without_a_rouge_token_are_told_apart_as_texts() -> None:
 def test_a_row_without_company_is_counted() -> None:
     wrong, tally = label(chunk(["alone"]))
     assert wrong == [[]]
-    assert tally.counts == {("notes", "mismatch_skipped"): 1}
+    assert tally.counts == {("notes", "mismatch_skipped"): 1, ("without_wrong", "d", "", "", "t"): 1}
 
 
 def test_choices_without_the_target_are_counted_and_used() -> None:
