@@ -92,7 +92,8 @@ def beam_options(rest: Sequence[str], *, local_mode: str, ours: Sequence[str] = 
     Without a runner, or with DirectRunner, the job runs in Beam's in-process FnApiRunner on all cores of this machine,
     in `local_mode` (`multi_processing` or `multi_threading`); one worker runs in memory. (DirectRunner itself may hand
     over to Prism, which ignores the number of workers.) Raises UsageError for a flag that Beam does not know, naming
-    the nearest of Beam's and of `ours`, for a wrong value, and for a runner that is not there.
+    the nearest of Beam's and of `ours`, for a wrong value, for a runner that is not there, and for the workers of a
+    remote runner where none is named.
     """
     _check_known(rest, ours)
     options = PipelineOptions(list(rest))

@@ -132,10 +132,13 @@ class FinishRun(beam.PTransform):
         manifest = self.summarise(tally)
         rejects = manifest["rejects"]
         if rejects["rate"] > self.max_reject_rate:
+            where = f"{join(self.folder.url, FAILURE)} counts the reasons"
+            if rejects["rows"]:
+                found = _reasons(rejects["by_reason"])
+                where = f"Reject rows by reason: {found}. They stand in {join(self.folder.url, 'rejects')}"
             reason = (
                 f"{rejects['rate']:.2%} of the {rejects['of']} were rejected, more than --max-reject-rate "
-                f"{self.max_reject_rate:.2%}. Reject rows by reason: {_reasons(rejects['by_reason'])}. "
-                f"They stand in {join(self.folder.url, 'rejects')}; mend their sources, or raise the rate."
+                f"{self.max_reject_rate:.2%}. {where}; mend the input, or raise the rate."
             )
             self.folder.write(FAILURE, to_json({"reason": reason, **manifest}))
             raise TooManyRejects(reason)

@@ -61,7 +61,7 @@ class ScoreSummary:
             "lengths": {"tokens_per_bin": TOKENS_PER_BIN, "pairs": [int(lengths.get(b, 0)) for b in _bins(lengths)]},
             "errors": errors,
             "rejects": count_rejects(
-                tally, lost=unreadable + unscored, attempted=unreadable + pairs, of="pairs and unreadable rows"
+                tally, lost=unreadable + unscored, attempted=unreadable + pairs, of="rows and pairs"
             ),
             "samples": {
                 key: [row for _, row in tally.samples.get(key, [])] for key in ("highest", "lowest", "any", "rejects")

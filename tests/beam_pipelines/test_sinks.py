@@ -91,6 +91,17 @@ def summarise(tally: Tally) -> dict[str, object]:
     }
 
 
+def test_too_many_rejects_are_told_of_with_where_they_stand(tmp_path: Path) -> None:
+    known = {**summarise(Tally()), "rejects": {"rate": 0.25, "of": "pairs", "rows": 0, "by_reason": {}}}
+    finish = FinishRun(Folder(str(tmp_path)), lambda tally: known, Card("", lambda manifest: "", []), 0.1)
+    with pytest.raises(CappyError, match=r"25.00% of the pairs .* 10.00%\. .*failure.json counts the reasons"):
+        finish._finish(Tally())
+    known["rejects"] = {"rate": 0.25, "of": "pairs", "rows": 2, "by_reason": {"read": {"broken_json": 2}}}
+    with pytest.raises(CappyError, match=rf"reason: 2 broken_json\. They stand in {tmp_path}/rejects"):
+        finish._finish(Tally())
+    assert not (tmp_path / "manifest.json").exists()
+
+
 def test_columns_of_a_part_are_a_table() -> None:
     part = Part("pairs", "*.parquet", "pairs", {"label": ("float32", "1 | 0")})
     manifest = {**summarise(Tally()), "files": [{"path": "a.parquet"}]}
