@@ -13,6 +13,7 @@ MOST_FILES = 200
 MOST_REASONS = 12
 MOST_BINS = 80
 _COARSER = (1, 2, 4, 5, 10, 20, 40, 50, 100)
+_NBSP = "\u00a0"
 WORDY = 440
 """Width of long labels, in pixels."""
 
@@ -76,6 +77,15 @@ def score_histograms(scores: Mapping[str, Any], rows: Mapping[str, tuple[str, st
     low, high = ((number * width - scores["bins"] // 2) / scores["bins_per_score"] for number in (first, last + 1))
     title = f"Histograms of the scores: {', '.join(label for label, _ in rows.values())}"
     return histogram_rows(drawn, title=title, axis="score", low=low, high=high)
+
+
+def accounting(label: str, whole: int, **parts: int) -> Table:
+    """What became of all that was read: `whole` = the sum of the `parts`, checked."""
+    signs = ["=", *("+" for _ in parts)]
+    columns = [Column(f"{sign}{_NBSP}{name}") for sign, name in zip(signs, parts, strict=False)]
+    return Table(
+        [Column(label), *columns, Column("", "check")], [Row([whole, *parts.values(), whole == sum(parts.values())])]
+    )
 
 
 def inputs(manifest: Mapping[str, Any]) -> Table:

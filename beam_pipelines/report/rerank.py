@@ -6,22 +6,22 @@ from typing import Any
 from markupsafe import Markup
 
 from beam_pipelines.report import common, words
-from beam_pipelines.report.frame import Column, KeyFigure, Page, Row, Table
+from beam_pipelines.report.frame import KeyFigure, Page
 from beam_pipelines.report.plots import Dots, dot_rows
 
 SERIES = {"random": "quiet", "first": "mismatch", "best": "accent"}
 """What is compared, each with its colour. In the manifest the score of a random choice is the mean."""
 
 _SCORES = {"all": ("All candidates", "quiet"), "best": ("Best of a group", "accent")}
-_NBSP = "\u00a0"
 
 
 def rerank_page(manifest: Mapping[str, Any]) -> Page:
     """The page for the manifest of a rerank run."""
+    totals = manifest["totals"]
     return Page(
         template="rerank.html.j2",
         title="rerank",
-        headline=_headline(manifest["totals"]),
+        headline=_headline(totals),
         lead=_lead(manifest),
         figures=_figures(manifest),
         content={
@@ -30,7 +30,9 @@ def rerank_page(manifest: Mapping[str, Any]) -> Page:
             "unmeasured": manifest["gain"]["all"]["groups"] - manifest["gain"]["all"]["measured"],
             "series": list(SERIES.items()),
             "scores": common.score_histograms(manifest["scores"], _SCORES),
-            "accounting": _accounting(manifest["totals"]),
+            "accounting": common.accounting(
+                "Candidates", totals["candidates"], compared=totals["compared"], rejected=totals["rejected"]
+            ),
             "samples": manifest["samples"]["selections"],
         },
     )
@@ -86,15 +88,3 @@ def _gain(by_size: list[dict[str, Any]]) -> Markup | None:
             rows.append(Dots(size, words.plural(entry["measured"], "group"), values))
     title = "Mean scores of a random, the first and the best candidate, by size of group"
     return dot_rows(rows, SERIES, title=title, axis="mean score") if rows else None
-
-
-def _accounting(totals: Mapping[str, int]) -> Table:
-    """What became of every candidate, checked."""
-    read, compared, rejected = (totals[name] for name in ("candidates", "compared", "rejected"))
-    columns = [
-        Column("Candidates"),
-        Column(f"={_NBSP}compared"),
-        Column(f"+{_NBSP}rejected"),
-        Column("", "check"),
-    ]
-    return Table(columns, [Row([read, compared, rejected, read == compared + rejected])])

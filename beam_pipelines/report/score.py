@@ -10,11 +10,12 @@ from beam_pipelines.report.frame import Column, KeyFigure, Page, Row, Table
 from beam_pipelines.report.plots import Bar, Histogram, histogram_rows, longest, stacked_bars
 
 SAMPLES = {"highest": "Highest scores", "lowest": "Lowest scores", "any": "Any rows"}
-_NBSP = "\u00a0"
 
 
 def score_page(manifest: Mapping[str, Any]) -> Page:
     """The page for the manifest of a score run."""
+    totals = manifest["totals"]
+    written = sum(file["rows"] for file in manifest["files"] if "/" not in file["path"])
     return Page(
         template="score.html.j2",
         title="score",
@@ -28,7 +29,9 @@ def score_page(manifest: Mapping[str, Any]) -> Page:
             "scores": common.score_histograms(manifest["scores"], {"all": ("All pairs", "accent")}),
             "lengths": _lengths(manifest["lengths"]),
             "errors": _errors(manifest["errors"]),
-            "accounting": _accounting(manifest),
+            "accounting": common.accounting(
+                "Rows read", totals["rows"], written=written, rejected=manifest["rejects"]["rows"]
+            ),
             "work": _work(manifest),
             "samples": [
                 (title, manifest["samples"][key]) for key, title in SAMPLES.items() if manifest["samples"][key]
@@ -89,19 +92,6 @@ def _lengths(lengths: Mapping[str, Any]) -> Markup | None:
 def _errors(errors: Mapping[str, int]) -> Markup | None:
     bars = longest([Bar(words.human(reason), {"reject": count}) for reason, count in errors.items()], "reason", 12)
     return stacked_bars(bars, title="Pairs without a score, by reason", label_width=common.WORDY) if bars else None
-
-
-def _accounting(manifest: Mapping[str, Any]) -> Table:
-    """What became of every row, checked against the files that were written."""
-    rows, rejected = manifest["totals"]["rows"], manifest["rejects"]["rows"]
-    written = sum(file["rows"] for file in manifest["files"] if "/" not in file["path"])
-    columns = [
-        Column("Rows read"),
-        Column(f"={_NBSP}written"),
-        Column(f"+{_NBSP}rejected"),
-        Column("", "check"),
-    ]
-    return Table(columns, [Row([rows, written, rejected, rows == written + rejected])])
 
 
 def _work(manifest: Mapping[str, Any]) -> Table:
