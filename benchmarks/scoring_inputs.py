@@ -14,6 +14,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BertConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     RobertaConfig,
@@ -32,10 +33,13 @@ _SEED = 0
 
 
 def real_pairs(path: Path, count: int, *, seed: int) -> pa.Table:
-    """`count` pairs drawn from all rows of a Parquet file, in its order. Raises SystemExit where there are fewer."""
-    table = pq.read_table(path, columns=COLUMNS).drop_null()
+    """`count` pairs drawn from the distinct rows of a Parquet file; equal ones would be scored once by us alone.
+
+    Raises SystemExit where there are fewer.
+    """
+    table = pq.read_table(path, columns=COLUMNS).drop_null().group_by(COLUMNS, use_threads=False).aggregate([])
     if table.num_rows < count:
-        raise SystemExit(f"{path} has {table.num_rows:,} pairs, fewer than --pairs {count:,}")
+        raise SystemExit(f"{path} has {table.num_rows:,} distinct pairs, fewer than --pairs {count:,}")
     return table.take(sorted(random.Random(seed).sample(range(table.num_rows), count)))
 
 
@@ -83,7 +87,9 @@ def save_random(folder: Path, tokenizer_folder: Path, shape: dict[str, int], *, 
         "num_labels": 1,
     }
     if family == "roberta":
-        config = RobertaConfig(**settings, max_position_embeddings=514, type_vocab_size=1, layer_norm_eps=1e-5)
+        config: PreTrainedConfig = RobertaConfig(
+            **settings, max_position_embeddings=514, type_vocab_size=1, layer_norm_eps=1e-5
+        )
     else:
         config = BertConfig(**settings, max_position_embeddings=512)
     torch.manual_seed(_SEED)

@@ -45,8 +45,9 @@ _LIMIT_SECONDS = 2.0
 class Profile:
     """`shares` of the time in torch's operators, by part.
 
-    Rates in GFLOP/s on all cores: the whole Scorer, its matrix multiplications, and `limit`, plain matrix
-    multiplications of the same shapes. `tokenising`: CPU seconds as a share of the Scorer's.
+    `whole` and `limit` are GFLOP for each second of a core's time, which other processes do not change: of the Scorer
+    with all that it does, and of plain matrix multiplications of the same shapes. `occupied`: the share of all cores'
+    time that the Scorer used. `tokenising`: its share of that.
     """
 
     pairs: int
@@ -55,6 +56,7 @@ class Profile:
     shares: dict[str, float] = field(default_factory=dict)
     whole: float = 0.0
     limit: float = 0.0
+    occupied: float = 0.0
     tokenising: float = 0.0
 
 
@@ -63,16 +65,17 @@ def profile_scorer(arguments: argparse.Namespace, pairs: pa.Table) -> Profile:
     texts = texts_of(pairs)
     scorer = Scorer.from_pretrained(str(arguments.model), device="cpu", dtype=arguments.dtype, max_length=MAX_LENGTH)
     found = Profile(pairs.num_rows, scorer.dtype, scorer.tokens_per_batch)
-    scored = scorer.score_pairs(*texts)
-    rates, limits = [], []
+    flops = model_flops(scorer.config, scorer.score_pairs(*texts).num_tokens)
+    used, seconds, limits = [], [], []
     for _ in range(arguments.repeat):  # in turns, so that both see the same machine
         started = time.perf_counter(), time.process_time()
         scorer.score_pairs(*texts)
-        rates.append(model_flops(scorer.config, scored.num_tokens) / (time.perf_counter() - started[0]) / 1e9)
-        used = time.process_time() - started[1]
+        seconds.append(time.perf_counter() - started[0])
+        used.append(time.process_time() - started[1])
         limits.append(matmul_limit(scorer.config, scorer.tokens_per_batch, getattr(torch, scorer.dtype)))
-    found.whole, found.limit = statistics.median(rates), statistics.median(limits)
-    found.tokenising = _tokenising(arguments.model, texts) / used
+    found.whole, found.limit = flops / statistics.median(used) / 1e9, statistics.median(limits)
+    found.occupied = sum(used) / sum(seconds) / usable_cores()
+    found.tokenising = _tokenising(arguments.model, texts) / statistics.median(used)
     every_thread = _ExperimentalConfig(profile_all_threads=True)
     with profile(activities=[ProfilerActivity.CPU], experimental_config=every_thread) as profiler:
         scorer.score_pairs(*texts)
@@ -100,7 +103,7 @@ def _tokenising(model: Path, texts: tuple[list[str], list[str]]) -> float:
 
 
 def matmul_limit(config: Any, tokens: int, dtype: torch.dtype) -> float:
-    """GFLOP/s of nothing but the layers' matrix multiplications, a thread on each core as in the Scorer."""
+    """GFLOP in a second of a core, of the layers' matrix multiplications alone, a thread on each core."""
     hidden, inner = config.hidden_size, config.intermediate_size
     shapes = [(hidden, hidden)] * 4 + [(inner, hidden), (hidden, inner)]
     weights = [torch.randn(shape).to(dtype) for _ in range(config.num_hidden_layers) for shape in shapes]
@@ -113,15 +116,15 @@ def matmul_limit(config: Any, tokens: int, dtype: torch.dtype) -> float:
         rounds = 0
         with torch.inference_mode():
             together.wait()
-            started = time.perf_counter()
-            while rounds < _ROUNDS or time.perf_counter() - started < _LIMIT_SECONDS:
+            started = time.thread_time()
+            while rounds < _ROUNDS or time.thread_time() - started < _LIMIT_SECONDS:
                 for weight in weights:
                     torch.nn.functional.linear(inputs[weight.shape[1]], weight)
                 rounds += 1
-        return rounds * flops / (time.perf_counter() - started) / 1e9
+        return rounds * flops / (time.thread_time() - started) / 1e9
 
     with ThreadPoolExecutor(usable_cores()) as pool:
-        return sum(found.result() for found in [pool.submit(multiply) for _ in range(usable_cores())])
+        return statistics.mean(found.result() for found in [pool.submit(multiply) for _ in range(usable_cores())])
 
 
 def main(argv: Sequence[str] | None = None) -> None:

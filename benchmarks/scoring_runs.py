@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
@@ -67,7 +67,7 @@ def time_scorer(arguments: argparse.Namespace, pairs: pa.Table) -> tuple[Timing,
     timing.computed = scored.work.tokens + scored.work.padding
     timing.flops = model_flops(scorer.config, scored.num_tokens)
     if arguments.busy:
-        timing.busy = _busy(scorer, spread(pairs, arguments.busy))
+        timing.busy = _busy(scorer, texts)
     return timing, scored.scores
 
 
@@ -92,7 +92,7 @@ def time_peer(arguments: argparse.Namespace, pairs: pa.Table) -> tuple[Timing, n
     timing.first = _seconds(lambda: model.predict(few))
     for size in arguments.batch_sizes or ():
         model.predict(few, batch_size=size)
-        timing.tried[size] = _seconds(lambda size=size: model.predict(texts, batch_size=size))
+        timing.tried[size] = _seconds(partial(model.predict, texts, batch_size=size))
     timing.batch = min(timing.tried, key=timing.tried.__getitem__) if timing.tried else 32
     _count_tokens(model, timing)
     for _ in range(arguments.repeat):
@@ -127,15 +127,14 @@ def compile_layers(folder: Path) -> None:
     layer.forward = torch.compile(layer.forward, dynamic=True)
 
 
-def _busy(scorer: Scorer, pairs: pa.Table) -> dict[str, float]:
-    """The share of the time in which any kernel or copy of the device runs while `pairs` are scored."""
-    texts = texts_of(pairs)
+def _busy(scorer: Scorer, texts: tuple[list[str], list[str]]) -> dict[str, float]:
+    """The share of the time in which any kernel or copy of the device runs while pairs are scored."""
     with profile(activities=[ProfilerActivity.CUDA]) as profiler:
         seconds = _seconds(lambda: scorer.score_pairs(*texts))
     spans = [
         (event.time_range.start, event.time_range.end)
         for event in profiler.events()
-        if event.device_type == DeviceType.CUDA
+        if event.device_type.name == "CUDA"
     ]
     if not spans:
         raise SystemExit("the profiler saw no kernel: is CUPTI there, and may it be used?")
@@ -168,7 +167,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--compiled", action="store_true", help="the Scorer's layers compiled by torch")
     parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--warm-up", type=int, default=32, help="pairs")
-    parser.add_argument("--busy", type=int, default=0, help="pairs to profile the GPU with")
+    parser.add_argument("--busy", action="store_true", help="profile the GPU afterwards")
     arguments = parser.parse_args(argv)
     run = time_scorer if arguments.way == SCORER else time_peer
     timing, scores = run(arguments, pq.read_table(arguments.pairs))

@@ -162,7 +162,7 @@ def load_config(checkpoint: Checkpoint) -> tuple[PreTrainedConfig, PreTrainedTok
 def load(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model (in evaluation mode, on the CPU) and its tokenizer.
 
-    Raises ModelError unless it is a sequence classifier with one logit and all of its weights.
+    Raises ModelError unless it is a sequence classifier with one logit and all of its weights, and the tokenizer fits it.
     """
     source, (config, tokenizer) = checkpoint.source, load_config(checkpoint)
     with _loading(source):
@@ -177,6 +177,12 @@ def load(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[PreTrainedModel, P
     if found["missing_keys"]:
         missing = ", ".join(sorted(found["missing_keys"])[:3])
         raise ModelError(f"{source.name}: lacks weights ({missing}), so it is no trained scorer")
+    known: Any = model.get_input_embeddings()
+    if len(tokenizer) > known.num_embeddings:
+        raise ModelError(
+            f"{source.name}: its tokenizer has {len(tokenizer)} ids, its model {known.num_embeddings}: they do not belong "
+            "together"
+        )
     return model.eval(), tokenizer
 
 

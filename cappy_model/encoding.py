@@ -1,5 +1,6 @@
 """(instruction, response) pairs -> token ids, cut to the model's length by a truncation policy."""
 
+import sys
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any, NamedTuple
@@ -16,7 +17,10 @@ MAX_LENGTH = 512
 """Tokens of a pair, special ones included, where neither the model nor the caller says otherwise (the paper's)."""
 
 # Families whose positions start behind the id of padding (fairseq's convention), so that two rows are never used.
-_SHIFTED_POSITIONS = frozenset({"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "data2vec-text"})
+_SHIFTED_POSITIONS = frozenset(
+    {"roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod", "camembert", "data2vec-text"}
+    | {"mpnet", "longformer"}
+)
 
 
 class EncodedPairs(NamedTuple):
@@ -70,6 +74,8 @@ class PairEncoder:
         self._room = max_length - sum(map(len, self._frame[:3]))
         if self._room < 2:
             raise CappyError(f"a length of {max_length} tokens leaves no room for a pair; give 16 or more")
+        if "token_type_ids" not in tokenizer.model_input_names:  # transformers would not give them to the model either
+            self._frame = self._frame._replace(types=(0, 0, 0, 0, 0))
         self._from_left = tokenizer.truncation_side == "left"
         self.policy, self.max_length = policy, max_length
 
@@ -139,8 +145,10 @@ def encoder_for(
     Raises CappyError for a `max_length` beyond the model's positions.
     """
     block = getattr(config, "cappy", None) or {}
-    positions = config.max_position_embeddings
-    if config.model_type in _SHIFTED_POSITIONS:
+    positions = getattr(config, "max_position_embeddings", None) or -1
+    if positions < 0:
+        positions = sys.maxsize  # some models know distances only, and have no end
+    elif config.model_type in _SHIFTED_POSITIONS:
         positions -= config.pad_token_id + 1
     wanted = max_length or block.get("max_length") or min(MAX_LENGTH, positions, tokenizer.model_max_length)
     if wanted > positions:

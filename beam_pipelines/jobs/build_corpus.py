@@ -289,6 +289,6 @@ BUILD_CORPUS: Job = Job(
 )
 
 if __name__ == "__main__":
-    from beam_pipelines.cli import main
+    from beam_pipelines.program import main
 
     sys.exit(main(["build-corpus", *sys.argv[1:]]))

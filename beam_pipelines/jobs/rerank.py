@@ -202,6 +202,6 @@ RERANK: Job = Job(
 )
 
 if __name__ == "__main__":
-    from beam_pipelines.cli import main
+    from beam_pipelines.program import main
 
     sys.exit(main(["rerank", *sys.argv[1:]]))

@@ -270,6 +270,6 @@ SCORE: Job = Job(
 )
 
 if __name__ == "__main__":
-    from beam_pipelines.cli import main
+    from beam_pipelines.program import main
 
     sys.exit(main(["score", *sys.argv[1:]]))

@@ -105,6 +105,12 @@ def test_a_model_without_its_head(tmp_path: Path) -> None:
         load(find_checkpoint(Source(str(folder))), torch.float32)
 
 
+def test_a_tokenizer_of_another_model(tmp_path: Path) -> None:
+    save_tiny_scorer(tmp_path, vocab_size=100)
+    with pytest.raises(ModelError, match="its model 100: they do not belong together"):
+        Scorer.from_pretrained(str(tmp_path), device="cpu")
+
+
 def test_damaged_files(tmp_path: Path) -> None:
     folder = save_tiny_scorer(tmp_path / "weights")
     data = (folder / "model.safetensors").read_bytes()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoTokenizer, BertConfig, RobertaConfig
+from transformers import AutoTokenizer, BertConfig, MPNetConfig, RobertaConfig, T5Config, XLNetConfig
 
 from cappy_model.encoding import (
     KEEP_RESPONSE,
@@ -119,6 +119,26 @@ def test_what_the_model_says_of_truncation_and_length() -> None:
     assert encoder_for(tokenizer, config, max_length=20).max_length == 20
     tokenizer.model_max_length = 10**30
     assert encoder_for(tokenizer, BertConfig(max_position_embeddings=8192)).max_length == 512
+
+
+def test_segments_only_where_the_tokenizer_gives_them_to_the_model() -> None:
+    tokenizer = tiny_tokenizer("bert")
+    assert PairEncoder(tokenizer, policy=LONGEST_FIRST, max_length=64).encode(["a"], ["b"]).types.any()
+    tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    assert not PairEncoder(tokenizer, policy=LONGEST_FIRST, max_length=64).encode(["a"], ["b"]).types.any()
+
+
+@pytest.mark.parametrize("config", [T5Config(), XLNetConfig()])
+def test_models_without_an_end_have_the_papers_length(config: Any) -> None:
+    tokenizer = tiny_tokenizer("bert")
+    tokenizer.model_max_length = 10**30
+    assert encoder_for(tokenizer, config).max_length == 512
+    assert encoder_for(tokenizer, config, max_length=4096).max_length == 4096
+
+
+def test_positions_behind_padding_are_not_counted() -> None:
+    config = MPNetConfig(max_position_embeddings=42, pad_token_id=1)
+    assert encoder_for(tiny_tokenizer("roberta"), config).max_length == 40
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def test_same_bytes_whatever_the_workers(corpus: Path, tmp_path: Path, flags: li
         write_candidates(rows, tmp_path / f"candidates-{number}.parquet")
     given = ["--shards", 3, "--candidates", tmp_path / "candidates-*.parquet", "--max-reject-rate", 1]
     assert build(corpus, tmp_path / "one", *given) == 0
-    command = [sys.executable, "-m", "beam_pipelines.cli", "build-corpus", "--mixture", corpus, *given]
+    command = [sys.executable, "-m", "beam_pipelines.program", "build-corpus", "--mixture", corpus, *given]
     subprocess.run([*map(str, command), "--output", str(tmp_path / "other"), *flags], check=True, timeout=300)
     expected = data_bytes(tmp_path / "one")
     assert len(expected) == 3 + 3 + 3, "instructions, pairs and rejects"
@@ -273,7 +273,7 @@ def test_killed_run_is_continued_to_the_same_bytes(corpus: Path, tmp_path: Path)
     command = [
         sys.executable,
         "-m",
-        "beam_pipelines.cli",
+        "beam_pipelines.program",
         "build-corpus",
         "--mixture",
         str(corpus),

@@ -1,0 +1,68 @@
+"""The benchmark of scoring runs with a tiny model, and the arithmetic behind its figures is right."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from benchmarks.scoring_inputs import LARGE, model_flops, union_length
+from tests.conftest import SHARED, needs_shared
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run_benchmark(folder: Path, *flags: str) -> tuple[str, dict[str, object]]:
+    """What `python -m benchmarks.scoring --tiny` prints, and its JSON."""
+    command = [sys.executable, "-m", "benchmarks.scoring", "--tiny", "--repeat", "1", "--json", str(folder / "found")]
+    command += ["--shared", str(SHARED), *flags]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout, json.loads((folder / "found").read_text())
+
+
+def row(printed: str, first: str) -> list[str]:
+    """The cells of the first row of a table that starts with `first`."""
+    line = next(line for line in printed.splitlines() if line.startswith(f"| {first}"))
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+@needs_shared
+@pytest.mark.slow
+def test_the_cpu_part_compares_the_scorer_and_the_job(tmp_path: Path) -> None:
+    printed, found = run_benchmark(tmp_path, "--pairs", "12", "--contenders", "float32")
+    assert {"float32", "job", "profile"} <= found.keys()
+    assert row(printed, "Scorer, float32")[2] == "x1.00"
+    assert row(printed, "cappy score, whole")[1] > "0"
+    shares = [float(row(printed, part)[1].rstrip("%")) for part in ("attention", "matrix multiplications")]
+    assert 0 < sum(shares) <= 100
+
+
+@needs_shared
+@pytest.mark.slow
+def test_the_gpu_part_proves_itself_on_the_cpu(tmp_path: Path) -> None:
+    printed, _ = run_benchmark(tmp_path, "--pairs", "12", "--gpu", "--parts", "check", "scorer", "busy")
+    assert printed.count("| passed |") == 10
+    assert "FAILED" not in printed
+    assert "No GPU" in printed
+    assert row(printed, "Scorer")[1] == "12"
+
+
+def test_operations_are_counted_as_on_paper() -> None:
+    config = SimpleNamespace(**LARGE)
+    one = model_flops(config, np.array([1]))
+    # 24 layers of 12 x 1024² weights, and attention of one token to itself; the head.
+    assert one == 24 * (2 * 12 * 1024**2 + 4 * 1024) + 2 * 1024**2 + 2 * 1024
+    assert model_flops(config, np.array([512, 512])) == 2 * model_flops(config, np.array([512]))
+    assert model_flops(config, np.array([512])) > 512 * one
+
+
+@pytest.mark.parametrize(
+    ("spans", "covered"),
+    [([], 0), ([(1, 3)], 2), ([(1, 3), (2, 5)], 4), ([(4, 5), (0, 1)], 2), ([(0, 9), (1, 2), (3, 10)], 10)],
+)
+def test_spans_that_overlap_count_once(spans: list[tuple[float, float]], covered: float) -> None:
+    assert union_length(spans) == covered
