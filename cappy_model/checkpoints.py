@@ -162,7 +162,7 @@ def load_config(checkpoint: Checkpoint) -> tuple[PreTrainedConfig, PreTrainedTok
 def load(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model (in evaluation mode, on the CPU) and its tokenizer.
 
-    Raises ModelError unless it is a sequence classifier with one logit and all of its weights, and the tokenizer fits it.
+    Raises ModelError unless it is a sequence classifier with one logit, all of its weights, and a tokenizer of its own.
     """
     source, (config, tokenizer) = checkpoint.source, load_config(checkpoint)
     with _loading(source):
@@ -180,8 +180,8 @@ def load(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[PreTrainedModel, P
     known: Any = model.get_input_embeddings()
     if len(tokenizer) > known.num_embeddings:
         raise ModelError(
-            f"{source.name}: its tokenizer has {len(tokenizer)} ids, its model {known.num_embeddings}: they do not belong "
-            "together"
+            f"{source.name}: its tokenizer has {len(tokenizer)} ids, its model {known.num_embeddings}: they do not "
+            "belong together"
         )
     return model.eval(), tokenizer
 
