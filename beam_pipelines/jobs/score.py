@@ -112,6 +112,7 @@ def _settle(config: ScoreConfig, *, local: bool) -> tuple[ScorerSpec, dict[str, 
     source = checkpoints.Source(name, config.allow_pickle, config.trust_remote_code, config.storage)
     found = checkpoints.find_checkpoint(source)
     model_config, tokenizer = checkpoints.load_config(found)
+    checkpoints.check_scorer(found, model_config)
     encoder = encoding.encoder_for(tokenizer, model_config, max_length=config.max_length)
     device = devices.settle_device(config.device) if local else config.device
     dtype = devices.settle_dtype(config.dtype, device)
