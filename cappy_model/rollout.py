@@ -47,7 +47,7 @@ def special_tokens(model: Any, tokenizer: PreTrainedTokenizerBase) -> SpecialTok
 
 
 def _first_of(*tokens: int | None) -> int:
-    """The first token that there is. Any will do where there is none: padding is masked, and a decoder has its start."""
+    """The first token that there is; any will do where there is none, as padding is masked."""
     return next((token for token in tokens if token is not None), 0)
 
 
