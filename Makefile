@@ -57,7 +57,7 @@ $(VENV)/installed-model: $(VENV)/installed
 
 $(VENV)/installed-test: $(VENV)/installed
 	@echo "Installing what the tests need into $(VENV), torch among it, which takes some minutes"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[model,test]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,test]'
 	touch $@
 
 $(VENV)/installed-bench: $(VENV)/installed-test

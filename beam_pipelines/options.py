@@ -44,7 +44,7 @@ def add_job_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace another run's files in the output folder")
     parser.add_argument(
         "--max-reject-rate",
-        type=_share,
+        type=share,
         default=0.01,
         metavar="R",
         help="fail when more than this share is rejected: of row x template renderings and candidates in build-corpus, "
@@ -65,7 +65,8 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def _share(text: str) -> float:
+def share(text: str) -> float:
+    """A number between 0 and 1, of a flag."""
     try:
         value = float(text)
     except ValueError:

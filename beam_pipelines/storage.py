@@ -5,7 +5,7 @@ import os
 import posixpath
 import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import IO, Any
 
@@ -138,15 +138,24 @@ def write_whole(url: str, data: bytes, options: StorageOptions) -> None:
     (fsspec's own transactions stage local files in the temporary directory, and a move across devices is not atomic.)
     Raises OutputError, naming the file and the system's reason.
     """
+    _put(url, lambda fs, path: fs.pipe_file(path, data), options)
+
+
+def copy_whole(source: str, url: str, options: StorageOptions) -> None:
+    """As `write_whole`, of what a file on this machine holds; it need not fit into memory."""
+    _put(url, lambda fs, path: fs.put_file(source, path), options)
+
+
+def _put(url: str, write: Callable[[fsspec.AbstractFileSystem, str], object], options: StorageOptions) -> None:
     fs, path = file_system(url, options)
     try:
         fs.makedirs(posixpath.dirname(path), exist_ok=True)
         if not _RENAMING.intersection((fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol):
-            fs.pipe_file(path, data)
+            write(fs, path)
             return
         temporary = posixpath.join(posixpath.dirname(path), f".{posixpath.basename(path)}.{uuid.uuid4().hex}.tmp")
         try:
-            fs.pipe_file(temporary, data)
+            write(fs, temporary)
             _replace(fs, temporary, path)
         except OSError:
             if fs.exists(temporary):

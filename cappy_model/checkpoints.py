@@ -39,6 +39,7 @@ _PICKLED = ("*.bin", "*.pt")
 _CODE = ("*.py",)
 _HUB_ID = re.compile(r"(?P<id>[\w.-]+(/[\w.-]+)?)(@(?P<revision>[\w./-]+))?")
 _BLOCK = 2**20
+_CLASSIFIER = "AutoModelForSequenceClassification"
 
 
 class ModelError(CappyError):
@@ -179,6 +180,39 @@ def load(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[PreTrainedModel, P
     return _load_model(checkpoint, AutoModelForSequenceClassification, config, tokenizer, dtype), tokenizer
 
 
+def load_to_train(checkpoint: Checkpoint, *, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A scorer to train (float32, on the CPU), and its tokenizer: an earlier one, or an encoder with a new head.
+
+    A new head is drawn by `seed`. Raises ModelError for a classifier of another kind, for a model that there is no such
+    head for, and for an encoder that lacks weights of its own.
+    """
+    config, tokenizer = load_config(checkpoint)
+    own_code = getattr(config, "auto_map", None) or {}
+    if type(config) not in AutoModelForSequenceClassification._model_mapping and _CLASSIFIER not in own_code:
+        raise ModelError(
+            f"{checkpoint.source.name}: is a {config.model_type}, which transformers has no scoring head for; give an "
+            "encoder such as RoBERTa, or an earlier scorer"
+        )
+    scores = any(name.endswith("ForSequenceClassification") for name in config.architectures or ())
+    if scores:
+        check_scorer(checkpoint, config)
+    config.num_labels, config.problem_type = 1, "regression"
+    torch.manual_seed(seed)
+    model = _load_model(
+        checkpoint, AutoModelForSequenceClassification, config, tokenizer, torch.float32, new_head=not scores
+    )
+    settle_padding(config, tokenizer)
+    return model, tokenizer
+
+
+def settle_padding(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Gives a configuration the padding token of the tokenizer where it has none. Raises ModelError where both lack."""
+    if config.pad_token_id is None:
+        config.pad_token_id = tokenizer.pad_token_id
+    if config.pad_token_id is None:
+        raise ModelError(f"{config.model_type}: neither model nor tokenizer has a padding token; set one and save it")
+
+
 def generates_by(checkpoint: Checkpoint, config: PreTrainedConfig) -> Any:
     """The auto class of a model that generates: encoder-decoder, or decoder-only, told apart by its configuration.
 
@@ -213,6 +247,8 @@ def _load_model(
     config: PreTrainedConfig,
     tokenizer: PreTrainedTokenizerBase,
     dtype: torch.dtype,
+    *,
+    new_head: bool = False,
 ) -> PreTrainedModel:
     source = checkpoint.source
     with _loading(source):
@@ -224,8 +260,12 @@ def _load_model(
             trust_remote_code=source.trust_remote_code,
             output_loading_info=True,
         )
-    if found["missing_keys"]:
-        missing = ", ".join(sorted(found["missing_keys"])[:3])
+    layers = tuple(
+        f"{model.base_model_prefix}.{name}" for name, _ in model.base_model.named_children() if name != "pooler"
+    )
+    lacking = sorted(key for key in found["missing_keys"] if not new_head or key.startswith(layers))
+    if lacking:
+        missing = ", ".join(lacking[:3])
         raise ModelError(f"{source.name}: lacks weights ({missing}), so it was not trained as what it is to be here")
     known = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > known:

@@ -21,24 +21,51 @@ def keep_head_precise(model: PreTrainedModel) -> None:
 
     In bfloat16 a score has eight bits, and candidates would tie that are not equal; the head costs nothing.
     """
+    for module in _behind_the_layers(model):
+        module.float().register_forward_pre_hook(lambda _, inputs: tuple(value.float() for value in inputs))
+
+
+def keep_head_out_of_autocast(model: PreTrainedModel) -> None:
+    """Makes everything behind the last layer compute in float32 where autocast has the layers in bfloat16."""
+    left: list[torch.autocast] = []
+
+    def enter(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        left.append(torch.autocast(inputs[0].device.type, enabled=False))
+        left[-1].__enter__()
+        return tuple(value.float() for value in inputs)
+
+    def leave(module: torch.nn.Module, inputs: Any, output: Any) -> None:
+        left.pop().__exit__(None, None, None)
+
+    for module in _behind_the_layers(model):
+        module.register_forward_pre_hook(enter)
+        module.register_forward_hook(leave, always_call=True)
+
+
+def _behind_the_layers(model: PreTrainedModel) -> list[torch.nn.Module]:
     heads = [module for name, module in model.named_children() if name != model.base_model_prefix]
     pooler = getattr(model.base_model, "pooler", None)
-    for module in [*heads, *([pooler] if pooler is not None else [])]:
-        module.float().register_forward_pre_hook(lambda _, inputs: tuple(value.float() for value in inputs))
+    return [*heads, *([pooler] if pooler is not None else [])]
 
 
 def padded_logits(model: PreTrainedModel, batch: EncodedPairs, device: torch.device) -> torch.Tensor:
     """The head's output for n pairs, float32[n] on `device`: every pair padded to the longest, on the right."""
+    inputs = padded_inputs(batch, model.config.pad_token_id)
+    logits = model(**{name: _on(device, array) for name, array in inputs.items()}).logits
+    return logits[:, 0].float()
+
+
+def padded_inputs(batch: EncodedPairs, pad_token_id: int) -> dict[str, np.ndarray]:
+    """What a model is given of n pairs: int64[n, longest] arrays, every pair padded to the longest, on the right."""
     longest = int(batch.lengths.max())
     inside = np.arange(longest) < batch.lengths[:, None]
-    inputs = {"input_ids": np.full(inside.shape, model.config.pad_token_id, dtype=np.int64)}
+    inputs = {"input_ids": np.full(inside.shape, pad_token_id, dtype=np.int64)}
     inputs["input_ids"][inside] = batch.tokens
     inputs["attention_mask"] = inside.astype(np.int64)
     if batch.types.any():
         inputs["token_type_ids"] = np.zeros(inside.shape, dtype=np.int64)
         inputs["token_type_ids"][inside] = batch.types
-    logits = model(**{name: _on(device, array) for name, array in inputs.items()}).logits
-    return logits[:, 0].float()
+    return inputs
 
 
 def prepare_unpadded(model: PreTrainedModel) -> None:

@@ -15,7 +15,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cappy_model.batching import token_batches
-from cappy_model.checkpoints import ModelError, Source, find_checkpoint, load
+from cappy_model.checkpoints import Source, find_checkpoint, load, settle_padding
 from cappy_model.devices import settle_device, settle_dtype, settle_tokens_per_batch
 from cappy_model.encoding import EncodedPairs, encoder_for
 from cappy_model.forward import UNPADDED_FAMILIES, keep_head_precise, padded_logits, prepare_unpadded, unpadded_logits
@@ -93,12 +93,7 @@ class Scorer:
         self.config = model.config
         self.device, self.dtype = device, str(model.dtype).removeprefix("torch.")
         self.tokens_per_batch = tokens_per_batch
-        if self.config.pad_token_id is None:
-            self.config.pad_token_id = tokenizer.pad_token_id
-        if self.config.pad_token_id is None:
-            raise ModelError(
-                f"{self.config.model_type}: neither model nor tokenizer has a padding token; set one and save it"
-            )
+        settle_padding(self.config, tokenizer)
         self._encoder = encoder_for(tokenizer, self.config, max_length=max_length)
         self.max_length, self.truncation = self._encoder.max_length, self._encoder.policy
         # Attention without padding is a kernel of GPUs, for half precision.

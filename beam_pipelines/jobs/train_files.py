@@ -1,0 +1,150 @@
+"""The files around training: weights, held-out instructions, the folder of checkpoints, and its copy elsewhere."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import yaml
+
+from beam_pipelines.reads import Input, Wanted, list_reads, read_units
+from beam_pipelines.runs import load_manifest, refuse_foreign
+from beam_pipelines.storage import (
+    StorageOptions,
+    copy_whole,
+    explained,
+    file_system,
+    is_local,
+    join,
+    read_bytes,
+)
+from schemas.chunks import CHUNK_ROWS
+from schemas.errors import CappyError, UsageError
+from schemas.manifest import MANIFEST, fingerprint
+from schemas.records import is_text
+
+CHECKPOINTS = "checkpoints"
+"""Where a run's checkpoints stand below its output folder."""
+
+_WEIGHED = ("label_source", "dataset")
+_WHOLE = "whole"
+
+
+def read_weights(url: str, storage: StorageOptions) -> dict[str, dict[str, float]]:
+    """The shares of a weights file, by column and value. Raises UsageError for one that is none."""
+    data = read_bytes(url, storage)
+    if data is None:
+        raise UsageError(f"--weights {url}: there is no such file")
+    try:
+        content = yaml.safe_load(data) or {}
+    except yaml.YAMLError as error:
+        raise UsageError(f"--weights {url}: is not YAML: {error}") from error
+    if not isinstance(content, dict) or not all(isinstance(value, dict) for value in content.values()):
+        raise UsageError(f"--weights {url}: must map {' and '.join(_WEIGHED)} to names with a share each")
+    unknown = [key for key in content if key not in _WEIGHED]
+    if unknown:
+        raise UsageError(f"--weights {url}: {unknown[0]!r} is not known; there are {' and '.join(_WEIGHED)}")
+    for column, shares in content.items():
+        for name, value in shares.items():
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+                raise UsageError(
+                    f"--weights {url}: {column} {name!r} is {value!r}; a weight is the share of the pairs that is "
+                    "taken, between 0 and 1: divide all of them by the largest"
+                )
+    return {column: {str(name): float(value) for name, value in content[column].items()} for column in sorted(content)}
+
+
+def held_out_instructions(found: Input | None) -> frozenset[int]:
+    """The keys of all instructions in some files. Raises CappyError where they have no column of them."""
+    from cappy_model.split import instruction_key
+
+    if found is None:
+        return frozenset()
+    names = found.schema.names
+    if "instruction" not in names or not is_text(found.schema.field("instruction").type):
+        raise CappyError(
+            f"--held-out {found.files[0].url}: has no text column 'instruction'; there are {', '.join(names)}"
+        )
+    wanted = Wanted(pa.schema([found.schema.field("instruction")]), CHUNK_ROWS)
+    keys: set[int] = set()
+    for file in found.files:
+        for read in list_reads(file, CHUNK_ROWS):
+            for unit in read_units(read, wanted):
+                if unit.bad:
+                    row = unit.bad[0]
+                    raise CappyError(
+                        f"--held-out {file.url}#{row.position}: cannot be read: {row.reason}: {row.detail}"
+                    )
+                texts = unit.rows.column("instruction").drop_null().unique().to_pylist()
+                keys.update(map(instruction_key, texts))
+    return frozenset(keys)
+
+
+def workplace(output: str, facts: Mapping[str, Any]) -> Path:
+    """Where checkpoints are written on this machine: below the output folder, or in the cache for one elsewhere."""
+    if is_local(output):
+        return Path(file_system(output, {})[1]) / CHECKPOINTS
+    from cappy_model.checkpoints import CACHE
+
+    cache = Path(os.environ.get(CACHE, Path.home() / ".cache" / "cappy"))
+    return cache / "training" / fingerprint({"output": output, "facts": facts})
+
+
+def delete_former(output: str, storage: StorageOptions) -> None:
+    """Deletes the model and the checkpoints of a former run, if the folder is one's. Raises CappyError if it is not."""
+    names = refuse_foreign(output, storage)
+    listed = [entry["path"] for entry in load_manifest(output, storage)["files"]] if MANIFEST in names else []
+    fs, path = file_system(output, storage)
+    for name in names:
+        if name in listed or name.startswith(f"{CHECKPOINTS}/"):
+            fs.rm_file(join(path, name))
+    if is_local(output):
+        shutil.rmtree(Path(path) / CHECKPOINTS, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """The checkpoints of a `folder` of this machine, copied below an `output` that is elsewhere."""
+
+    folder: Path
+    output: str
+    storage: StorageOptions
+
+    def push(self, checkpoint: Path) -> None:
+        """Copies a whole checkpoint, its mark last, and deletes the copies of those that are gone here."""
+        if is_local(self.output):
+            return
+        names = sorted((path.name for path in checkpoint.iterdir()), key=lambda name: (name == _WHOLE, name))
+        for name in names:
+            copy_whole(str(checkpoint / name), self._url(checkpoint.name, name), self.storage)
+        fs, _ = file_system(self.output, self.storage)
+        with explained(self._url(), "tidied"):
+            for path in self._there():
+                if not (self.folder / path.rpartition("/")[2]).is_dir():
+                    fs.rm(path, recursive=True)
+
+    def fetch(self) -> None:
+        """Copies here the whole checkpoints that are not here yet: those that another machine has left."""
+        if is_local(self.output):
+            return
+        fs, _ = file_system(self.output, self.storage)
+        with explained(self._url(), "fetched"):
+            for path in self._there():
+                target = self.folder / path.rpartition("/")[2]
+                if fs.exists(f"{path}/{_WHOLE}") and not target.is_dir():
+                    names = sorted(fs.find(path), key=lambda name: name.endswith(f"/{_WHOLE}"))
+                    target.mkdir(parents=True)
+                    for name in names:
+                        fs.get_file(name, str(target / name.rpartition("/")[2]))
+
+    def _there(self) -> list[str]:
+        """The folders of the copies."""
+        fs, path = file_system(self._url(), self.storage)
+        fs.invalidate_cache()
+        return [name.rstrip("/") for name in fs.ls(path, detail=False)] if fs.exists(path) else []
+
+    def _url(self, *names: str) -> str:
+        return join(self.output, CHECKPOINTS, *names)

@@ -1,0 +1,135 @@
+"""What training leaves: the model's files, metrics.json, the model card, and the manifest that ends the run."""
+
+import json
+import platform
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from beam_pipelines import DISTRIBUTION
+from beam_pipelines.cards import table
+from beam_pipelines.storage import StorageOptions, copy_whole, fixed_part, join, read_bytes, write_whole
+from schemas.ids import digest_of
+from schemas.manifest import CARD, FORMAT_VERSION, MANIFEST, fingerprint, to_json
+
+METRICS = "metrics.json"
+
+
+def export(
+    made: tuple[Any, Any, Any, Any],
+    *,
+    known: Mapping[str, Any],
+    settings: Any,
+    started: datetime,
+    corpus: str,
+    names: tuple[str, str],
+    folder: Path,
+    storage: StorageOptions,
+) -> None:
+    """Writes what was `made` (model, tokenizer, Trained, Selection) into the output folder, the manifest last.
+
+    `names` are those of the model that training began with and of the output folder. Raises OutputError.
+    """
+    model, tokenizer, trained, selection = made
+    init, output = names
+    metrics = _metrics(trained)
+    manifest = {
+        "job": known["job"],
+        "format_version": FORMAT_VERSION,
+        "versions": _versions(),
+        "fingerprint": fingerprint(known),
+        "started": started.isoformat(timespec="seconds"),
+        "configuration": known["settings"],
+        "settled": asdict(settings),
+        "model": {"name": init, **known["model"]},
+        "corpus": _corpus(corpus, storage),
+        "inputs": known["files"],
+        "pairs": selection.counts,
+        "made_of": selection.made_of,
+        "metrics": metrics,
+    }
+    whole = folder / "model"
+    shutil.rmtree(whole, ignore_errors=True)
+    model.save_pretrained(whole)
+    tokenizer.save_pretrained(whole)
+    (whole / METRICS).write_bytes(to_json({**metrics, "losses": trained.losses, "evaluations": trained.evaluations}))
+    manifest["files"] = [_published(path, output, storage) for path in sorted(whole.iterdir())]
+    shutil.rmtree(whole)
+    finished = datetime.now(UTC)
+    manifest["finished"] = finished.isoformat(timespec="seconds")
+    manifest["seconds"] = round((finished - started).total_seconds(), 1)
+    write_whole(join(output, CARD), draw_model_card(manifest).encode(), storage)
+    write_whole(join(output, MANIFEST), to_json(manifest), storage)
+
+
+def _published(path: Path, output: str, storage: StorageOptions) -> dict[str, Any]:
+    copy_whole(str(path), join(output, path.name), storage)
+    data = path.read_bytes()
+    return {"path": path.name, "rows": 0, "bytes": len(data), "digest": digest_of(data)}
+
+
+def _metrics(trained: Any) -> dict[str, Any]:
+    """The step that was kept, how many there were, and the evaluation at that step; null where there was none."""
+    at_step = [entry for entry in trained.evaluations if entry["step"] == trained.step]
+    evaluation = {name: value for name, value in at_step[-1].items() if name != "step"} if at_step else None
+    return {"step": trained.step, "steps": trained.steps_done, "evaluation": evaluation}
+
+
+def _versions() -> dict[str, str]:
+    packages = {name: version(name) for name in ("torch", "transformers", "accelerate", "pyarrow")}
+    return {"cappy": version(DISTRIBUTION), "python": platform.python_version(), **packages}
+
+
+def _corpus(pattern: str, storage: StorageOptions) -> dict[str, Any] | None:
+    """What the manifest of the corpus says of it; null where none stands beside or above the files."""
+    folder = fixed_part(pattern).rstrip("/")
+    for place in (folder, folder.rpartition("/")[0]):
+        data = read_bytes(join(place, MANIFEST), storage) if place else None
+        if data is not None:
+            found = json.loads(data)
+            return {name: found[name] for name in ("job", "fingerprint", "totals", "pairs") if name in found}
+    return None
+
+
+def draw_model_card(manifest: Mapping[str, Any]) -> str:
+    """The README.md of a scorer, a function of its manifest."""
+    pairs, settled, found = manifest["pairs"], manifest["settled"], manifest["metrics"]
+    configuration = manifest["configuration"]
+    sources = sorted({source for counts in manifest["made_of"]["training"].values() for source in counts})
+    rows = [
+        [dataset, *(f"{counts.get(source, 0):,}" for source in sources)]
+        for dataset, counts in manifest["made_of"]["training"].items()
+    ]
+    names = ("learning_rate", "warm_up", "batch_size", "accumulation", "dtype", "seed")
+    settings = [[name, f"{settled[name]}"] for name in names]
+    settings += [["max_length", str(configuration["max_length"])], ["truncation", configuration["truncation"]]]
+    settings += [["processes", str(configuration["processes"])], ["weights", json.dumps(configuration["weights"])]]
+    about = (
+        "A scorer: for an instruction and a response one number, about 1 for a correct response and about 0 for a "
+        f"wrong one (raw output of the head, not clamped). Trained from `{Path(manifest['model']['name']).name}` for "
+        f"{found['steps']:,} steps; the weights are those of step {found['step']:,}."
+    )
+    dropped = (
+        f"{pairs['read']:,} pairs were read and {pairs['training']:,} learned from; {pairs['held_out']:,} were dropped "
+        f"for {pairs['held_out_instructions']:,} held-out instructions, {pairs['left_out']:,} left out by weights, "
+        f"{pairs['not_drawn']:,} not drawn, and {pairs['evaluation']:,} kept for evaluation, of other instructions."
+    )
+    use = (
+        "```python\nfrom cappy_model.scorer import Scorer\n\n"
+        "Scorer.from_pretrained(DIR).score([instruction], [response])\n```"
+    )
+    evaluation = found["evaluation"] or {}
+    results = [[name, f"{value:.6f}"] for name, value in evaluation.items()]
+    parts = [
+        *("---\nlibrary_name: transformers\npipeline_tag: text-classification\n---\n# Scorer of responses", about, use),
+        *("## Training data", dropped, table(["dataset", *sources], rows)),
+        *("## Settings", table(["setting", "value"], settings)),
+        *(("## Evaluation", table(["metric", "value"], results)) if results else ()),
+        f"`{MANIFEST}` has all counts, `{METRICS}` the losses. Made by cappy {manifest['versions']['cappy']}; the "
+        f"fingerprint of everything that shapes the weights is `{manifest['fingerprint']}`.",
+    ]
+    return "\n\n".join(parts) + "\n"
