@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from beam_pipelines import DISTRIBUTION
 from beam_pipelines.doctor.diagnosis import doctor
 from beam_pipelines.doctor.installation import installed_version
-from beam_pipelines.jobs import train
+from beam_pipelines.jobs import adapt, train
 from beam_pipelines.jobs.base import Job
 from beam_pipelines.jobs.build_corpus import BUILD_CORPUS
 from beam_pipelines.jobs.rerank import RERANK
@@ -91,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     for job in JOBS:
         _add(commands, job.name, partial(_run_job, job), job.help, _job_flags(job), epilog=_EPILOG)
     _add(commands, train.JOB, _train, train.HELP, add_train_flags)
+    _add(commands, adapt.JOB, _adapt, adapt.HELP, adapt.add_adapt_flags, epilog=_EPILOG)
     _add(commands, "demo", _demo, "a corpus of the demo's own datasets", add_job_flags, epilog=_EPILOG)
     _add(commands, "report", _report, "draw report.html again from a finished run's manifest", _folder_flags)
     _add(commands, "verify", _verify, "check a finished run's files against its manifest", _folder_flags)
@@ -146,6 +147,14 @@ def _train(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     told = train.dry_run(config) if config.dry_run else train.summary(train.run(config))
     if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun has started, the first one
         print(told)
+    return DONE
+
+
+def _adapt(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
+    names = {field.name for field in fields(adapt.AdaptConfig)}
+    config = adapt.AdaptConfig(**{k: v for k, v in vars(arguments).items() if k in names})
+    options = beam_options(rest, local_mode="multi_processing", ours=arguments.flags)
+    print(adapt.dry_run(config) if config.dry_run else adapt.summary(adapt.run(config, options)))
     return DONE
 
 

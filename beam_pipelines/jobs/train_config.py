@@ -11,13 +11,12 @@ DTYPES = ("auto", "float32", "bfloat16")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """What training is told; None: as `Settings`, the model or the number of steps has it.
+class TrainingConfig:
+    """What any training is told; None: as the model or the number of steps has it.
 
     `eval_fraction` is of the instructions, in [0, 1); `warm_up` of the steps; `storage` goes to fsspec.
     """
 
-    corpus: str
     model: str
     output: str
     seed: int = 0
@@ -47,7 +46,14 @@ class TrainConfig:
     storage: dict[str, Any] = field(default_factory=dict, repr=False)
 
 
-def check(config: TrainConfig) -> None:
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(TrainingConfig):
+    """What train is told beside that: a pattern of files of labelled pairs."""
+
+    corpus: str
+
+
+def check(config: TrainingConfig) -> None:
     """Raises UsageError for settings that do not go together."""
     if config.eval_fraction == 1:
         raise UsageError("--eval-fraction 1 leaves nothing to learn from; give less")
@@ -61,16 +67,20 @@ def check(config: TrainConfig) -> None:
 
 def add_train_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `TrainConfig`."""
-    default = TrainConfig(corpus="", model="", output="")
+    parser.add_argument("--corpus", required=True, metavar="PATTERN", help="Parquet files of labelled pairs")
+    add_training_flags(parser, TrainConfig(corpus="", model="", output=""))
+
+
+def add_training_flags(parser: argparse.ArgumentParser, default: TrainingConfig) -> None:
+    """The flags of `TrainingConfig`, with the defaults of an instance of it."""
 
     def add(name: str, text: str, **options: Any) -> None:
         known = getattr(default, name.replace("-", "_"))
         shown = f" (default: {known})" if known is not None and known != () else ""
         parser.add_argument(f"--{name}", default=known, help=text + shown, **options)
 
-    parser.add_argument("--corpus", required=True, metavar="PATTERN", help="Parquet files of labelled pairs")
     parser.add_argument("--model", required=True, metavar="INIT", help="an encoder, or a scorer: hub id, folder or URL")
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder of the scorer: a path or an fsspec URL")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder of the results: a path or an fsspec URL")
     add("seed", "of every random choice", type=int)
     add("max-pairs", "learn from so many pairs, drawn evenly (default: all)", type=positive, metavar="N")
     add("weights", "YAML: {label_source: {NAME: share}, dataset: {NAME: share}} of the pairs to take", metavar="FILE")

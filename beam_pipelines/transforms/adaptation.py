@@ -1,0 +1,101 @@
+"""Candidates with references -> the pairs that adapt a scorer to their task (the paper's adaptation set)."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from beam_pipelines.mixture import Negatives
+from beam_pipelines.reads import Unit
+from beam_pipelines.rejects import reject_at
+from beam_pipelines.transforms.candidates import NEEDED, PLACED_CANDIDATE, place_candidates
+from beam_pipelines.transforms.labelling import ground_truth_and_wrong, join_pairs, label_candidates, labelled_pairs
+from beam_pipelines.transforms.negatives import LABELLED_INSTRUCTION, Mismatcher
+from cappy_model.rouge import RougeL
+from schemas.chunks import from_rows
+from schemas.tally import Tally
+
+TEMPLATE = "adaptation"
+"""The template_id of these pairs, whose instructions come as they are."""
+
+UNNAMED = "unnamed"
+"""The dataset of candidates that name none."""
+
+_NOT_RIGHT = 1.0  # a response whose Rouge-L with a reference reaches this is right, word for word
+
+
+def adaptation_instructions(
+    candidates: Iterable[Mapping[str, Any]], rouge: RougeL, *, seed: int, tally: Tally
+) -> pa.RecordBatch:
+    """LABELLED_INSTRUCTION rows for CANDIDATE rows that have references, one for each instruction_id, ordered by it.
+
+    `wrong` are as many responses as there are references, each a reference of another instruction of the same dataset,
+    drawn by seed and drawn again where it is right here, too. What is missing after five draws is counted.
+    """
+    first: dict[str, Mapping[str, Any]] = {}
+    for row in candidates:
+        if row["instruction_id"] is not None and row["instruction"] is not None:
+            first.setdefault(row["instruction_id"], row)
+    rows = [first[known] for known in sorted(first)]
+    references = [right(row) for row in rows]
+    datasets = [row.get("dataset") or UNNAMED for row in rows]
+    members: dict[str, list[int]] = {}
+    for index, dataset in enumerate(datasets):
+        members.setdefault(dataset, []).append(index)
+    mismatchers = {
+        count: Mismatcher(references, rouge, Negatives(mismatched=count, overlap_limit=_NOT_RIGHT), seed)
+        for count in {len(texts) for texts in references}
+    }
+    made = []
+    for index, (row, texts, dataset) in enumerate(zip(rows, references, datasets, strict=True)):
+        wrong = mismatchers[len(texts)].draw(index, members[dataset], row["instruction_id"])
+        tally.counts["notes", "mismatch_skipped"] += len(texts) - len(wrong)
+        made.append(
+            {
+                **{name: row[name] for name in ("instruction_id", "instruction")},
+                "dataset": dataset, "subset": None, "split": None, "template_id": TEMPLATE,
+                "references": texts, "wrong": wrong, "has_choices": False,
+            }
+        )
+    return from_rows(made, LABELLED_INSTRUCTION)
+
+
+def usable(unit: Unit) -> tuple[list[dict[str, Any]], pa.RecordBatch, list[dict[str, Any]]]:
+    """The rows of a unit of candidates that have references, as they are and as PLACED_CANDIDATE; and REJECT rows."""
+    found = unit.rows.to_pylist()
+    rejects = [
+        reject_at(
+            *(unit, int(unit.positions[index])),
+            origin="",
+            stage="label",
+            reason="no_references",
+            detail="the candidate has no reference that it could be compared with",
+            excerpt=row["response"],
+        )
+        for index, row in enumerate(found)
+        if not right(row)
+    ]
+    kept = np.array([index for index, row in enumerate(found) if right(row)], dtype=np.int64)
+    rows = unit.rows.select(list(NEEDED)).take(pa.array(kept))
+    placed = place_candidates(unit._replace(rows=rows, positions=unit.positions[kept]))
+    return [found[index] for index in kept.tolist()], placed.chunk, [*rejects, *placed.rejects]
+
+
+def right(candidate: Mapping[str, Any]) -> list[str]:
+    """The distinct references of a candidate, stripped, without empty ones."""
+    return list(dict.fromkeys(filter(None, map(str.strip, filter(None, candidate["references"] or ())))))
+
+
+def adaptation_pairs(
+    instructions: pa.RecordBatch, candidates: Sequence[pa.RecordBatch], rouge: RougeL, tally: Tally
+) -> tuple[pa.RecordBatch, Sequence[dict[str, Any]]]:
+    """LABELLED_PAIR rows, and REJECT rows: references 1, wrong responses 0, PLACED_CANDIDATE rows by their Rouge-L.
+
+    Equal pairs are one, ground truth before generated before wrong.
+    """
+    together = pa.Table.from_batches(candidates, PLACED_CANDIDATE).combine_chunks().to_batches()
+    chunk = together[0] if together else pa.RecordBatch.from_pylist([], PLACED_CANDIDATE)
+    generated, rejects = label_candidates(chunk, instructions, rouge, tally)
+    pairs = join_pairs([*ground_truth_and_wrong(instructions), generated])
+    return labelled_pairs(instructions, pairs, tally), rejects

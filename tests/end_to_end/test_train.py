@@ -1,0 +1,260 @@
+"""`cappy train`: what it writes, that it scores the same after loading, goes on, refuses, and shares its work."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from safetensors.numpy import load_file
+
+from beam_pipelines.runs import hold
+from cappy_model.scorer import Scorer
+from tests.cappy_model.corpora import some_rows, write_corpus, write_pairs
+from tests.cappy_model.models import save_tiny_scorer
+from tests.conftest import cappy, manifest_of
+from tests.end_to_end.inputs import json_lines, said
+
+QUICK = ["--batch-size", "8", "--accumulation", "2", "--learning-rate", "1e-3", "--max-length", "60", "--device", "cpu"]
+QUICK += ["--dtype", "float32", "--eval-fraction", "0.2", "--shuffle-buffer", "100"]
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> Path:
+    """A folder with a corpus and a model."""
+    write_corpus(tmp_path / "pairs", 300)
+    save_tiny_scorer(tmp_path / "init")
+    return tmp_path
+
+
+def flags(inputs: Path, *more: object) -> list[str]:
+    given = ["--corpus", inputs / "pairs" / "*.parquet", "--model", inputs / "init", *QUICK, *more]
+    return ["train", *map(str, given)]
+
+
+def weights(folder: Path) -> dict[str, np.ndarray]:
+    found: dict[str, np.ndarray] = load_file(folder / "model.safetensors")
+    return found
+
+
+def same(first: Path, second: Path) -> bool:
+    ours, theirs = weights(first), weights(second)
+    return ours.keys() == theirs.keys() and all(np.array_equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_what_it_writes(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "out"
+    rows = some_rows(300)
+    (tmp_path / "held.jsonl").write_bytes(
+        json_lines(*({"instruction": row["instruction"].upper()} for row in rows[:10]))
+    )
+    assert cappy(*flags(inputs, "--output", output, "--held-out", tmp_path / "held.jsonl", "--max-steps", 5)) == 0
+    told = capsys.readouterr().out
+    manifest, metrics = manifest_of(output), json.loads((output / "metrics.json").read_text())
+    assert "5 steps over" in told and "10 pairs dropped for held-out instructions" in told
+    pairs = manifest["pairs"]
+    assert pairs["read"] == 300 and pairs["held_out"] == 10 and pairs["held_out_instructions"] == 5
+    assert pairs["training"] + pairs["evaluation"] == 290
+    assert metrics["step"] == metrics["steps"] == 5 and metrics["evaluation"]["loss"] > 0
+    assert manifest["metrics"]["evaluation"] == metrics["evaluation"]
+    config = json.loads((output / "config.json").read_text())
+    assert config["cappy"] == {"truncation": "keep_response", "max_length": 60}
+    card = (output / "README.md").read_text()
+    assert "10 were dropped for 5 held-out instructions" in card and "| things | " in card and str(tmp_path) not in card
+    assert sorted(path.name for path in (output / "checkpoints").glob("checkpoint-*")) == [
+        "checkpoint-4",
+        "checkpoint-5",
+    ]
+    assert cappy("verify", output) == 0
+
+    scorer = Scorer.from_pretrained(str(output), device="cpu", dtype="float32")
+    assert (scorer.truncation, scorer.max_length) == ("keep_response", 60)
+    by_instruction = {row["instruction"] for row in rows}
+    assert len(by_instruction) == 150
+
+    before = {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file()}
+    assert cappy(*flags(inputs, "--output", output, "--held-out", tmp_path / "held.jsonl", "--max-steps", 5)) == 0
+    assert {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file()} == before
+
+
+def test_it_scores_the_same_after_loading(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cappy_model.assessment import Assessment
+
+    seen: list[tuple[Any, np.ndarray]] = []
+    score = Assessment.scores
+
+    def record(self: Assessment, *arguments: Any) -> np.ndarray:
+        seen.append((self.pairs, score(self, *arguments)))
+        return seen[-1][1]
+
+    monkeypatch.setattr(Assessment, "scores", record)
+    assert cappy(*flags(inputs, "--output", tmp_path / "out", "--max-steps", 4)) == 0
+    pairs, scores = seen[-1]
+    found = Scorer.from_pretrained(str(tmp_path / "out"), device="cpu", dtype="float32").score(
+        pairs.instructions, pairs.responses
+    )
+    assert len(found) > 30 and np.abs(found - scores).max() < 1e-5
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["evaluation"]["loss"] == pytest.approx(float(((found - pairs.labels) ** 2).mean()), abs=1e-6)
+
+
+def test_another_run_in_the_folder_and_overwrite(
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    assert cappy(*flags(inputs, "--output", output, "--max-steps", 2)) == 0
+    first = weights(output)
+    assert cappy(*flags(inputs, "--output", output, "--max-steps", 2, "--learning-rate", "2e-3")) == 1
+    assert "holds another run: settings.learning_rate: 0.001 -> 0.002. Give another folder" in said(capsys)
+    more = ("--max-steps", 3, "--learning-rate", "2e-3", "--overwrite")
+    assert cappy(*flags(inputs, "--output", output, *more)) == 0
+    assert manifest_of(output)["metrics"]["steps"] == 3
+    assert any(not np.array_equal(first[name], value) for name, value in weights(output).items())
+    assert {path.name for path in (output / "checkpoints").glob("checkpoint-*")} == {"checkpoint-2", "checkpoint-3"}
+    with hold(str(tmp_path / "held"), {}):
+        assert cappy(*flags(inputs, "--output", tmp_path / "held")) == 1
+    assert "another job is at work in it" in said(capsys)
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "thesis.txt").write_text("all of it")
+    assert cappy(*flags(inputs, "--output", tmp_path / "foreign", "--overwrite")) == 1
+    assert "holds 'thesis.txt' and no run.json, so it is not ours" in said(capsys)
+
+
+def test_weights_and_limits(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "weights.yaml").write_text("label_source: {wrong_choice: 0.5}\ndataset: {quiz: 0.0}\n")
+    more = ("--weights", tmp_path / "weights.yaml", "--max-pairs", 60, "--epochs", 2)
+    assert cappy(*flags(inputs, "--output", tmp_path / "out", *more)) == 0
+    manifest = manifest_of(tmp_path / "out")
+    assert manifest["pairs"]["training"] == 60 and "quiz" not in manifest["made_of"]["training"]
+    assert manifest["metrics"]["steps"] == 8  # two epochs of 60 pairs, 16 in a step
+    for text, message in [
+        ("dataset: {quiz: 2}", "dataset 'quiz' is 2; a weight is the share of the pairs that is taken"),
+        ("source: {quiz: 1}", "'source' is not known; there are label_source and dataset"),
+        ("- 1", "must map label_source and dataset to names"),
+        ("a: [", "is not YAML"),
+    ]:
+        (tmp_path / "weights.yaml").write_text(text)
+        assert cappy(*flags(inputs, "--output", tmp_path / "other", *more)) == 2
+        assert message in said(capsys)
+
+
+@pytest.mark.parametrize(
+    ("more", "status", "message"),
+    [
+        (["--eval-fraction", "1"], 2, "--eval-fraction 1 leaves nothing to learn from"),
+        (["--eval-fraction", "0", "--patience", "2"], 2, "--patience needs pairs to evaluate on"),
+        (["--patience", "2", "--save-every", "3"], 2, "so it saves at each; leave --save-every out"),
+        (["--dtype", "float16"], 2, "--dtype float16 is not known"),
+        (["--report-to", "notepad"], 2, "--report-to notepad: notepad is not supported"),
+        (["--max-length", "65"], 1, "a length of 65 tokens: the model has 64 positions"),
+        (["--weights", "none.yaml"], 2, "none.yaml: there is no such file"),
+        (["--runner", "FlinkRunner"], 2, "unknown argument '--runner'"),
+        (["--held-out", "{}/pairs/*.parquet"], 1, "no pair is left to learn from"),
+        (["--corpus", "{}/init/config.json"], 1, "the format is told by the ending of the name"),
+        (["--model", "{}/pairs"], 1, "holds no config.json"),
+    ],
+)
+def test_what_cannot_be(
+    more: list[str], status: int, message: str, inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [each.format(inputs) for each in more]
+    assert cappy(*flags(inputs, "--output", tmp_path / "out", *given)) == status
+    assert message in said(capsys)
+
+
+def test_a_corpus_that_is_none(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = some_rows(20)
+    rows[3]["label"] = 1.25
+    write_pairs(inputs / "pairs" / "wrong.parquet", rows)
+    assert cappy(*flags(inputs, "--output", tmp_path / "out")) == 1
+    assert "wrong.parquet#3: the label is 1.25; labels lie between 0 and 1" in said(capsys)
+    pq.write_table(
+        pq.read_table(inputs / "pairs" / "wrong.parquet").drop_columns("pair_id"), inputs / "pairs" / "wrong.parquet"
+    )
+    assert cappy(*flags(inputs, "--output", tmp_path / "out", "--overwrite")) == 1
+    assert "wrong.parquet: has no column 'pair_id'; labelled pairs, as build-corpus writes them" in said(capsys)
+
+
+def test_an_object_store(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = fsspec.filesystem("memory")
+    assert cappy(*flags(inputs, "--output", tmp_path / "out", "--max-steps", 4, "--save-every", 1)) == 0
+    for path in (tmp_path / "init").iterdir():
+        memory.pipe_file(f"/store/init/{path.name}", path.read_bytes())
+    more = ("--model", "memory://store/init", "--output", "memory://store/out", "--max-steps", 4, "--save-every", 1)
+    monkeypatch.setenv("CAPPY_CACHE", str(tmp_path / "first"))
+    assert cappy(*flags(inputs, *more)) == 0
+    memory.get("/store/out", str(tmp_path / "fetched"), recursive=True)
+    assert same(tmp_path / "out", tmp_path / "fetched")
+    names = sorted(path.name for path in (tmp_path / "fetched" / "checkpoints").iterdir())
+    assert names == ["checkpoint-3", "checkpoint-4"]
+    # Another machine, whose cache is empty, goes on from the checkpoints in the store.
+    for name in memory.find("/store/out"):
+        if "checkpoint-4" in name or name.endswith(("manifest.json", "model.safetensors")):
+            memory.rm_file(name)
+    monkeypatch.setenv("CAPPY_CACHE", str(tmp_path / "second"))
+    assert cappy(*flags(inputs, *more)) == 0
+    (work,) = (tmp_path / "second" / "training").iterdir()
+    assert (work / "checkpoint-3" / "whole").is_file()
+    memory.get("/store/out", str(tmp_path / "again"), recursive=True)
+    assert same(tmp_path / "out", tmp_path / "again")
+
+
+def test_dry_run(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cappy(*flags(inputs, "--output", tmp_path / "out", "--dry-run")) == 0
+    told = capsys.readouterr().out
+    assert "3 files, 300 pairs" in told and "about 19 steps over 16 pairs each" in told
+    assert not (tmp_path / "out").exists()
+
+
+def command(arguments: list[str], *launcher: str) -> list[str]:
+    return [sys.executable, "-m", *launcher, "beam_pipelines.program", *arguments]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signals_end_it_and_the_same_command_goes_on(
+    number: signal.Signals, status: int, inputs: Path, tmp_path: Path
+) -> None:
+    save_tiny_scorer(inputs / "init", num_hidden_layers=12)
+    arguments = flags(inputs, "--output", tmp_path / "out", "--max-steps", 60, "--save-every", 2)
+    process = subprocess.Popen(
+        command(arguments),
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
+    )
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "out" / "checkpoints").glob("*/whole")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == status and b"Traceback" not in error, error
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    assert cappy(*arguments) == 0
+    plain = flags(inputs, "--output", tmp_path / "plain", "--max-steps", 60, "--save-every", 2)
+    assert cappy(*plain) == 0
+    assert same(tmp_path / "out", tmp_path / "plain")
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_with_twice_the_accumulation(inputs: Path, tmp_path: Path) -> None:
+    save_tiny_scorer(inputs / "init", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    launcher = ("torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29511", "-m")
+    two = flags(inputs, "--output", tmp_path / "two", "--max-steps", 6, "--patience", 9)
+    done = subprocess.run(command(two, *launcher), capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("6 steps over") == 1
+    one = flags(inputs, "--output", tmp_path / "one", "--max-steps", 6, "--patience", 9, "--accumulation", 4)
+    assert cappy(*one) == 0
+    ours, theirs = weights(tmp_path / "two"), weights(tmp_path / "one")
+    start = weights(inputs / "init")
+    moved = max(float(np.abs(theirs[name] - start[name]).max()) for name in theirs)
+    assert max(float(np.abs(ours[name] - theirs[name]).max()) for name in ours) < 1e-5 < moved / 100
+    metrics = [json.loads((tmp_path / name / "metrics.json").read_text())["evaluation"] for name in ("two", "one")]
+    assert metrics[0]["loss"] == pytest.approx(metrics[1]["loss"], abs=1e-5)
