@@ -278,14 +278,22 @@ def _load_model(
 
 @contextmanager
 def _loading(source: Source) -> Iterator[None]:
-    """What transformers says becomes an error that names the model; it prints neither bars nor warnings meanwhile."""
+    """What transformers says becomes an error that names the model; it prints nothing meanwhile."""
+    try:
+        with quiet():
+            yield
+    except Exception as error:  # what a damaged file or a model of another make leads to has no type of its own
+        raise ModelError(f"{source.name}: cannot be loaded: {str(error).strip()}") from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps transformers from printing bars and warnings while it loads or saves."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
         yield
-    except Exception as error:  # what a damaged file or a model of another make leads to has no type of its own
-        raise ModelError(f"{source.name}: cannot be loaded: {str(error).strip()}") from error
     finally:
         logging.set_verbosity(verbosity)
         if bars:

@@ -42,8 +42,8 @@ class Pairs(NamedTuple):
 
     def take(self, rows: np.ndarray) -> "Pairs":
         """The pairs at `rows` (int64[m]), in that order."""
-        texts = ([column[row] for row in rows.tolist()] for column in self[:3])
-        return Pairs(*texts, self.labels[rows])
+        instructions, responses, ids = ([column[row] for row in rows.tolist()] for column in self[:3])
+        return Pairs(instructions, responses, ids, self.labels[rows])
 
 
 def scan(url: str, *, storage: Mapping[str, Any], piece_rows: int) -> Iterator[tuple[list[Piece], pa.RecordBatch]]:
@@ -82,8 +82,8 @@ def read_piece(piece: Piece, rows: np.ndarray, *, storage: Mapping[str, Any]) ->
 
 def join_pairs(parts: Sequence[Pairs]) -> Pairs:
     """All pairs, in order."""
-    texts = [[text for part in parts for text in part[index]] for index in range(3)]
-    return Pairs(*texts, np.concatenate([part.labels for part in parts]))
+    instructions, responses, ids = ([text for part in parts for text in part[index]] for index in range(3))
+    return Pairs(instructions, responses, ids, np.concatenate([part.labels for part in parts]))
 
 
 @contextmanager

@@ -4,6 +4,7 @@ The loss is the mean squared error of the head's raw output, in float32, over al
 """
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from transformers.integrations.integration_utils import get_reporting_integratio
 from transformers.trainer import TRAINER_STATE_NAME
 
 from cappy_model.assessment import Assessment
+from cappy_model.checkpoints import quiet
 from cappy_model.data import Place, Stream
 from cappy_model.forward import keep_head_out_of_autocast
 from cappy_model.training_progress import Progress
@@ -79,7 +81,12 @@ class Trained:
 
 def processes(device: str) -> PartialState:
     """This process among those of the launcher (`torchrun`, `accelerate launch`), or alone."""
-    return PartialState(cpu=True, backend="gloo") if device == "cpu" else PartialState()
+    return PartialState(cpu=device == "cpu", backend=_backend(device))
+
+
+def _backend(device: str) -> str | None:
+    """What processes talk through; None is the library's own choice, and for one process alone nothing."""
+    return "gloo" if device == "cpu" and int(os.environ.get("WORLD_SIZE", "1")) > 1 else None
 
 
 def check_report_to(names: tuple[str, ...]) -> None:
@@ -126,7 +133,7 @@ def train(
     if last is None:
         raise TrainingError(f"{folder}: holds no checkpoint after training; was it deleted?")
     state = _state(last)
-    step = state.global_step if settings.patience is None else state.best_global_step
+    step = state.global_step if settings.patience is None else state.best_global_step or state.global_step
     trainer._load_from_checkpoint(str(folder / f"checkpoint-{step}"))
     return Trained(step, state.global_step, *_history(state))
 
@@ -144,7 +151,7 @@ def _arguments(settings: Settings, folder: Path, *, evaluates: bool) -> Training
         max_grad_norm=_MAX_GRADIENT_NORM,
         bf16=settings.dtype == "bfloat16",
         use_cpu=settings.device == "cpu",
-        ddp_backend="gloo" if settings.device == "cpu" else None,
+        ddp_backend=_backend(settings.device),
         seed=settings.seed,
         eval_strategy="steps" if evaluates else "no",
         eval_steps=settings.evaluate_every,
@@ -199,11 +206,12 @@ class _Trainer(Trainer):
         super().__init__(
             model=model,
             args=arguments,
-            eval_dataset=assessment,  # type: ignore[arg-type]  # only asked whether it is there: `evaluate` is ours
+            eval_dataset=assessment,  # only asked whether it is there: `evaluate` is ours
             compute_loss_func=mean_squared_error,
             callbacks=[Progress()],
         )
         self.remove_callback(PrinterCallback)
+        self._folder = Path(str(arguments.output_dir))
         self._batches, self._assessment, self._place, self._saved = batches, assessment, place, saved
         self._step_ids: list[str] = []
 
@@ -245,9 +253,10 @@ class _Trainer(Trainer):
         return metrics
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        folder = self._folder / f"checkpoint-{self.state.global_step}"
         try:
-            super()._save_checkpoint(model, trial)
+            with quiet():
+                super()._save_checkpoint(model, trial)
         except (OSError, RuntimeError, SafetensorError) as error:
             raise TrainingError(
                 f"{folder}: the checkpoint cannot be written: {error}. Free space or mend the permissions, then give "

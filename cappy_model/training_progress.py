@@ -31,8 +31,9 @@ class Progress(TrainerCallback):
         if self._bar is not None:
             self._bar.update(state.global_step - self._bar.n)
 
-    def on_log(self, args: Any, state: TrainerState, control: Any, logs: Mapping[str, float], **_: Any) -> None:
+    def on_log(self, args: Any, state: TrainerState, control: Any, **more: Any) -> None:
         """Shows the loss."""
+        logs: Mapping[str, float] = more["logs"]
         shown = {name: logs[name] for name in ("loss", "eval_loss") if name in logs}
         if not (shown and state.is_world_process_zero):
             return

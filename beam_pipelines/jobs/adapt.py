@@ -136,7 +136,7 @@ def make_pairs(config: AdaptConfig) -> dict[str, Any]:
 
 def _columns(found: pa.Schema) -> pa.Schema:
     """The columns to read of training candidates. Raises CappyError for those that are missing."""
-    needed = list(candidate_columns(found))
+    needed = list(candidate_columns(found, "--train"))
     kind = found.field("references").type if "references" in found.names else None
     if kind is None or not (pa.types.is_list(kind) and is_text(kind.value_type)):
         raise CappyError(

@@ -34,6 +34,8 @@ def export(
 
     `names` are those of the model that training began with and of the output folder. Raises OutputError.
     """
+    from cappy_model.checkpoints import quiet
+
     model, tokenizer, trained, selection = made
     init, output = names
     metrics = _metrics(trained)
@@ -54,8 +56,9 @@ def export(
     }
     whole = folder / "model"
     shutil.rmtree(whole, ignore_errors=True)
-    model.save_pretrained(whole)
-    tokenizer.save_pretrained(whole)
+    with quiet():
+        model.save_pretrained(whole)
+        tokenizer.save_pretrained(whole)
     (whole / METRICS).write_bytes(to_json({**metrics, "losses": trained.losses, "evaluations": trained.evaluations}))
     manifest["files"] = [_published(path, output, storage) for path in sorted(whole.iterdir())]
     shutil.rmtree(whole)

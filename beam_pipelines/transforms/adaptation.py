@@ -54,8 +54,13 @@ def adaptation_instructions(
         made.append(
             {
                 **{name: row[name] for name in ("instruction_id", "instruction")},
-                "dataset": dataset, "subset": None, "split": None, "template_id": TEMPLATE,
-                "references": texts, "wrong": wrong, "has_choices": False,
+                "dataset": dataset,
+                "subset": None,
+                "split": None,
+                "template_id": TEMPLATE,
+                "references": texts,
+                "wrong": wrong,
+                "has_choices": False,
             }
         )
     return from_rows(made, LABELLED_INSTRUCTION)

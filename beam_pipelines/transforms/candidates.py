@@ -29,19 +29,19 @@ PLACED_CANDIDATE = pa.schema(
 """What labelling needs of a candidate, and where it stood."""
 
 
-def candidate_columns(found: pa.Schema) -> pa.Schema:
-    """The columns to read of candidate files.
+def candidate_columns(found: pa.Schema, flag: str = "--candidates") -> pa.Schema:
+    """The columns to read of the candidate files that `flag` names.
 
     Raises CappyError when some are missing, naming all of these and those there are, or when one is of another type.
     """
     missing = [name for name in NEEDED if name not in found.names]
     if missing:
         wanted = ", ".join(f"{name!r} ({CANDIDATE.field(name).type})" for name in missing)
-        raise CappyError(f"--candidates: has no column {wanted}; there are {', '.join(found.names)}")
+        raise CappyError(f"{flag}: has no column {wanted}; there are {', '.join(found.names)}")
     for name in NEEDED:
         kind, wanted = found.field(name).type, CANDIDATE.field(name).type
         if not (kind.equals(wanted) or (pa.types.is_integer(kind) and pa.types.is_integer(wanted))):
-            raise CappyError(f"--candidates: column {name!r} is {kind} and must be {wanted}")
+            raise CappyError(f"{flag}: column {name!r} is {kind} and must be {wanted}")
     return pa.schema([found.field(name) for name in NEEDED])
 
 

@@ -18,7 +18,7 @@ def some_rows(count: int, *, first: int = 0, responses: int = 2) -> list[dict[st
     rows = []
     for number in range(first, first + count):
         question, answer = divmod(number, responses)
-        instruction = f"{sentence(question, 3 + question % 9)} {question}"
+        instruction = f"{sentence(question, 1 + question % 4)} {question}"
         response = instruction.split()[0] if answer == 0 else f"{WORDS[(question + answer) % len(WORDS)]} {answer}"
         rows.append(
             {

@@ -1,0 +1,121 @@
+"""`cappy adapt`: its stages, each kept and resumed, and candidates that it cannot learn from."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cappy_model.models import save_tiny_scorer
+from tests.conftest import WORDS, cappy, data_bytes, manifest_of, rows_of
+from tests.end_to_end.inputs import ONE_PROCESS, json_lines, said
+
+
+def candidates(count: int, *, first: int = 0, **more: Any) -> list[dict[str, Any]]:
+    return [
+        {
+            "instruction_id": f"i{number}",
+            "instruction": f"Repeat {WORDS[number % 11]} {number}",
+            "dataset": "d",
+            "references": [f"{WORDS[number % 11]} {number}"],
+            "response": response,
+            "generator": "lm",
+            "decoding": "sample",
+            "sample_index": index,
+            **more,
+        }
+        for number in range(first, first + count)
+        for index, response in enumerate([f"{WORDS[number % 11]} {number}", f"{WORDS[(number + 1) % 11]}", "no idea"])
+    ]
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> Path:
+    (tmp_path / "train.jsonl").write_bytes(json_lines(*candidates(30)))
+    (tmp_path / "validation.jsonl").write_bytes(json_lines(*candidates(10, first=30)))
+    save_tiny_scorer(tmp_path / "scorer")
+    return tmp_path
+
+
+def flags(inputs: Path, output: Path, *more: object) -> list[str]:
+    given = ["--train", inputs / "train.jsonl", "--validation", inputs / "validation.jsonl", "--output", output]
+    given += [
+        "--model",
+        inputs / "scorer",
+        "--max-length",
+        60,
+        "--max-steps",
+        4,
+        "--batch-size",
+        8,
+        "--accumulation",
+        1,
+    ]
+    return ["adapt", *map(str, [*given, "--device", "cpu", "--dtype", "float32", *ONE_PROCESS, *more])]
+
+
+def test_all_stages_and_again(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "out"
+    assert cappy(*flags(inputs, output)) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == "150 pairs of 30 instructions" and told[1].startswith("4 steps over 150 pairs")
+    sources = manifest_of(output / "pairs")["pairs"]
+    assert {name: counts["written"] for name, counts in sources.items()} == {
+        "ground_truth": 30,
+        "generated": 60,
+        "mismatch": 60 - sources["mismatch"]["merged"] - 30,
+    } or sum(counts["written"] for counts in sources.values()) == 150 - 30
+    assert len(rows_of(output / "scored")) == 30 and len(rows_of(output / "selections")) == 10
+    for stage in ("pairs", "scorer", "scored", "selections"):
+        assert cappy("verify", output / stage) == 0
+    before = {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file()}
+    assert cappy(*flags(inputs, output)) == 0
+    assert {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file()} == before
+
+
+def test_a_stage_that_is_lost_is_made_again(inputs: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    assert cappy(*flags(inputs, output)) == 0
+    bytes_before = data_bytes(output)
+    (output / "selections" / "manifest.json").unlink()
+    (output / "scorer" / "manifest.json").unlink()
+    for path in (output / "scorer" / "checkpoints").glob("checkpoint-4"):
+        (path / "whole").unlink()
+    assert cappy(*flags(inputs, output)) == 0
+    assert data_bytes(output) == bytes_before
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "message"),
+    [
+        ({"references": None}, 1, "no_references: the candidate has no reference that it could be compared with"),
+        ({"references": "text"}, 1, "--train: has no column 'references' (lists of text), it is string"),
+        ({"response": None}, 1, "cannot be learned from"),
+        ({"sample_index": "x"}, 1, "--train: column 'sample_index' is string and must be int32"),
+    ],
+)
+def test_candidates_that_cannot_be_learned_from(
+    change: dict[str, Any], status: int, message: str, inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = candidates(29) + candidates(1, first=29, **change)
+    if change.get("references") or "sample_index" in change:
+        rows = candidates(30, **change)
+    (inputs / "train.jsonl").write_bytes(json_lines(*rows))
+    assert cappy(*flags(inputs, tmp_path / "out")) == status
+    assert message in said(capsys)
+
+
+def test_what_is_wrong_with_the_validation_is_said_first(
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (inputs / "validation.jsonl").write_bytes(json_lines({"instruction": "x"}))
+    assert cappy(*flags(inputs, tmp_path / "out")) == 1
+    assert "--validation: has no column 'response'" in said(capsys)
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert cappy(*flags(inputs, tmp_path / "out")) == 2
+    assert "adapt runs in one process" in said(capsys)
+
+
+def test_dry_run(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cappy(*flags(inputs, tmp_path / "out", "--dry-run")) == 0
+    assert "learn from 90 candidates in 4 steps, then choose among 30 candidates" in capsys.readouterr().out
