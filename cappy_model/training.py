@@ -32,7 +32,9 @@ from cappy_model.forward import keep_head_out_of_autocast
 from cappy_model.training_progress import Progress
 from schemas.errors import CappyError, UsageError
 
-_WHOLE = "whole"  # the file that a checkpoint gets when all of it is written
+WHOLE = "whole"
+"""The file that a checkpoint gets when all of it is written: the sizes of the others."""
+
 _KEPT_CHECKPOINTS = 2
 _MAX_GRADIENT_NORM = 1.0
 _LOG_STEPS = 10
@@ -264,7 +266,7 @@ class _Trainer(Trainer):
             ) from error
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            (folder / _WHOLE).touch()
+            (folder / WHOLE).write_text(json.dumps(_sizes(folder)))
             self._saved(folder)
 
 
@@ -278,11 +280,16 @@ def _step_of(checkpoint: Path) -> int:
 
 
 def _is_whole(checkpoint: Path) -> bool:
-    return (checkpoint / _WHOLE).is_file()
+    mark = checkpoint / WHOLE
+    return mark.is_file() and json.loads(mark.read_text()) == _sizes(checkpoint)
+
+
+def _sizes(checkpoint: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_size for path in checkpoint.iterdir() if path.name != WHOLE}
 
 
 def _delete_broken(folder: Path) -> None:
-    """Deletes the checkpoint that an interrupted run was writing."""
+    """Deletes the checkpoint that an interrupted run was writing, and any that has lost a part since."""
     for checkpoint in folder.glob("checkpoint-*"):
         if not _is_whole(checkpoint):
             shutil.rmtree(checkpoint)

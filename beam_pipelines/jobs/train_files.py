@@ -134,9 +134,9 @@ class Mirror:
         with explained(self._url(), "fetched"):
             for path in self._there():
                 target = self.folder / path.rpartition("/")[2]
-                if fs.exists(f"{path}/{_WHOLE}") and not target.is_dir():
+                if fs.exists(f"{path}/{_WHOLE}") and not (target / _WHOLE).is_file():
                     names = sorted(fs.find(path), key=lambda name: name.endswith(f"/{_WHOLE}"))
-                    target.mkdir(parents=True)
+                    target.mkdir(parents=True, exist_ok=True)
                     for name in names:
                         fs.get_file(name, str(target / name.rpartition("/")[2]))
 

@@ -14,9 +14,7 @@ from beam_pipelines import DISTRIBUTION
 from beam_pipelines.cards import table
 from beam_pipelines.storage import StorageOptions, copy_whole, fixed_part, join, read_bytes, write_whole
 from schemas.ids import digest_of
-from schemas.manifest import CARD, FORMAT_VERSION, MANIFEST, fingerprint, to_json
-
-METRICS = "metrics.json"
+from schemas.manifest import CARD, FORMAT_VERSION, MANIFEST, METRICS, fingerprint, to_json
 
 
 def export(

@@ -126,8 +126,9 @@ def test_losses_gradients_and_weights_are_those_of_a_plain_loop(
     assert np.allclose([entry["loss"] for entry in found.losses], losses, atol=1e-6)
     for ours, theirs in zip(seen, gradients, strict=True):
         assert max(float((ours[name] - theirs[name]).abs().max()) for name in theirs) < 1e-5
-    for name, value in model.state_dict().items():
-        assert torch.allclose(weights[name], value, atol=2e-5), name
+    # The true gradient of a key's bias is zero, and Adam makes steps of its rounding.
+    for name in model.state_dict().keys() - {name for name in weights if name.endswith("key.bias")}:
+        assert torch.allclose(weights[name], model.state_dict()[name], atol=2e-5), name
 
 
 def test_the_schedule_counts_steps_of_the_optimiser(calm: Path, corpus: list[str], tmp_path: Path) -> None:
@@ -152,7 +153,7 @@ def undisturbed(tiny: Path, corpus: list[str], tmp_path_factory: pytest.TempPath
     return trained(tiny, corpus, tmp_path_factory.mktemp("undisturbed"))
 
 
-@pytest.mark.parametrize("calls", range(1, STEPS * ACCUMULATION + 1, 2))
+@pytest.mark.parametrize("calls", [2, 5, 8, 11])
 def test_interrupted_at_any_step_it_ends_with_the_same_bits(
     calls: int,
     tiny: Path,
@@ -215,6 +216,15 @@ def test_a_full_disk_at_a_checkpoint(
     found = last_checkpoint(tmp_path)
     assert found is not None and found.name == "checkpoint-2"
     assert same(trained(tiny, corpus, tmp_path)[0], undisturbed[0])
+
+
+def test_a_checkpoint_that_has_lost_a_part_does_not_count(
+    tiny: Path, corpus: list[str], undisturbed: tuple[Weights, Trained], tmp_path: Path
+) -> None:
+    trained(tiny, corpus, tmp_path)
+    (tmp_path / "checkpoint-6" / "optimizer.pt").unlink()
+    weights, found = trained(tiny, corpus, tmp_path)
+    assert same(weights, undisturbed[0]) and found == undisturbed[1]
 
 
 def test_it_learns_64_pairs_by_heart(calm: Path, tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_a_reference_that_is_right_here_too_is_no_wrong_response() -> None:
         found, _ = pairs_of(rows, seed)
         wrong = {(row["instruction_id"], row["response"]) for row in found if row["label_source"] == "mismatch"}
         assert {("i0", "Yes!"), ("i1", "yes")}.isdisjoint(wrong)
-        assert wrong <= {("i0", "no"), ("i1", "no"), ("i2", "yes")}
+        assert wrong <= {("i0", "no"), ("i1", "no"), ("i2", "yes"), ("i2", "Yes!")}
 
 
 words = st.sampled_from(["red", "blue", "a fox", "snow falls", "one two three", "yes"])
