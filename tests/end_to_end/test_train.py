@@ -1,6 +1,7 @@
 """`cappy train`: what it writes, that it scores the same after loading, goes on, refuses, and shares its work."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import fsspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 from beam_pipelines.runs import hold
@@ -20,6 +22,8 @@ from tests.cappy_model.corpora import some_rows, write_corpus, write_pairs
 from tests.cappy_model.models import save_tiny_scorer
 from tests.conftest import cappy, manifest_of
 from tests.end_to_end.inputs import json_lines, said
+
+torch.set_num_threads(1)  # as OMP_NUM_THREADS does for the processes below: other sums, other bits
 
 QUICK = ["--batch-size", "8", "--accumulation", "2", "--learning-rate", "1e-3", "--max-length", "60", "--device", "cpu"]
 QUICK += ["--dtype", "float32", "--eval-fraction", "0.2", "--shuffle-buffer", "100"]
@@ -221,11 +225,11 @@ def command(arguments: list[str], *launcher: str) -> list[str]:
 def test_signals_end_it_and_the_same_command_goes_on(
     number: signal.Signals, status: int, inputs: Path, tmp_path: Path
 ) -> None:
-    save_tiny_scorer(inputs / "init", num_hidden_layers=12)
-    arguments = flags(inputs, "--output", tmp_path / "out", "--max-steps", 60, "--save-every", 2)
+    arguments = flags(inputs, "--output", tmp_path / "out", "--max-steps", 30, "--save-every", 1)
     process = subprocess.Popen(
         command(arguments),
         stderr=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
     )
     deadline = time.monotonic() + 120
@@ -237,7 +241,7 @@ def test_signals_end_it_and_the_same_command_goes_on(
     assert process.returncode == status and b"Traceback" not in error, error
     assert not (tmp_path / "out" / "manifest.json").exists()
     assert cappy(*arguments) == 0
-    plain = flags(inputs, "--output", tmp_path / "plain", "--max-steps", 60, "--save-every", 2)
+    plain = flags(inputs, "--output", tmp_path / "plain", "--max-steps", 30, "--save-every", 1)
     assert cappy(*plain) == 0
     assert same(tmp_path / "out", tmp_path / "plain")
 
@@ -245,7 +249,7 @@ def test_signals_end_it_and_the_same_command_goes_on(
 @pytest.mark.slow
 def test_two_processes_are_one_with_twice_the_accumulation(inputs: Path, tmp_path: Path) -> None:
     save_tiny_scorer(inputs / "init", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-    launcher = ("torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29511", "-m")
+    launcher = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
     two = flags(inputs, "--output", tmp_path / "two", "--max-steps", 6, "--patience", 9)
     done = subprocess.run(command(two, *launcher), capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
@@ -254,7 +258,9 @@ def test_two_processes_are_one_with_twice_the_accumulation(inputs: Path, tmp_pat
     assert cappy(*one) == 0
     ours, theirs = weights(tmp_path / "two"), weights(tmp_path / "one")
     start = weights(inputs / "init")
-    moved = max(float(np.abs(theirs[name] - start[name]).max()) for name in theirs)
-    assert max(float(np.abs(ours[name] - theirs[name]).max()) for name in ours) < 1e-5 < moved / 100
+    # The true gradient of a key's bias is zero, and Adam makes steps of its rounding.
+    names = [name for name in ours if not name.endswith("key.bias")]
+    moved = max(float(np.abs(theirs[name] - start[name]).max()) for name in names)
+    assert max(float(np.abs(ours[name] - theirs[name]).max()) for name in names) < 1e-5 < moved / 100
     metrics = [json.loads((tmp_path / name / "metrics.json").read_text())["evaluation"] for name in ("two", "one")]
     assert metrics[0]["loss"] == pytest.approx(metrics[1]["loss"], abs=1e-5)
