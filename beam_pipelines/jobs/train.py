@@ -21,7 +21,7 @@ from beam_pipelines.jobs.train_manifest import export
 from beam_pipelines.reads import Input, kind_of, open_input
 from beam_pipelines.report.words import plural
 from beam_pipelines.runs import hold, is_finished, load_manifest, open_run
-from beam_pipelines.storage import absolute
+from beam_pipelines.storage import absolute, explained
 from schemas.errors import CappyError, UsageError
 from schemas.manifest import FORMAT_VERSION
 
@@ -160,10 +160,13 @@ def _train(plan: TrainPlan, known: Mapping[str, Any], started: datetime) -> None
     folder = workplace(plan.output, known)
     mirror = Mirror(folder, plan.output, storage)
     if plan.main:
-        folder.mkdir(parents=True, exist_ok=True)
+        with explained(str(folder), "made"):
+            folder.mkdir(parents=True, exist_ok=True)
         mirror.fetch()
         if Selection.load(folder) is None:
-            _select(plan).save(folder)
+            selection = _select(plan)
+            with explained(str(folder), "written"):
+                selection.save(folder)
     training.processes(plan.device).wait_for_everyone()
     selection = Selection.load(folder)
     if selection is None:

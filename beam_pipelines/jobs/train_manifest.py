@@ -12,7 +12,7 @@ from typing import Any
 
 from beam_pipelines import DISTRIBUTION
 from beam_pipelines.cards import table
-from beam_pipelines.storage import StorageOptions, copy_whole, fixed_part, join, read_bytes, write_whole
+from beam_pipelines.storage import StorageOptions, copy_whole, explained, fixed_part, join, read_bytes, write_whole
 from schemas.ids import digest_of
 from schemas.manifest import CARD, FORMAT_VERSION, MANIFEST, METRICS, fingerprint, to_json
 
@@ -54,10 +54,11 @@ def export(
     }
     whole = folder / "model"
     shutil.rmtree(whole, ignore_errors=True)
-    with quiet():
+    with explained(str(whole), "written"), quiet():
         model.save_pretrained(whole)
         tokenizer.save_pretrained(whole)
-    (whole / METRICS).write_bytes(to_json({**metrics, "losses": trained.losses, "evaluations": trained.evaluations}))
+        history = {"losses": trained.losses, "evaluations": trained.evaluations}
+        (whole / METRICS).write_bytes(to_json({**metrics, **history}))
     manifest["files"] = [_published(path, output, storage) for path in sorted(whole.iterdir())]
     shutil.rmtree(whole)
     finished = datetime.now(UTC)

@@ -247,6 +247,29 @@ def test_signals_end_it_and_the_same_command_goes_on(
 
 
 @pytest.mark.slow
+def test_a_disk_that_is_full(inputs: Path, tmp_path: Path) -> None:
+    """A limit on the size of files, which needs no rights to set, fails as a full disk does."""
+    import resource
+
+    arguments = flags(inputs, "--output", tmp_path / "out", "--max-steps", 4)
+    for limit, place in ((300, "rows"), (60_000, "checkpoint-1"), (250_000, "checkpoint-1")):
+        limited = subprocess.run(
+            command(arguments),
+            capture_output=True,
+            text=True,
+            timeout=200,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
+            preexec_fn=lambda limit=limit: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+        )
+        assert limited.returncode == 1 and "Traceback" not in limited.stderr, limited.stderr
+        assert "cannot be written: " in limited.stderr and "--debug shows" not in limited.stderr, limited.stderr
+        assert place in limited.stderr or place == "rows"
+    assert cappy(*arguments) == 0
+    assert cappy(*flags(inputs, "--output", tmp_path / "plain", "--max-steps", 4)) == 0
+    assert same(tmp_path / "out", tmp_path / "plain")
+
+
+@pytest.mark.slow
 def test_two_processes_are_one_with_twice_the_accumulation(inputs: Path, tmp_path: Path) -> None:
     save_tiny_scorer(inputs / "init", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     launcher = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
