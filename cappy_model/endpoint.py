@@ -60,22 +60,14 @@ class EndpointSettings:
 
     def __post_init__(self) -> None:
         """Raises UsageError for values that make no sense."""
-        for wrong, what in (
-            (not self.model, "has no name of a model"),
-            (self.concurrency < 1, f"concurrency is {self.concurrency}, and must be 1 or more"),
-            (self.timeout <= 0, f"the timeout is {self.timeout} s, and must be more than 0"),
-            (self.max_retries < 0, f"the retries are {self.max_retries}, and must be 0 or more"),
-            (
-                self.max_requests is not None and self.max_requests < 1,
-                f"the budget is {self.max_requests} requests, and must be 1 or more",
-            ),
-            (
-                self.max_tokens_total is not None and self.max_tokens_total < 1,
-                f"the budget is {self.max_tokens_total} tokens, and must be 1 or more",
-            ),
-        ):
-            if wrong:
-                raise UsageError(f"the endpoint: {what}")
+        if not self.model:
+            raise UsageError("the endpoint: the model has no name")
+        if self.timeout <= 0:
+            raise UsageError(f"the endpoint: timeout is {self.timeout} s, and must be more than 0")
+        for name, least in (("concurrency", 1), ("max_retries", 0), ("max_requests", 1), ("max_tokens_total", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UsageError(f"the endpoint: {name} is {value}, and must be {least} or more")
 
 
 class Endpoint:
@@ -157,10 +149,10 @@ class Endpoint:
                 model=self._settings.model, prompt=prompt, seed=seed, have=len(samples),
                 logprobs=self._settings.log_likelihoods,
             )  # fmt: skip
-            create = self._client.chat.completions if self._drawing.chat else self._client.completions
+            resource = self._client.chat.completions if self._drawing.chat else self._client.completions
             async with self._slots:
                 try:
-                    response = await create.with_raw_response.create(**request)
+                    response = await resource.with_raw_response.create(**request)
                     answer: Answer | openai.APIError = Answer.model_validate_json(response.content)
                 except openai.APIError as error:
                     answer = error
@@ -235,7 +227,10 @@ def _check_drawing(drawing: Drawing) -> None:
             f"decoding {searches[0]!r} is a beam search, which an endpoint does not offer; it can do {', '.join(able)}"
         )
     if drawing.max_prompt_tokens is not None or drawing.truncation_side is not None:
-        raise UsageError("an endpoint reads a prompt whole or refuses it: it takes no limit and no side to cut at")
+        raise UsageError(
+            f"an endpoint reads a prompt whole or refuses it: max_prompt_tokens ({drawing.max_prompt_tokens}) and "
+            f"truncation_side ({drawing.truncation_side}) are for models of this machine"
+        )
 
 
 def _client(

@@ -47,6 +47,7 @@ OFTEN = {"!500-twice": 2, "!429": 1, "!cut-once": 1, "!malformed-once": 1}
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else each answer waits for the other side's delayed acknowledgement
 
     def log_message(self, format: str, *arguments: object) -> None:
         pass

@@ -22,6 +22,7 @@ from schemas.errors import UsageError
 from tests.cappy_model.endpoint_server import PROMPT_TOKENS, TOKENS
 
 KEY = "sk-a/very-secret+key"
+SECRET = "hunter2"
 FOUR = Decoding("four", samples=4)
 TOP = Decoding("top", samples=2, top_p=0.5)
 ANSWER_TOKENS = PROMPT_TOKENS + len(TOKENS)
@@ -40,6 +41,8 @@ def port() -> Iterator[int]:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
 
 
 class Place:
@@ -87,7 +90,7 @@ def test_samples_with_their_likelihoods_in_the_order_of_the_decodings(place: Pla
         assert sample[3:] == ("stop", sum(TOKENS), sum(TOKENS) / 3, 3)
     requests = place.requests()
     assert [request["route"] for request in requests] == [route] * 2
-    assert [request["body"]["n"] for request in requests] == [4, 2]
+    assert sorted(request["body"]["n"] for request in requests) == [2, 4]
     assert {request["key"] for request in requests} == {f"Bearer {KEY}"}
 
 
@@ -293,10 +296,12 @@ def test_the_thread_ends_with_the_engine(place: Place) -> None:
     before = set(threading.enumerate())
     engine = place.engine()
     engine.draw(["x"], [0])
-    (thread,) = set(threading.enumerate()) - before
+    threads = set(threading.enumerate()) - before
+    assert threads
     del engine
-    thread.join(5)
-    assert not thread.is_alive()
+    for thread in threads:
+        thread.join(5)
+        assert not thread.is_alive()
 
 
 def test_there_is_no_memory_to_run_out_of(place: Place) -> None:
@@ -307,8 +312,8 @@ def test_there_is_no_memory_to_run_out_of(place: Place) -> None:
     ("make", "words"),
     [
         (lambda: Drawing((FOUR, Decoding("wide", beams=2))), "'wide' is a beam search.* it can do sampling, .*, four"),
-        (lambda: Drawing((FOUR,), max_prompt_tokens=5), "no limit and no side"),
-        (lambda: Drawing((FOUR,), truncation_side="left"), "no limit and no side"),
+        (lambda: Drawing((FOUR,), max_prompt_tokens=5), "whole or refuses it: max_prompt_tokens"),
+        (lambda: Drawing((FOUR,), truncation_side="left"), "whole or refuses it: max_prompt_tokens"),
     ],
 )
 def test_drawings_that_the_api_cannot_do(place: Place, make: Callable[[], Drawing], words: str) -> None:
@@ -319,24 +324,24 @@ def test_drawings_that_the_api_cannot_do(place: Place, make: Callable[[], Drawin
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"model": ""}, "no name of a model"),
+        ({"model": ""}, "the model has no name"),
         ({"concurrency": 0}, "concurrency is 0"),
         ({"timeout": 0}, "timeout is 0 s"),
-        ({"max_retries": -1}, "retries are -1"),
-        ({"max_requests": 0}, "budget is 0 requests"),
-        ({"max_tokens_total": 0}, "budget is 0 tokens"),
+        ({"max_retries": -1}, "max_retries is -1"),
+        ({"max_requests": 0}, "max_requests is 0"),
+        ({"max_tokens_total": 0}, "max_tokens_total is 0"),
         ({"base_url": "localhost:8000/v1"}, "begins with http:// or https://"),
         ({"base_url": "ftp://localhost/v1"}, "not with 'ftp'"),
         ({"base_url": "http:///v1"}, "begins with http:// or https:// and a host"),
-        ({"base_url": f"http://me:{KEY[:5]}@localhost/v1"}, "localhost holds a user"),
-        ({"base_url": f"http://localhost/v1?key={KEY[:5]}"}, "localhost holds a user, a query"),
-        ({"base_url": f"http://localhost:{KEY[:5]}/v1"}, "cannot be read"),
+        ({"base_url": f"http://me:{SECRET}@localhost/v1"}, "localhost holds a user"),
+        ({"base_url": f"http://localhost/v1?key={SECRET}"}, "localhost holds a user, a query"),
+        ({"base_url": f"http://localhost:{SECRET}/v1"}, "cannot be read"),
     ],
 )
 def test_settings_that_make_no_sense(place: Place, settings: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words) as raised:
         place.engine(**settings)
-    assert KEY[:5] not in str(raised.value)
+    assert SECRET not in str(raised.value)
 
 
 @pytest.mark.parametrize("key", [f"{KEY}\n", f"{KEY} # mine", "sk-…"])
