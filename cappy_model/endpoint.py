@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import httpx2
 import openai
@@ -237,7 +238,10 @@ def _client(
     settings: EndpointSettings, key: str, spending: Spending, shorten: Callable[[str], str]
 ) -> openai.AsyncOpenAI:
     limits = httpx2.Limits(max_connections=settings.concurrency, max_keepalive_connections=settings.concurrency)
-    hooks = {"request": [spending.take], "response": [partial(_check_body, shorten=shorten)]}
+    hooks: dict[str, list[Callable[..., Any]]] = {
+        "request": [spending.take],
+        "response": [partial(_check_body, shorten=shorten)],
+    }
     try:
         return openai.AsyncOpenAI(
             api_key=key,
