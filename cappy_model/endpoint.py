@@ -237,7 +237,8 @@ def _check_drawing(drawing: Drawing) -> None:
 def _client(
     settings: EndpointSettings, key: str, spending: Spending, shorten: Callable[[str], str]
 ) -> openai.AsyncOpenAI:
-    limits = httpx2.Limits(max_connections=settings.concurrency, max_keepalive_connections=settings.concurrency)
+    # The slots bound the connections: waiting for one here would be a timeout.
+    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=settings.concurrency)
     hooks: dict[str, list[Callable[..., Any]]] = {
         "request": [spending.take],
         "response": [partial(_check_body, shorten=shorten)],
