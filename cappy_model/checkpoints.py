@@ -148,11 +148,17 @@ def _downloaded(source: Source, repository: str, revision: str | None) -> Path:
         ) from error
 
 
+def read_config(checkpoint: Checkpoint) -> PreTrainedConfig:
+    """A model's configuration. Raises ModelError."""
+    source = checkpoint.source
+    with _loading(source):
+        return AutoConfig.from_pretrained(str(checkpoint.folder), trust_remote_code=source.trust_remote_code)
+
+
 def load_config(checkpoint: Checkpoint) -> tuple[PreTrainedConfig, PreTrainedTokenizerBase]:
     """A scorer's configuration and tokenizer, without its weights. Raises ModelError unless its head has one logit."""
-    source, folder = checkpoint.source, str(checkpoint.folder)
+    source, folder, config = checkpoint.source, str(checkpoint.folder), read_config(checkpoint)
     with _loading(source):
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=source.trust_remote_code)
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=source.trust_remote_code)
     if config.num_labels != 1:
         raise ModelError(f"{source.name}: has a head of {config.num_labels} logits; a scorer has one")
