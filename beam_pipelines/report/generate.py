@@ -59,18 +59,19 @@ def _lead(manifest: Mapping[str, Any]) -> str:
         share = words.share(totals["distinct"], totals["drawn"])
         sentences.append(f"{share} of the responses are distinct within their instruction.")
     if totals["empty"]:
-        sentences.append(f"{words.plural(totals['empty'], 'response')} {_are(totals['empty'])} empty.")
+        share = words.share(totals["empty"], totals["drawn"])
+        sentences.append(f"{words.plural(totals['empty'], 'response')} ({share}) {_be(totals['empty'])} empty.")
     if totals["prompts_truncated"]:
         cut = words.plural(totals["prompts_truncated"], "prompt")
-        sentences.append(f"{cut} {_are(totals['prompts_truncated'])} cut.")
+        sentences.append(f"{cut} {_be(totals['prompts_truncated'])} cut.")
     if tokens["out_of_memory"]:
         often = words.plural(tokens["out_of_memory"], "time")
         sentences.append(f"Memory ran out {often}: batches were halved, which may change responses.")
     return " ".join([*sentences, common.rejected_in_words(manifest)])
 
 
-def _are(count: int) -> str:
-    return "is" if count == 1 else "are"
+def _be(count: int) -> str:
+    return "was" if count == 1 else "were"
 
 
 def _figures(manifest: Mapping[str, Any]) -> list[KeyFigure]:
@@ -122,8 +123,8 @@ def _decodings(manifest: Mapping[str, Any]) -> Table:
         Column("Distinct"),
         Column("Empty"),
         Column("Tokens"),
-        Column("Tokens each", "text"),
-        Column("Mean log-likelihood", "text"),
+        Column("Tokens each", "figure"),
+        Column("Mean log-likelihood", "figure"),
     ]
     rows = []
     for name, each in manifest["decodings"].items():

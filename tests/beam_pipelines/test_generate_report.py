@@ -85,7 +85,7 @@ def test_numbers_are_there() -> None:
     assert "2,040 candidates for 120 instructions" in text and "17 drawn for each" in text
     assert "of the responses are distinct within their instruction." in text and "There is 1 reject row" in text
     empty = manifest["totals"]["empty"]
-    assert empty and f"{empty:,} responses are empty." in text
+    assert empty and f"{empty:,} responses (" in text
     reasons = manifest["decodings"]["topk40"]["finish_reasons"]
     assert f"topk40: {reasons['stop']} ended by itself" in text
     assert f"topk40: {reasons['length']} cut at its length" in text
