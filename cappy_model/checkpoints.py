@@ -14,11 +14,17 @@ from typing import Any
 import torch
 from transformers import (
     AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
 )
 from transformers.utils import logging
 
@@ -148,31 +154,69 @@ def _downloaded(source: Source, repository: str, revision: str | None) -> Path:
         ) from error
 
 
-def read_config(checkpoint: Checkpoint) -> PreTrainedConfig:
-    """A model's configuration. Raises ModelError."""
-    source = checkpoint.source
-    with _loading(source):
-        return AutoConfig.from_pretrained(str(checkpoint.folder), trust_remote_code=source.trust_remote_code)
-
-
 def load_config(checkpoint: Checkpoint) -> tuple[PreTrainedConfig, PreTrainedTokenizerBase]:
-    """A scorer's configuration and tokenizer, without its weights. Raises ModelError unless its head has one logit."""
-    source, folder, config = checkpoint.source, str(checkpoint.folder), read_config(checkpoint)
+    """A model's configuration and tokenizer, without its weights. Raises ModelError."""
+    source, folder = checkpoint.source, str(checkpoint.folder)
     with _loading(source):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=source.trust_remote_code)
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=source.trust_remote_code)
-    if config.num_labels != 1:
-        raise ModelError(f"{source.name}: has a head of {config.num_labels} logits; a scorer has one")
     return config, tokenizer
 
 
+def check_scorer(checkpoint: Checkpoint, config: PreTrainedConfig) -> None:
+    """Raises ModelError unless the head has one logit."""
+    if config.num_labels != 1:
+        raise ModelError(f"{checkpoint.source.name}: has a head of {config.num_labels} logits; a scorer has one")
+
+
 def load(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model (in evaluation mode, on the CPU) and its tokenizer.
+    """A scorer's model (in evaluation mode, on the CPU) and its tokenizer.
 
     Raises ModelError unless it is a sequence classifier with one logit, all of its weights, and a tokenizer of its own.
     """
-    source, (config, tokenizer) = checkpoint.source, load_config(checkpoint)
+    config, tokenizer = load_config(checkpoint)
+    check_scorer(checkpoint, config)
+    return _load_model(checkpoint, AutoModelForSequenceClassification, config, tokenizer, dtype), tokenizer
+
+
+def generates_by(checkpoint: Checkpoint, config: PreTrainedConfig) -> Any:
+    """The auto class of a model that generates: encoder-decoder, or decoder-only, told apart by its configuration.
+
+    Raises ModelError for a model that is neither.
+    """
+    architectures = config.architectures or ()
+    for names, loader in (
+        (MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES, AutoModelForSeq2SeqLM),
+        (MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, AutoModelForCausalLM),
+    ):
+        own_code = getattr(config, "auto_map", None) or {}
+        if names.get(config.model_type) in architectures or loader.__name__ in own_code:
+            return loader
+    raise ModelError(
+        f"{checkpoint.source.name}: is {', '.join(architectures) or 'of no architecture that its config.json names'}, "
+        "which generates no text; give a decoder-only or an encoder-decoder language model"
+    )
+
+
+def load_generator(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A language model (in evaluation mode, on the CPU) and its tokenizer.
+
+    Raises ModelError unless it is decoder-only or an encoder-decoder, with all of its weights and its own tokenizer.
+    """
+    config, tokenizer = load_config(checkpoint)
+    return _load_model(checkpoint, generates_by(checkpoint, config), config, tokenizer, dtype), tokenizer
+
+
+def _load_model(
+    checkpoint: Checkpoint,
+    loader: Any,
+    config: PreTrainedConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    dtype: torch.dtype,
+) -> PreTrainedModel:
+    source = checkpoint.source
     with _loading(source):
-        model, found = AutoModelForSequenceClassification.from_pretrained(
+        model, found = loader.from_pretrained(
             str(checkpoint.folder),
             config=config,
             dtype=dtype,
@@ -182,14 +226,14 @@ def load(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[PreTrainedModel, P
         )
     if found["missing_keys"]:
         missing = ", ".join(sorted(found["missing_keys"])[:3])
-        raise ModelError(f"{source.name}: lacks weights ({missing}), so it is no trained scorer")
-    known: Any = model.get_input_embeddings()
-    if len(tokenizer) > known.num_embeddings:
+        raise ModelError(f"{source.name}: lacks weights ({missing}), so it was not trained as what it is to be here")
+    known = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > known:
         raise ModelError(
-            f"{source.name}: its tokenizer has {len(tokenizer)} ids, its model {known.num_embeddings}: they do not "
-            "belong together"
+            f"{source.name}: its tokenizer has {len(tokenizer)} ids, its model {known}: they do not belong together"
         )
-    return model.eval(), tokenizer
+    ready: PreTrainedModel = model.eval()
+    return ready
 
 
 @contextmanager

@@ -17,6 +17,11 @@ _SHARE_OF_FREE_MEMORY = 0.5
 # intermediate states (four times as wide) before and after their activation function.
 _WIDTHS_PER_TOKEN = 16
 
+_CPU_GENERATION_BYTES = 2**30
+_MAX_GENERATION_TOKENS = 2**20
+_BYTES_PER_LOGIT = 32  # the logits of a row, filtered, sorted, and added up
+_ROW_TOKENS = 64  # a row has at least so many, mostly
+
 
 def settle_device(device: str) -> str:
     """`cpu` or `cuda` (all GPUs of this machine) or `cuda:N`; `auto` takes the GPUs where there are any.
@@ -64,6 +69,30 @@ def settle_tokens_per_batch(config: PreTrainedConfig, device: str, dtype: str) -
     per_token = _WIDTHS_PER_TOKEN * config.hidden_size * torch.finfo(getattr(torch, dtype)).bits // 8
     fitting = max(1, int(free * _SHARE_OF_FREE_MEMORY) // per_token)
     return int(min(_MAX_CUDA_TOKENS, 2 ** (fitting.bit_length() - 1)))
+
+
+def settle_generation_tokens(config: PreTrainedConfig, device: str, dtype: str) -> int:
+    """The tokens that a batch may have while responses are drawn, prompts included: a power of two.
+
+    For a gigabyte on each core of a CPU, or half of a GPU's free memory. A token costs its keys and values in each
+    layer, and a share of what filtering a row's logits takes.
+    """
+    text = config.get_text_config(decoder=True)
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    size = (
+        getattr(text, "head_dim", None) or getattr(text, "d_kv", None) or text.hidden_size // text.num_attention_heads
+    )
+    layers = getattr(text, "num_decoder_layers", None) or text.num_hidden_layers
+    caches = 2 if config.is_encoder_decoder else 1
+    bytes_per_number = torch.finfo(getattr(torch, dtype)).bits // 8
+    per_token = (
+        2 * caches * layers * heads * size * bytes_per_number + text.vocab_size * _BYTES_PER_LOGIT // _ROW_TOKENS
+    )
+    room = _CPU_GENERATION_BYTES
+    if device != "cpu":
+        room = int(torch.cuda.mem_get_info(device)[0] * _SHARE_OF_FREE_MEMORY)
+    fitting = max(1, room // per_token)
+    return int(min(_MAX_GENERATION_TOKENS, 2 ** (fitting.bit_length() - 1)))
 
 
 def cuda_devices(device: str) -> list[torch.device]:

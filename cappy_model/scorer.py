@@ -4,13 +4,9 @@ Pairs are scored in batches under a budget of tokens, sorted by length, so that 
 RoBERTa and BERT families computes no padding at all. Tokenising runs ahead of the device.
 """
 
-import copy
 import queue
-import threading
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,18 +16,21 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cappy_model.batching import token_batches
 from cappy_model.checkpoints import ModelError, Source, find_checkpoint, load
-from cappy_model.devices import cuda_devices, settle_device, settle_dtype, settle_tokens_per_batch
+from cappy_model.devices import settle_device, settle_dtype, settle_tokens_per_batch
 from cappy_model.encoding import EncodedPairs, encoder_for
-from cappy_model.forward import UNPADDED_FAMILIES, keep_head_precise, padded_logits, prepare_unpadded, unpadded_logits
-from cappy_model.host import usable_cores
+from cappy_model.forward import (
+    UNPADDED_FAMILIES,
+    keep_head_precise,
+    padded_logits,
+    prepare_unpadded,
+    read_first_tokens_alone,
+    unpadded_logits,
+)
+from cappy_model.lanes import Lane, Lanes
 from schemas.errors import CappyError
 
 WINDOW_PAIRS = 2_048
 """Pairs that are tokenised together and then sorted into batches; the next window is tokenised meanwhile."""
-
-_LANES_PER_GPU = 2  # a batch is launched while the scores of the other one are awaited
-_BATCHES_PER_LANE = 2  # one computed, one at hand
-_NO_MEMORY_ON_CPU = "can't allocate memory"
 
 
 class ScoringError(CappyError):
@@ -74,12 +73,11 @@ class Ranked(NamedTuple):
     score: float
 
 
-class _Lane(NamedTuple):
-    """A place where batches are computed: a model on a device, and the lock of that device."""
+class _Batch(NamedTuple):
+    """Some pairs, encoded, and their positions."""
 
-    model: PreTrainedModel
-    device: torch.device
-    lock: AbstractContextManager[Any]
+    rows: np.ndarray
+    pairs: EncodedPairs
 
 
 class Scorer:
@@ -116,14 +114,11 @@ class Scorer:
         self._logits = unpadded_logits if self._unpadded else padded_logits
         if self._unpadded:
             prepare_unpadded(model)
+        if self.config.model_type in UNPADDED_FAMILIES:
+            read_first_tokens_alone(model)
         keep_head_precise(model)
-        self._lanes: queue.SimpleQueue[_Lane] = queue.SimpleQueue()
-        lanes = list(_lanes(model, device))
-        for lane in lanes:
-            self._lanes.put(lane)
-        self._limit = _BATCHES_PER_LANE * len(lanes)
-        self._pool = ThreadPoolExecutor(len(lanes), "scorer", initializer=torch.set_num_threads, initargs=(1,))
-        self._ahead = ThreadPoolExecutor(len(lanes), "tokenise")
+        self._lanes = Lanes(model, device)
+        self._ahead = ThreadPoolExecutor(self._lanes.count, "tokenise")
 
     @classmethod
     def from_pretrained(
@@ -187,35 +182,43 @@ class Scorer:
         num_tokens, truncated = np.zeros(len(pairs), dtype=np.int32), np.zeros(len(pairs), dtype=bool)
         errors: dict[int, str] = {}
         work = Work(distinct=len(pairs))
-        for rows, batch, found in self._in_flight(self._batches(pairs)):
-            scores[rows], num_tokens[rows], truncated[rows] = found.scores, batch.lengths, batch.truncated
-            work.tokens += len(batch.tokens)
-            work.padding += found.padding
-            work.out_of_memory += found.out_of_memory
-            for place in np.flatnonzero(~np.isfinite(found.scores)).tolist():
-                row = int(rows[place])
-                if place not in found.unfit:
-                    raise BrokenModel(_broken(float(found.scores[place]), pairs[row]))
-                errors[row] = f"out of memory: {num_tokens[row]} tokens do not fit on {self.device}"
+        for outcome in self._lanes.run(self._batches(pairs), self._compute, self._halve):
+            work.out_of_memory += outcome.out_of_memory
+            for batch, found in outcome.done:
+                scores[batch.rows] = found
+                work.padding += self._padding(batch.pairs)
+                if not np.isfinite(found).all():
+                    place = int(np.flatnonzero(~np.isfinite(found))[0])
+                    raise BrokenModel(_broken(float(found[place]), pairs[batch.rows[place]]))
+            for (row,), unfit in outcome.unfit:
+                errors[int(row)] = f"out of memory: {unfit.lengths[0]} tokens do not fit on {self.device}"
+            for batch in [*(batch for batch, _ in outcome.done), *outcome.unfit]:
+                num_tokens[batch.rows], truncated[batch.rows] = batch.pairs.lengths, batch.pairs.truncated
+                work.tokens += len(batch.pairs.tokens)
         return Scored(scores, num_tokens, truncated, errors, work)
 
-    def _in_flight(
-        self, batches: Iterable[tuple[np.ndarray, EncodedPairs]]
-    ) -> Iterator[tuple[np.ndarray, EncodedPairs, "_Batch"]]:
-        """The batches with what came of them, in order. A few are on their way at any time, whatever the window."""
-        waiting: deque[tuple[np.ndarray, EncodedPairs, Future[_Batch]]] = deque()
-        for rows, batch in batches:
-            waiting.append((rows, batch, self._pool.submit(self._score_batch, batch)))
-            if len(waiting) > self._limit:
-                yield _awaited(waiting.popleft())
-        while waiting:
-            yield _awaited(waiting.popleft())
+    def _compute(self, lane: Lane, batch: _Batch) -> np.ndarray:
+        with lane.lock:
+            logits = self._logits(lane.model, batch.pairs, lane.device)
+        return logits.cpu().numpy()
 
-    def _batches(self, pairs: list[tuple[str, str]]) -> Iterator[tuple[np.ndarray, EncodedPairs]]:
-        """The pairs in batches, each with the positions of its pairs."""
+    def _halve(self, batch: _Batch) -> tuple[_Batch, ...]:
+        """The halves of a batch that does not fit, and no such large batch again."""
+        count = len(batch.rows)
+        if count == 1:
+            return ()
+        size = self._padding(batch.pairs) + len(batch.pairs.tokens)
+        self.tokens_per_batch = min(self.tokens_per_batch, size // 2)
+        halves = np.array_split(np.arange(count), 2)
+        return tuple(_Batch(batch.rows[half], batch.pairs.take(half)) for half in halves)
+
+    def _padding(self, pairs: EncodedPairs) -> int:
+        return 0 if self._unpadded else int(pairs.lengths.max()) * len(pairs.lengths) - len(pairs.tokens)
+
+    def _batches(self, pairs: list[tuple[str, str]]) -> Iterator[_Batch]:
         for rows, encoded in self._windows(pairs):
             for batch in token_batches(encoded.lengths, self.tokens_per_batch, padded=not self._unpadded):
-                yield rows[batch], encoded.take(batch)
+                yield _Batch(rows[batch], encoded.take(batch))
 
     def _windows(self, pairs: list[tuple[str, str]]) -> Iterator[tuple[np.ndarray, EncodedPairs]]:
         """The pairs in windows of like length (by bytes), each encoded while the one before it is worked on."""
@@ -229,75 +232,6 @@ class Scorer:
             if number:
                 rows, future = ahead.get()
                 yield rows, future.result()
-
-    def _score_batch(self, batch: EncodedPairs) -> "_Batch":
-        lane = self._lanes.get()
-        try:
-            return self._on_lane(lane, batch)
-        finally:
-            self._lanes.put(lane)
-
-    def _on_lane(self, lane: _Lane, batch: EncodedPairs) -> "_Batch":
-        """Scores a batch; where memory runs out, its halves, and no such large batch again."""
-        count = len(batch.lengths)
-        padding = 0 if self._unpadded else int(batch.lengths.max()) * count - len(batch.tokens)
-        try:
-            with torch.inference_mode(), lane.lock:
-                logits = self._logits(lane.model, batch, lane.device)
-            return _Batch(logits.cpu().numpy(), padding)
-        except RuntimeError as error:  # torch.OutOfMemoryError is one
-            if not isinstance(error, torch.OutOfMemoryError) and _NO_MEMORY_ON_CPU not in str(error):
-                raise
-        if lane.device.type == "cuda":
-            torch.cuda.empty_cache()
-        if count == 1:
-            return _Batch(np.full(1, np.nan, dtype=np.float32), 0, 1, (0,))
-        self.tokens_per_batch = min(self.tokens_per_batch, (padding + len(batch.tokens)) // 2)
-        halves = np.array_split(np.arange(count), 2)
-        return _join(*(self._on_lane(lane, batch.take(half)) for half in halves))
-
-
-class _Batch(NamedTuple):
-    """The scores of a batch, its tokens of padding, how often memory ran out, and the positions that never fitted."""
-
-    scores: np.ndarray
-    padding: int
-    out_of_memory: int = 0
-    unfit: tuple[int, ...] = ()
-
-
-def _join(first: _Batch, second: _Batch) -> _Batch:
-    return _Batch(
-        np.concatenate([first.scores, second.scores]),
-        first.padding + second.padding,
-        first.out_of_memory + second.out_of_memory + 1,
-        (*first.unfit, *(len(first.scores) + place for place in second.unfit)),
-    )
-
-
-def _awaited(
-    batch: tuple[np.ndarray, EncodedPairs, "Future[_Batch]"],
-) -> tuple[np.ndarray, EncodedPairs, _Batch]:
-    rows, encoded, future = batch
-    return rows, encoded, future.result()
-
-
-def _lanes(model: PreTrainedModel, device: str) -> Iterator[_Lane]:
-    """A lane for each core, each with one thread of torch's; or two for each GPU, which has a model of its own.
-
-    One thread for a batch makes a score independent of how many batches are computed beside it, and wastes nothing on
-    threads waiting for each other.
-    """
-    if device == "cpu":
-        for _ in range(usable_cores()):
-            yield _Lane(model, torch.device("cpu"), nullcontext())
-        return
-    for place in cuda_devices(device):
-        replica: Any = copy.deepcopy(model)
-        replica = replica.to(place)
-        lock = threading.Lock()
-        for _ in range(_LANES_PER_GPU):
-            yield _Lane(replica, place, lock)
 
 
 def _broken(score: float, pair: tuple[str, str]) -> str:

@@ -141,16 +141,19 @@ def _sampling(config: GenerateConfig, source: Input) -> tuple[Sampling, int]:
 def _settle(config: GenerateConfig, drawing: Drawing, *, local: bool) -> tuple[EngineSpec, dict[str, Any]]:
     """What workers are told of a model of their own, and what the fingerprint says of it."""
     with needing_extra("model", "generating"):
-        from cappy_model import checkpoints, devices
+        from cappy_model import checkpoints, devices, prompts
     source = model_source(config, config.model)
     found = checkpoints.find_checkpoint(source)
-    model_config = checkpoints.read_config(found)
+    model_config, tokenizer = checkpoints.load_config(found)
+    checkpoints.generates_by(found, model_config)
+    encoder = prompts.prompt_encoder(tokenizer, model_config, drawing)
 
     def tokens(device: str, dtype: str) -> int:
         return devices.settle_generation_tokens(model_config, device, dtype)
 
     spec = GeneratorSpec(**vars(settle(config, source, local=local, tokens=tokens)), drawing=drawing)
-    return spec, {"content": found.content, "type": model_config.model_type, **settled_facts(spec)}
+    cut = {"max_prompt_tokens": encoder.max_tokens, "truncation_side": encoder.side}
+    return spec, {"content": found.content, "type": model_config.model_type, **settled_facts(spec), **cut}
 
 
 def _settle_endpoint(config: GenerateConfig, drawing: Drawing) -> tuple[EngineSpec, dict[str, Any]]:

@@ -102,6 +102,7 @@ def _settle(config: ScoreConfig, *, local: bool) -> tuple[ScorerSpec, dict[str, 
     source = model_source(config, config.model)
     found = checkpoints.find_checkpoint(source)
     model_config, tokenizer = checkpoints.load_config(found)
+    checkpoints.check_scorer(found, model_config)
     encoder = encoding.encoder_for(tokenizer, model_config, max_length=config.max_length)
 
     def tokens(device: str, dtype: str) -> int:

