@@ -227,9 +227,11 @@ def dry_run(config: GenerateConfig) -> str:
     planned = plan(config, local=True, one_process=True)
     source, drawing = planned.input, planned.task.drawing
     each = ", ".join(f"{decoding.name} {decoding.samples}" for decoding in drawing.decodings)
+    sampling = config.fraction is not None or config.per_template is not None
     lines = [
-        f"{plural(len(source.files), 'file')}, {plural(source.rows, 'row')}, about {planned.sampled:,} of them "
-        f"sampled, in about {plural(planned.units, 'unit')} of {plural(planned.unit_rows, 'row')}",
+        f"{plural(len(source.files), 'file')}, {plural(source.rows, 'row')}, "
+        f"{f'about {planned.sampled:,}' if sampling else 'all'} of them to be generated for, "
+        f"in about {plural(planned.units, 'unit')} of {plural(planned.unit_rows, 'row')}",
         f"about {plural(planned.sampled * planned.samples, 'candidate')} of {drawing.min_new_tokens} to "
         f"{drawing.max_new_tokens} tokens, {planned.samples} for each instruction ({each})",
         f"{config.model}: "

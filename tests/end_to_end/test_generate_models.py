@@ -17,7 +17,7 @@ from cappy_model.generator import Generator
 from schemas.ids import seed_for
 from tests.cappy_model.models import save_tiny_generator, save_tiny_scorer
 from tests.conftest import build, cappy, data_bytes, manifest_of, sentence
-from tests.end_to_end.inputs import ONE_PROCESS, TWO_THREADS, parquet, said
+from tests.end_to_end.inputs import ONE_PROCESS, PORTABLE, TWO_PROCESSES, TWO_THREADS, parquet, said
 from tests.end_to_end.test_generate import candidates_of, check_accounts, some_rows, table
 
 FAMILIES = ("t5", "bart", "llama")
@@ -55,10 +55,11 @@ def test_candidates_are_the_generators_own(family: str, rows: Path, tmp_path: Pa
     assert manifest["tokens"]["real"] == sum(sample.num_tokens for one in drawn for sample in one.samples)
 
 
-def test_same_bytes_with_one_thread_or_two_and_after_a_rerun(rows: Path, tmp_path: Path) -> None:
-    model, units = save_tiny_generator(tmp_path / "tiny"), ["--unit-rows", 9]
+@pytest.mark.parametrize("flags", [TWO_THREADS, TWO_PROCESSES, PORTABLE], ids=["threads", "processes", "portable"])
+def test_same_bytes_whatever_the_workers_and_after_a_rerun(flags: list[str], rows: Path, tmp_path: Path) -> None:
+    model, units = save_tiny_generator(tmp_path / "tiny"), ["--unit-rows", 9, "--per-template", 10]
     assert generate(rows, model, tmp_path / "one", *units, *ONE_PROCESS) == 0
-    assert generate(rows, model, tmp_path / "two", *units, *TWO_THREADS) == 0
+    assert generate(rows, model, tmp_path / "two", *units, *flags) == 0
     expected = data_bytes(tmp_path / "one")
     assert len(expected) == 6 and data_bytes(tmp_path / "two") == expected
     for path in (*sorted((tmp_path / "two").glob("part-*"))[1:3], tmp_path / "two" / "manifest.json"):
@@ -112,7 +113,9 @@ def test_dry_run_generates_for_a_few_rows(rows: Path, tmp_path: Path, capsys: py
     model = save_tiny_generator(tmp_path / "tiny", "bart")
     assert generate(rows, model, tmp_path / "out", "--fraction", 0.5, "--dry-run") == 0
     words = capsys.readouterr().out
-    assert "bart" in words and "about 25 of them sampled" in words and "by generating for 4 rows here" in words
+    assert (
+        "bart" in words and "about 25 of them to be generated for" in words and "by generating for 4 rows here" in words
+    )
     assert not (tmp_path / "out").exists()
 
 
