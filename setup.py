@@ -45,7 +45,7 @@ setup(
     packages=find_packages(include=["schemas*", "cappy_model*", "beam_pipelines*"]),
     package_data={
         "beam_pipelines.report": ["*.j2", "*.css"],
-        "beam_pipelines.demo": ["*.md", "*.yaml", "banks/*", "data/**/*", "templates/**/*"],
+        "beam_pipelines.demo": ["*.md", "*.yaml", "banks/*", "candidates/*", "data/**/*", "templates/**/*"],
     },
     install_requires=BASE,
     extras_require={
