@@ -44,6 +44,8 @@ from schemas.chunks import CHUNK_ROWS
 from schemas.errors import UsageError
 from schemas.manifest import FORMAT_VERSION
 
+__all__ = ["GENERATE", "GenerateConfig", "build", "dry_run", "facts", "plan", "run"]
+
 JOB = "generate"
 _UNIT_ROWS, _UNIT_ROWS_OF_API = 128, 32
 _TIMED_ROWS = 4

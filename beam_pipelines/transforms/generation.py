@@ -27,6 +27,7 @@ _LENGTH_BINS = 64
 _SAMPLE_CHARACTERS = 2_000  # of an instruction; a report shows no more
 _SAMPLE_RESPONSE_CHARACTERS = 500
 _SAMPLE_CANDIDATES = 40
+_CARRIED = ("dataset", "references")
 _KINDS = {
     ID: pa.string(),
     "dataset": pa.string(),
@@ -80,7 +81,7 @@ def instruction_columns(found: pa.Schema, instruction: str, *, per_template: boo
         )
     if not is_text(found.field(instruction).type):
         raise CappyError(f"--instruction-column {instruction}: is {found.field(instruction).type}, not text")
-    names = [ID, "dataset", "references", *(TEMPLATE_COLUMNS if per_template else ())]
+    names = [ID, *_CARRIED, *(TEMPLATE_COLUMNS if per_template else ())]
     columns = {instruction: pa.string()}
     for name in dict.fromkeys(names):
         if name in found.names and name != instruction:
@@ -147,21 +148,22 @@ def _usable(unit: Unit, task: Task) -> tuple[list[tuple[_Row, Any]], list[tuple[
     found = set(unit.rows.schema.names)
     nothing = [None] * unit.rows.num_rows
     instructions = unit.rows[task.instruction].to_pylist()
-    ids, datasets, references = (
-        unit.rows[name].to_pylist() if name in found else nothing for name in (ID, "dataset", "references")
-    )
+    datasets, references = (unit.rows[name].to_pylist() if name in found else nothing for name in _CARRIED)
+    if ID in found:
+        ids = unit.rows[ID].to_pylist()
+    else:
+        ids = [None if text is None else digest(text) for text in instructions]
     usable, unusable = [], []
     for place, template in enumerate(templates_of(unit.rows)):
         texts = references[place]
         if instructions[place] is None:
             unusable.append((place, f"null in {task.instruction}"))
-        elif ID in found and ids[place] is None:
+        elif ids[place] is None:
             unusable.append((place, f"null in {ID}"))
         elif texts is not None and None in texts:
             unusable.append((place, "null among the references"))
         else:
-            name = ids[place] if ID in found else digest(instructions[place])
-            usable.append((_Row(place, name, datasets[place], instructions[place], texts), template))
+            usable.append((_Row(place, ids[place], datasets[place], instructions[place], texts), template))
     return usable, unusable
 
 
