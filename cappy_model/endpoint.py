@@ -33,6 +33,9 @@ _OWN_HOST = "api.openai.com"
 _EXCERPT = 500
 _LEAST_PATIENCE = 16
 _CHATTY_LOGGERS = ("openai", "httpx2", "httpcore2")  # a line for each request, with its address
+REFUSED = "refused"
+"""The reason of a prompt that the server will not answer, whenever it is asked."""
+
 _REFUSALS = (400, 413, 422)
 _PASSING = (408, 409, 429)
 _NO_CREDIT = ("insufficient_quota", "billing_hard_limit_reached")
@@ -101,14 +104,15 @@ class Endpoint:
         """What came of each prompt, in order. The seeds reach the server, which promises what it likes about them.
 
         Raises GenerationError when the budget is used up, for an endpoint that cannot be reached, that knows neither
-        the key nor the model, or that has failed too often in a row, and when no prompt of all could be served.
+        the key nor the model, or that has failed too often in a row, and when it answered none of the prompts, not
+        even with a refusal.
         """
         work = asyncio.run_coroutine_threadsafe(self._draw(prompts, seeds), self._loop)
         try:
             drawn = work.result()
         finally:
             work.cancel()  # for a caller that was interrupted: nothing more is to be paid for
-        failures = [one.failure for one in drawn if one.failure is not None]
+        failures = [one.failure for one in drawn if one.failure is not None and one.failure.reason != REFUSED]
         if failures and len(failures) == len(drawn):
             (reason, count), *_ = Counter(failure.reason for failure in failures).most_common(1)
             detail = next(failure.detail for failure in failures if failure.reason == reason)
@@ -204,7 +208,7 @@ class Endpoint:
         if status in _REFUSALS or status == 403:
             if "logprob" in words.lower() and self._settings.log_likelihoods:
                 words += ". For a model without log-likelihoods: --no-log-likelihoods"
-            return Failure("refused", words)
+            return Failure(REFUSED, words)
         if status in _PASSING or status >= 500:
             return Failure("endpoint_5xx" if status >= 500 else f"endpoint_{status}", words)
         raise GenerationError(
