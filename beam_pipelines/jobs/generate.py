@@ -164,7 +164,7 @@ def _settle_endpoint(config: GenerateConfig, drawing: Drawing) -> tuple[EngineSp
         from cappy_model.endpoint import EndpointSettings
     limits = ("concurrency", "timeout", "max_retries", "max_requests", "max_tokens_total")
     given = {name: getattr(config, name) for name in limits if getattr(config, name) is not None}
-    where = {"base_url": config.base_url, "log_likelihoods": config.log_likelihoods}
+    where: dict[str, Any] = {"base_url": config.base_url, "log_likelihoods": config.log_likelihoods}
     settings = EndpointSettings(config.model, **where, **given)
     return EndpointSpec(settings, drawing), {"name": config.model, **where}
 
