@@ -5,6 +5,9 @@ from collections import Counter
 from cappy_model.completions import Usage
 from cappy_model.decodings import Failure, GenerationError
 
+REFUSED = "refused"
+"""The reason of a prompt that the server will not answer, whenever it is asked."""
+
 
 class Spending:
     """Requests and tokens against their limits (None: none); retries are requests, prompts are tokens."""
@@ -52,7 +55,7 @@ class Patience:
 
     def failed(self, decoding: str, failure: Failure) -> None:
         """Takes note of a failure. Raises GenerationError for one too many."""
-        if failure.reason == "refused" and decoding in self.ever_served:
+        if failure.reason == REFUSED and decoding in self.ever_served:
             return
         self._in_a_row[decoding] += 1
         if self._in_a_row[decoding] >= self._limit:

@@ -23,7 +23,7 @@ import httpx2
 import openai
 from pydantic import ValidationError
 
-from cappy_model.allowance import Patience, Spending
+from cappy_model.allowance import REFUSED, Patience, Spending
 from cappy_model.completions import Answer, exceeds_limit, request_for, samples_of
 from cappy_model.decodings import PRESETS, Decoding, Drawing, Drawn, Failure, GenerationError, Sample
 from schemas.errors import UsageError
@@ -33,9 +33,6 @@ _OWN_HOST = "api.openai.com"
 _EXCERPT = 500
 _LEAST_PATIENCE = 16
 _CHATTY_LOGGERS = ("openai", "httpx2", "httpcore2")  # a line for each request, with its address
-REFUSED = "refused"
-"""The reason of a prompt that the server will not answer, whenever it is asked."""
-
 _REFUSALS = (400, 413, 422)
 _PASSING = (408, 409, 429)
 _NO_CREDIT = ("insufficient_quota", "billing_hard_limit_reached")
@@ -104,22 +101,27 @@ class Endpoint:
         """What came of each prompt, in order. The seeds reach the server, which promises what it likes about them.
 
         Raises GenerationError when the budget is used up, for an endpoint that cannot be reached, that knows neither
-        the key nor the model, or that has failed too often in a row, and when it answered none of the prompts, not
-        even with a refusal.
+        the key nor the model, or that has failed too often in a row, and when no prompt of all could be served, unless
+        each was refused by an endpoint that has served others.
         """
         work = asyncio.run_coroutine_threadsafe(self._draw(prompts, seeds), self._loop)
         try:
             drawn = work.result()
         finally:
             work.cancel()  # for a caller that was interrupted: nothing more is to be paid for
-        failures = [one.failure for one in drawn if one.failure is not None and one.failure.reason != REFUSED]
-        if failures and len(failures) == len(drawn):
+        failures = [one.failure for one in drawn if one.failure is not None]
+        if failures and len(failures) == len(drawn) and not self._their_own(failures):
             (reason, count), *_ = Counter(failure.reason for failure in failures).most_common(1)
             detail = next(failure.detail for failure in failures if failure.reason == reason)
             raise GenerationError(
                 f"{self._url} served none of {len(drawn)} prompts; {count} times the reason was {reason}: {detail}"
             )
         return drawn
+
+    def _their_own(self, failures: Sequence[Failure]) -> bool:
+        """Whether refusals are about the prompts, as far as one can tell, and not about every request of ours."""
+        refused = all(failure.reason == REFUSED for failure in failures)
+        return refused and (bool(self._patience.ever_served) or len(failures) == 1)
 
     def out_of_memory(self) -> int:
         """0: the memory is the server's."""

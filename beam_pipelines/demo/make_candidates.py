@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 FOLDER = HERE / "candidates"
 MIXTURES = {"train": HERE / "mixture.yaml", "validation": HERE / "validation.yaml"}
 TASK = "event_notices"
-PER_TEMPLATE = 40
+PER_TEMPLATE = 30
 MAX_NEW_TOKENS = 40
 _MOST_BYTES = 1_000_000
 

@@ -234,6 +234,15 @@ def test_no_prompt_of_a_draw_was_served(place: Place) -> None:
         engine.draw(["!400 a", "!500", "!400 b"], [0, 1, 2])
 
 
+def test_refused_prompts_are_no_reason_to_stop_where_others_were_served(place: Place) -> None:
+    engine = place.engine(concurrency=1)
+    assert [one.failure is None for one in engine.draw(["!400 alone"], [0])] == [False]
+    with pytest.raises(GenerationError, match="none of 2 prompts"):
+        engine.draw(["!400 a", "!400 b"], [0, 1])
+    engine.draw(["x"], [0])
+    assert [one.failure is None for one in engine.draw(["!400 a", "!400 b"], [0, 1])] == [False, False]
+
+
 @pytest.mark.parametrize(
     ("word", "often"), [("!500", "endpoint_5xx: 500: out of order"), ("!400", "refused: 400: This")]
 )
