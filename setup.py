@@ -16,6 +16,7 @@ BASE = [
     "pydantic>=2.12",
     "pyyaml>=6",
     "rapidfuzz>=3.14",
+    "scipy>=1.15",
     "tqdm>=4.67",
 ]
 TEST = [

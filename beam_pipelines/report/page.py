@@ -6,6 +6,7 @@ from typing import Any
 from jinja2 import UndefinedError
 
 from beam_pipelines.report.corpus import corpus_page
+from beam_pipelines.report.evaluate import evaluate_page
 from beam_pipelines.report.frame import Page, draw
 from beam_pipelines.report.rerank import rerank_page
 from beam_pipelines.report.score import score_page
@@ -15,6 +16,7 @@ _PAGES: Mapping[str, Callable[[Mapping[str, Any]], Page]] = {
     "build-corpus": corpus_page,
     "score": score_page,
     "rerank": rerank_page,
+    "evaluate": evaluate_page,
 }
 
 
