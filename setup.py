@@ -29,6 +29,7 @@ TEST = [
     "pytest-xdist>=3.8",
     "rouge-score==0.1.2",
     "ruff>=0.17",
+    "scikit-learn>=1.6",
     "types-psutil>=7",
     "types-PyYAML>=6",
     "types-tqdm>=4",
