@@ -32,21 +32,21 @@ class Estimate(NamedTuple):
     """What k methods are worth in one dataset, or on average over several.
 
     `value` float64[k], NaN where undefined; `replicates` float64[REPLICATES, k], paired across the methods;
-    `examples` int64[k], over how many.
+    `counted` int64[k], over how many examples, or candidates.
     """
 
     value: np.ndarray
     replicates: np.ndarray
-    examples: np.ndarray
+    counted: np.ndarray
 
 
 def estimate_means(values: np.ndarray, members: np.ndarray, seed: int) -> Estimate:
     """The mean of each column of float[n, k], NaN left out; `members` int64[n]: see `bootstrap_means`."""
     known = ~np.isnan(values)
-    examples = known.sum(axis=0)
+    count = known.sum(axis=0)
     total = np.where(known, values, 0).sum(axis=0)
-    value = np.divide(total, examples, out=np.full(len(total), np.nan), where=examples > 0)
-    return Estimate(value, bootstrap_means(values, members, seed), examples)
+    value = np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
+    return Estimate(value, bootstrap_means(values, members, seed), count)
 
 
 def estimate_orders(scores: np.ndarray, label: np.ndarray, members: np.ndarray, seed: int) -> dict[str, Estimate]:
@@ -59,13 +59,13 @@ def estimate_orders(scores: np.ndarray, label: np.ndarray, members: np.ndarray, 
     rows = [_Known.of(scores[:, column], label, members) for column in range(scores.shape[1])]
     binary = bool(np.isin(label, (0, 1)).all())
     names = ["spearman", *(["auc"] if binary else [])]
-    count = int(members.max()) + 1
-    plain = _orders(rows, np.ones((1, count)), names)
-    drawn = [_orders(rows, weights, names) for weights in resamples(count, seed, rows=len(label))]
-    examples = np.array([*(len(row.label) for row in rows), len(label)])
-    found = {name: Estimate(plain[name][0], np.concatenate([part[name] for part in drawn]), examples) for name in names}
+    most = int(members.max()) + 1
+    plain = _orders(rows, np.ones((1, most)), names)
+    drawn = [_orders(rows, weights, names) for weights in resamples(most, seed, rows=len(label))]
+    counts = np.array([*(len(row.label) for row in rows), len(label)])
+    found = {name: Estimate(plain[name][0], np.concatenate([part[name] for part in drawn]), counts) for name in names}
     taus = np.array([*(kendall(row.score, row.label) if len(row.label) > 1 else np.nan for row in rows), 0.0])
-    return found | {"kendall": Estimate(taus, np.full((REPLICATES, len(taus)), np.nan), examples)}
+    return found | {"kendall": Estimate(taus, np.full((REPLICATES, len(taus)), np.nan), counts)}
 
 
 class _Known(NamedTuple):
@@ -106,7 +106,7 @@ def macro_average(estimates: Sequence[Estimate]) -> Estimate:
     return Estimate(
         np.mean([each.value for each in estimates], axis=0),
         np.mean([each.replicates for each in estimates], axis=0),
-        np.sum([each.examples for each in estimates], axis=0),
+        np.sum([each.counted for each in estimates], axis=0),
     )
 
 
@@ -119,7 +119,7 @@ def describe(estimate: Estimate, methods: Sequence[str]) -> dict[str, Any]:
         method: {
             "value": number_or_none(estimate.value[column]),
             **_ends(estimate.replicates[:, column]),
-            "examples": int(estimate.examples[column]),
+            "count": int(estimate.counted[column]),
         }
         for column, method in enumerate(methods)
     }
@@ -140,7 +140,7 @@ def _best_baseline(estimate: Estimate, methods: Sequence[str]) -> int | None:
         for column, method in enumerate(methods)
         if not method.startswith(SCORER)
         and method != ORACLE
-        and estimate.examples[column] == estimate.examples.max()
+        and estimate.counted[column] == estimate.counted.max()
         and not np.isnan(estimate.value[column])
     ]
     return max(everywhere, key=lambda column: float(estimate.value[column]), default=None)
@@ -160,9 +160,10 @@ def _ends(replicates: np.ndarray) -> dict[str, float | None]:
     return {"low": low, "high": high}
 
 
-def describe_all(by_dataset: Mapping[str, Estimate], methods: Sequence[str]) -> dict[str, Any]:
-    """`describe` of each dataset, and of their macro average."""
+def describe_all(by_dataset: Mapping[str, Estimate], methods: Sequence[str], *, of: str = "examples") -> dict[str, Any]:
+    """`describe` of each dataset, and of their macro average; `of`: what is counted."""
     return {
+        "of": of,
         "datasets": {name: describe(estimate, methods) for name, estimate in by_dataset.items()},
         "macro": describe(macro_average([*by_dataset.values()]), methods) if by_dataset else None,
     }

@@ -93,10 +93,10 @@ def _compared(values: np.ndarray, first: int) -> np.ndarray:
 
 def _pairs(score: np.ndarray, label: np.ndarray) -> tuple[float, float, float]:
     """The three counts of `Pairs` of one row, in O(m log m)."""
-    differ = [_differing(values) for values in (score, label)]
-    if not all(differ):
-        return 0.0, *differ
-    return float(np.rint(kendall(score, label) * np.sqrt(differ[0] * differ[1]))), *differ
+    scores, labels = _differing(score), _differing(label)
+    if not (scores and labels):
+        return 0.0, scores, labels
+    return float(np.rint(kendall(score, label) * np.sqrt(scores * labels))), scores, labels
 
 
 def _differing(values: np.ndarray) -> float:

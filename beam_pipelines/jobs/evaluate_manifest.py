@@ -93,14 +93,14 @@ def _measure(name: str, measure: Mapping[str, Any]) -> list[str]:
     macro, datasets = measure["macro"], measure["datasets"]
     if macro is None:
         return []
-    over = next(iter(datasets)) if len(datasets) == 1 else f"macro average of {plural(len(datasets), 'dataset')}"
+    over = f"macro average of {plural(len(datasets), 'dataset')}" if len(datasets) > 1 else next(iter(datasets))
     best = macro["best_baseline"]
     against = {entry["method"]: entry for entry in macro["differences"] if entry["to"] == best}
-    rows = [["method", "value", "95% interval", f"less {best}" if best else "", "95% interval", "examples"]]
+    rows = [["method", "value", "95% interval", f"less {best}" if best else "", "95% interval", measure["of"]]]
     for method, entry in macro["methods"].items():
         less = against.get(method)
-        rows.append([method, *with_interval(entry), *(signed(less) if less else ("", "")), f"{entry['examples']:,}"])
-    parts = [f"{name} ({over})\n{_aligned(rows)}"]
+        rows.append([method, *with_interval(entry), *(signed(less) if less else ("", "")), f"{entry['count']:,}"])
+    parts = [f"{name}, {over}\n{_aligned(rows)}"]
     if len(datasets) > 1:
         methods = list(macro["methods"])
         by_dataset = [["dataset", *methods]]

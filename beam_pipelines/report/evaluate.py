@@ -135,9 +135,9 @@ def _by_dataset(measure: Mapping[str, Any]) -> Table:
         scopes.append(("macro average", measure["macro"]))
     for dataset, scope in scopes:
         for index, (method, entry) in enumerate(scope["methods"].items()):
-            cells = [dataset if index == 0 else None, method, *words.with_interval(entry), entry["examples"]]
+            cells = [dataset if index == 0 else None, method, *words.with_interval(entry), entry["count"]]
             rows.append(Row(cells))
-    return Table([*columns, Column("Examples")], rows)
+    return Table([*columns, Column(measure["of"].capitalize())], rows)
 
 
 def _curves(results: Mapping[str, Any]) -> Markup | None:
@@ -156,7 +156,7 @@ def _templates(results: Mapping[str, Any]) -> Table | None:
     rows = [
         Row([
             dataset, template, *(words.with_interval(scope["methods"][m])[0] for m in methods),
-            max(entry["examples"] for entry in scope["methods"].values()),
+            max(entry["count"] for entry in scope["methods"].values()),
         ])
         for dataset, by_template in found.items() for template, scope in by_template.items()
     ]  # fmt: skip
@@ -181,8 +181,8 @@ def _reliability(manifest: Mapping[str, Any]) -> list[tuple[str, Markup]]:
 def _merged(bins: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """At most twenty bins or so of equal width, of those that have candidates, from finer ones."""
     width = bins[0]["to"] - bins[0]["from"]
-    low, high = bins[0]["from"], bins[-1]["to"]
-    factor = next(each for each in common.COARSER if (high - low) / width / each <= _MOST_BINS)
+    wide = round((bins[-1]["to"] - bins[0]["from"]) / width)
+    factor = next(each for each in common.COARSER if wide <= _MOST_BINS * each)
     merged: dict[int, dict[str, Any]] = {}
     for entry in bins:
         place = int((entry["from"] + width / 2) // (width * factor))

@@ -204,7 +204,8 @@ def _measures_of_orders(
             over_all.setdefault(OVER_ALL[measure], {})[each.name] = estimate
     # A measure that some dataset lacks (AUC, where its labels are no 0 and 1) has no macro average.
     whole = {name: found for name, found in over_all.items() if len(found) == len(datasets)}
-    return {name: describe_all(found, methods) for name, found in {**within, **whole}.items()}
+    shown = {name: describe_all(found, methods) for name, found in within.items()}
+    return shown | {name: describe_all(found, methods, of="candidates") for name, found in whole.items()}
 
 
 def _curves(datasets: Sequence[_Dataset], examples: pa.Table, columns: EvaluatedColumns) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from schemas.ids import digest, text_key
 from schemas.records import EXCERPT_CHARACTERS
 from schemas.tally import Tally
 
-NO_DATASET = "(no dataset)"
+NO_DATASET = "unnamed dataset"
 """What rows without a dataset are counted under."""
 
 

@@ -23,7 +23,7 @@ def test_a_dataset_and_the_macro_average() -> None:
     for name, each in tables.items():
         methods = found["datasets"][name]["methods"]
         assert [methods[method]["value"] for method in METHODS] == pytest.approx(each.mean(axis=0).tolist())
-        assert {entry["examples"] for entry in methods.values()} == {len(each)}
+        assert {entry["count"] for entry in methods.values()} == {len(each)}
     macro = found["macro"]
     expected = np.mean([each.mean(axis=0) for each in tables.values()], axis=0)
     assert [macro["methods"][method]["value"] for method in METHODS] == pytest.approx(expected.tolist())
@@ -49,12 +49,12 @@ def test_a_baseline_that_is_not_there_for_all_examples_is_shown_and_not_the_best
     partly[5, 2] = np.nan
     estimate = estimate_means(partly, np.arange(200), 7)
     found = describe(estimate, METHODS)
-    assert found["methods"]["first:beam4"]["examples"] == 199 and found["methods"]["first:beam4"]["value"] == 2.0
+    assert found["methods"]["first:beam4"]["count"] == 199 and found["methods"]["first:beam4"]["value"] == 2.0
     assert found["best_baseline"] == "random"
     nowhere = values(5)
     nowhere[:, 2] = np.nan
     macro = describe(macro_average([estimate, estimate_means(nowhere, np.arange(200), 7)]), METHODS)
-    assert macro["methods"]["first:beam4"] == {"value": None, "low": None, "high": None, "examples": 199}
+    assert macro["methods"]["first:beam4"] == {"value": None, "low": None, "high": None, "count": 199}
 
 
 def test_orders_over_all_candidates() -> None:
@@ -69,7 +69,7 @@ def test_orders_over_all_candidates() -> None:
     assert found["kendall"].value[0] == pytest.approx(stats.kendalltau(label, scores[:, 0]).statistic)
     for estimate in found.values():
         assert np.isnan(estimate.value[1]) and estimate.value[2] == pytest.approx(1.0)
-        assert estimate.examples.tolist() == [300, 0, 200, 300]
+        assert estimate.counted.tolist() == [300, 0, 200, 300]
     assert [estimate.value[3] for estimate in found.values()] == [0.0, 0.5, 0.0]
     scope = describe(found["auc"], ["scorer:a", "scorer:b", "scorer:c", "random"])
     entry = scope["methods"]["scorer:a"]

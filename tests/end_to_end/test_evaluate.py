@@ -1,5 +1,7 @@
 """`cappy evaluate`, by its command, over small tables: the numbers against pandas, and what is refused."""
 
+import io
+import itertools
 import json
 import subprocess
 import sys
@@ -9,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from rouge_score import rouge_scorer
 from scipy import stats
@@ -149,7 +152,7 @@ def test_best_of_n_curves(tmp_path: Path) -> None:
         assert curve[-1] == pytest.approx(methods[method]["value"])
     assert own["oracle"][0] == pytest.approx(own["random"][0]) == pytest.approx(own["self-score:sum"][0])
     assert own["random"] == [own["random"][0]] * 3 and own["oracle"][0] < own["oracle"][1] < own["oracle"][2]
-    assert sum(row["dataset"] == "first" for row in rows) == methods["oracle"]["examples"]
+    assert sum(row["dataset"] == "first" for row in rows) == methods["oracle"]["count"]
     mean = (np.array(own["oracle"]) + np.array(curves["datasets"]["second"]["oracle"])) / 2
     assert curves["macro"]["oracle"] == pytest.approx(mean.tolist())
 
@@ -266,10 +269,12 @@ def test_ranking(label: str, tmp_path: Path) -> None:
             flat = group["score"].nunique() == 1
             within["spearman"].append(0.0 if flat else stats.spearmanr(group["score"], group[label]).statistic)
             within["kendall"].append(0.0 if flat else stats.kendalltau(group["score"], group[label]).statistic)
-            within["pairwise_accuracy"].append((1 + stats.somersd(group[label], group["score"]).statistic) / 2)
+            pairs = itertools.combinations(zip(group["score"], group[label], strict=True), 2)
+            net = [np.sign(a - c) * np.sign(b - d) for (a, b), (c, d) in pairs if b != d]
+            within["pairwise_accuracy"].append((1 + np.mean(net)) / 2)
     for name, values in within.items():
         assert value[name] == pytest.approx(np.mean(values))
-        assert measures[name]["macro"]["methods"]["scorer:score"]["examples"] == len(values)
+        assert measures[name]["macro"]["methods"]["scorer:score"]["count"] == len(values)
         assert measures[name]["macro"]["methods"]["random"]["value"] == (0.5 if name == "pairwise_accuracy" else 0.0)
 
 
@@ -367,12 +372,7 @@ def test_what_cannot_serve_stops_the_launch(
 
 
 def test_an_empty_input_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    table = parquet(candidates()[:0] or [ROW])
-    import io
-
-    import pyarrow.parquet as pq
-
-    empty = pq.read_table(io.BytesIO(table)).slice(0, 0)
+    empty = pq.read_table(io.BytesIO(parquet([ROW]))).slice(0, 0)
     assert run_over(parquet(empty), tmp_path / "out") == 1
     assert "has no rows, so there is nothing to evaluate" in said(capsys)
 
