@@ -102,11 +102,12 @@ def _measure(name: str, measure: Mapping[str, Any]) -> list[str]:
         rows.append([method, *with_interval(entry), *(signed(less) if less else ("", "")), f"{entry['count']:,}"])
     parts = [f"{name}, {over}\n{_aligned(rows)}"]
     if len(datasets) > 1:
-        methods = list(macro["methods"])
-        by_dataset = [["dataset", *methods]]
+        grid = [["", *macro["methods"]]]
         for dataset, scope in datasets.items():
-            by_dataset.append([dataset, *(with_interval(scope["methods"][method])[0] for method in methods)])
-        parts.append(f"{name} by dataset\n{_aligned(by_dataset)}")
+            grid.append([dataset, *(with_interval(scope["methods"][method])[0] for method in macro["methods"])])
+        # The fewer go across.
+        turned = grid if len(grid) > len(grid[0]) else list(zip(*grid, strict=True))
+        parts.append(f"{name} by dataset\n{_aligned(turned)}")
     return parts
 
 

@@ -8,22 +8,22 @@ from markupsafe import Markup
 from beam_pipelines.report import common, words
 from beam_pipelines.report.evaluate_plots import Mark, curves, interval_rows, reliability
 from beam_pipelines.report.frame import Column, KeyFigure, Page, Row, Table
-from cappy_model.evaluation import FIRST, MAJORITY, ORACLE, RANDOM, SCORER, SELF_SCORES
+from cappy_model.evaluation import ORACLE, RANDOM, SCORER, SELF_SCORES
 
 MEASURES = {
     "rouge_l": ("Rouge-L of the chosen response", "Rouge-L"),
     "accuracy": ("Accuracy of the chosen answer", "accuracy"),
     "spearman": ("Spearman's rank correlation within groups", "rank correlation"),
     "kendall": ("Kendall's tau-b within groups", "tau-b"),
-    "pairwise_accuracy": ("Pairwise accuracy within groups", "share of pairs in the right order"),
+    "pairwise_accuracy": ("Pairwise accuracy within groups", "pairs in the right order"),
     "spearman_over_all": ("Spearman's rank correlation over all candidates", "rank correlation"),
     "kendall_over_all": ("Kendall's tau-b over all candidates", "tau-b"),
-    "auc_over_all": ("AUC over all candidates", "area under the ROC curve"),
+    "auc_over_all": ("AUC over all candidates", "AUC"),
 }
 """Each measure: its heading, and what an axis calls it."""
 
 _SCORER_COLOURS = ("accent", "ground-truth", "wrong-choice", "reject")
-_COLOURS = {ORACLE: "ink", RANDOM: "quiet", MAJORITY: "dim", **dict.fromkeys(SELF_SCORES, "mismatch")}
+_COLOURS = {ORACLE: "ink", RANDOM: "quiet", **dict.fromkeys(SELF_SCORES, "mismatch")}
 _MOST_BINS = 20
 _MOST_SCORERS = 4
 
@@ -96,8 +96,7 @@ def _colours(methods: Sequence[str]) -> dict[str, str]:
     """A colour of the theme for each method; scorers are told apart, first samples are alike."""
     scorers = [method for method in methods if method.startswith(SCORER)]
     found = {method: _SCORER_COLOURS[index % len(_SCORER_COLOURS)] for index, method in enumerate(scorers)}
-    return {method: found.get(method, "generated" if method.startswith(FIRST) else _COLOURS.get(method, "dim"))
-            for method in methods}  # fmt: skip
+    return {method: found.get(method, _COLOURS.get(method, "dim")) for method in methods}
 
 
 def _measure(name: str, measure: Mapping[str, Any]) -> dict[str, Any]:
@@ -166,9 +165,11 @@ def _templates(results: Mapping[str, Any]) -> Table | None:
 
 def _reliability(manifest: Mapping[str, Any]) -> list[tuple[str, Markup]]:
     """A diagram for each of the first scorers, in bins wide enough to see."""
-    names = list(manifest["reliability"])[:_MOST_SCORERS]
+    columns = manifest["configuration"]["columns"]
+    known = [name for method, name in columns["methods"].items() if method.startswith(SCORER)]
+    names = [name for name in known if name in manifest["reliability"]][:_MOST_SCORERS]
     colours = _colours([f"{SCORER}{name}" for name in names])
-    axis = "label" if manifest["configuration"]["columns"]["label"] else "Rouge-L or correctness"
+    axis = columns["label"] or {"generation": "Rouge-L"}.get(manifest["configuration"]["task"], "correctness")
     return [
         (
             name,

@@ -1,5 +1,6 @@
 """The plots of an evaluation: intervals by method, best-of-n curves, and what scores are worth."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -84,17 +85,20 @@ def curves(
     values = [value for line in lines.values() for value in line]
     margin = 0.06 * (max(values) - min(values)) or 0.05
     low, high = min(values) - margin, max(values) + margin
-    axes.set_xlim(-0.15, len(drawn) - 0.85)
+    places = [math.log2(count) for count in drawn]
+    axes.set_xlim(-0.15, places[-1] + 0.15)
     axes.set_ylim(low, high)
-    axes.set_xticks(range(len(drawn)), [number(count) for count in drawn])
+    # The last number of candidates need not be a power of two, and may stand too near one.
+    ticks = {at: number(count) for at, count in zip(places, drawn, strict=True) if not 0 < places[-1] - at < 0.4}
+    axes.set_xticks([*ticks], [*ticks.values()])
     style_axis(axes)
     _levels(axes)
     canvas.text(left, top + height + 36, f"candidates to choose from; upwards: {axis}", colour="dim", size=11)
-    pixels = (len(drawn) - 0.7) / width, (high - low) / height
+    pixels = (places[-1] + 0.3) / width, (high - low) / height
     for name, line in lines.items():
-        axes.plot(range(len(drawn)), line, color=THEME[colours[name]][0], linewidth=2, clip_on=False)
-        for place, value in enumerate(line):
-            words = f"{name}, best of {number(drawn[place])}: {decimal(value, '.4f')}"
+        axes.plot(places, line, color=THEME[colours[name]][0], linewidth=2, clip_on=False)
+        for place, count, value in zip(places, drawn, line, strict=True):
+            words = f"{name}, best of {number(count)}: {decimal(value, '.4f')}"
             _dot(axes, (place, value), (8 * pixels[0], 8 * pixels[1]), colours[name], words)
     ends = {name: top + height * (high - line[-1]) / (high - low) for name, line in lines.items()}
     for name, y in _apart(ends, 16, top + height).items():
@@ -129,14 +133,14 @@ def _apart(places: Mapping[str, float], least: float, end: float) -> dict[str, f
 def reliability(bins: Sequence[Mapping[str, Any]], *, scorer: str, axis: str, colour: str) -> Markup:
     """What candidates are worth on average, by bins of their score, and below it how many there are in each.
 
-    Where scores and worth are both between 0 and 1, give or take a tenth, a line shows where they are equal.
+    Where scores are of the size of what they estimate, 0 to 1, a line shows where both are equal.
     """
     left, top, height, gap, below = 56, 14, 220, 16, 64
     width = WIDE - left - 24
     canvas = Canvas(WIDE, top + height + gap + below + 44)
     low, high = bins[0]["from"], bins[-1]["to"]
     worth = [entry["worth"] for entry in bins]
-    alike = low >= -0.1 and high <= 1.1 and min(worth) >= 0 and max(worth) <= 1
+    alike = low >= -1.5 and high <= 2.5 and min(worth) >= 0 and max(worth) <= 1
     bottom, ceiling = (0.0, 1.0) if alike else (min(worth), max(worth))
     margin = 0.05 * (ceiling - bottom) or 0.05
     axes = canvas.axes(left, top, width, height)
@@ -165,6 +169,7 @@ def reliability(bins: Sequence[Mapping[str, Any]], *, scorer: str, axis: str, co
         _dot(axes, (centre, entry["worth"]), (9 * pixels[0], 9 * pixels[1]), colour, words)
         span = entry["to"] - entry["from"]
         block(counts, (entry["from"] + 0.06 * span, 0), (0.88 * span, entry["candidates"]), colour="quiet", words=words)
-    canvas.text(0, top + height + gap + below + 30, f"score of {scorer}", colour="dim", size=11)
-    canvas.text(0, top + height + gap + 8, "candidates", colour="dim", size=10)
+    most = max(entry["candidates"] for entry in bins)
+    words = f"score of {scorer}; upwards: mean {axis}, and candidates, at most {number(most)} in a bin"
+    canvas.text(left, top + height + gap + below + 34, words, colour="dim", size=11)
     return canvas.svg(f"Mean {axis} by score of {scorer}")
