@@ -115,7 +115,7 @@ def _measure(name: str, measure: Mapping[str, Any]) -> dict[str, Any]:
         "name": name,
         "title": title,
         "over": words.plural(len(measure["datasets"]), "dataset"),
-        "plot": interval_rows(marks, title=title, axis=axis),
+        "plot": interval_rows(marks, title=title, axis=axis) if marks else None,
         "differences": interval_rows(
             differences, title=f"Differences in {axis}", axis=f"difference in {axis}", zero=True
         )

@@ -210,7 +210,9 @@ def _measures_of_orders(
 
 def _curves(datasets: Sequence[_Dataset], examples: pa.Table, columns: EvaluatedColumns) -> dict[str, Any]:
     """What the choice among n random candidates is worth on average, by dataset and method, and the macro average."""
-    drawn = draws(max(examples["candidates"].to_pylist(), default=0))
+    if not datasets:
+        return {"drawn": [], "datasets": {}, "macro": {}}
+    drawn = draws(max(examples["candidates"].to_pylist()))
     found: dict[str, dict[str, list[float]]] = {}
     for each in datasets:
         found[each.name] = {method: _curve(each.examples, method, drawn) for method in choosers(columns)}
@@ -218,7 +220,7 @@ def _curves(datasets: Sequence[_Dataset], examples: pa.Table, columns: Evaluated
         found[each.name] = {method: curve for method, curve in found[each.name].items() if curve}
     shared = [method for method in (*choosers(columns), RANDOM) if all(method in curves for curves in found.values())]
     macro = {method: np.mean([curves[method] for curves in found.values()], axis=0).tolist() for method in shared}
-    return {"drawn": drawn, "datasets": found, "macro": macro if found else {}}
+    return {"drawn": drawn, "datasets": found, "macro": macro}
 
 
 def _curve(examples: pa.Table, method: str, drawn: Sequence[int]) -> list[float]:
