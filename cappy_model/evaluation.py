@@ -86,19 +86,19 @@ class _Known(NamedTuple):
 
 def _orders(rows: Sequence[_Known], weights: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
     """Each measure, float64[b, k + 1], where the members are there `weights` float[b, m] times."""
-    found = {}
-    for name in names:
-        columns = []
-        for row in rows:
-            times = weights[:, row.members]
+    found: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    nothing = np.full(len(weights), np.nan)
+    for row in rows:
+        times = weights[:, row.members]
+        for name, columns in found.items():
             if not len(row.label):
-                columns.append(np.full(len(weights), np.nan))
+                columns.append(nothing)
             elif name == "auc":
                 columns.append(auc(row.by_score, row.label == 1, times))
             else:
                 columns.append(spearman(row.by_score, row.by_label, times))
-        found[name] = np.stack([*columns, np.full(len(weights), 0.5 if name == "auc" else 0.0)], axis=1)
-    return found
+    random = {name: np.full(len(weights), 0.5 if name == "auc" else 0.0) for name in names}
+    return {name: np.stack([*columns, random[name]], axis=1) for name, columns in found.items()}
 
 
 def macro_average(estimates: Sequence[Estimate]) -> Estimate:

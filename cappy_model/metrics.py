@@ -13,8 +13,8 @@ REPLICATES = 1_000
 LEVEL = 0.95
 """Of the intervals: the share of the replicates that lies within."""
 
-_HELD_AT_ONCE = 2**22
-"""Numbers of one array of replicates: 32 MB."""
+_HELD_AT_ONCE = 2**20
+"""Numbers of one array of replicates, if one replicate has no more: 8 MB."""
 _MOST_PAIRED = 128
 """Rows of more members are sorted and not compared pair by pair."""
 
@@ -110,43 +110,53 @@ def kendall(score: np.ndarray, label: np.ndarray) -> float:
 
 
 class Tied(NamedTuple):
-    """Values in ascending order: `order` int64[n] their positions, `starts` int64[k] where each distinct one begins."""
+    """Values in ascending order: `order` int64[n] their positions, `starts` int64[k] where each distinct one begins.
+
+    `code` int64[n] says which of the distinct ones each value is.
+    """
 
     order: np.ndarray
     starts: np.ndarray
+    code: np.ndarray
 
     @classmethod
     def of(cls, values: np.ndarray) -> "Tied":
         """Sorts float[n]."""
         order = np.argsort(values, kind="stable")
-        differs = np.concatenate([[True], values[order][1:] != values[order][:-1]])
-        return cls(order, np.flatnonzero(differs[: len(values)]))
+        first = np.concatenate([[True], values[order][1:] != values[order][:-1]])[: len(values)]
+        code = np.empty(len(values), dtype=np.int64)
+        code[order] = np.cumsum(first) - 1
+        return cls(order, np.flatnonzero(first), code)
 
-    def totals(self, weights: np.ndarray) -> np.ndarray:
-        """float64[b, k]: the weights float[b, n] of each distinct value."""
-        totals: np.ndarray = np.add.reduceat(weights[:, self.order], self.starts, axis=1)
+    def totals(self, ordered: np.ndarray) -> np.ndarray:
+        """float64[b, k]: numbers float[b, n], given in the order of the values, added up for each distinct one."""
+        if len(self.starts) == len(self.order):
+            return ordered
+        totals: np.ndarray = np.add.reduceat(ordered, self.starts, axis=1)
         return totals
 
-    def ranks(self, weights: np.ndarray) -> np.ndarray:
-        """float64[b, n]: the rank of each value among all, each being there `weights` times; the mean rank of ties."""
-        times = self.totals(weights)
-        ranks = np.cumsum(times, axis=1) - times / 2 + 0.5
-        spread = np.empty_like(weights, dtype=np.float64)
-        spread[:, self.order] = np.repeat(ranks, np.diff(self.starts, append=len(self.order)), axis=1)
-        return spread
+
+def _centred_ranks(times: np.ndarray) -> np.ndarray:
+    """float64[b, k]: the ranks of k distinct values that are there so many `times`, less the mean rank."""
+    ranks: np.ndarray = np.cumsum(times, axis=1) - times / 2 - times.sum(axis=1, keepdims=True) / 2
+    return ranks
 
 
 def spearman(score: Tied, label: Tied, weights: np.ndarray) -> np.ndarray:
     """float64[b]: Spearman's rank correlation of two columns; row i is there `weights[:, i]` times, float[b, n]."""
-    middle = (weights.sum(axis=1, keepdims=True) + 1) / 2
-    one, other = (values.ranks(weights) - middle for values in (score, label))
-    spread = np.sqrt((weights * one**2).sum(axis=1) * (weights * other**2).sum(axis=1))
-    return _ratio((weights * one * other).sum(axis=1), spread)
+    ordered = weights[:, score.order]
+    times = score.totals(ordered), label.totals(weights[:, label.order])
+    one, other = map(_centred_ranks, times)
+    both = score.totals(ordered * other[:, label.code[score.order]])
+    spread = [(count * rank**2).sum(axis=1) for count, rank in zip(times, (one, other), strict=True)]
+    return _ratio((one * both).sum(axis=1), np.sqrt(spread[0] * spread[1]))
 
 
 def auc(score: Tied, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """float64[b]: the area under the ROC curve; `positive` bool[n]; row i is there `weights[:, i]` times."""
-    right, wrong = (score.totals(weights * which) for which in (positive, ~positive))
+    ordered = weights[:, score.order]
+    right = score.totals(ordered * positive[score.order])
+    wrong = score.totals(ordered) - right
     below = np.cumsum(wrong, axis=1) - wrong / 2
     return _ratio((right * below).sum(axis=1), right.sum(axis=1) * wrong.sum(axis=1))
 
