@@ -120,6 +120,35 @@ def test_a_shard_without_rows() -> None:
         assert kept.num_rows == 0 and all(measure["macro"] is None for measure in results["measures"].values())
 
 
+def test_rows_of_one_source_example_are_drawn_together() -> None:
+    """Templates that repeat an example add rows, and no certainty."""
+    schema = SCHEMA.append(pa.field("example_id", pa.string())).append(pa.field("template_id", pa.string()))
+
+    def interval_over(templates: int) -> tuple[float, float]:
+        rows = [
+            {**ROW, "group": number * 10 + template, "example_id": str(number), "template_id": str(template),
+             "response": text, "score": float(text == right), "references": ["a"], "instruction": f"{number}"}
+            for number in range(30) for right in ["a" if number % 3 else "b"]
+            for template in range(templates) for text in "ab"
+        ]  # fmt: skip
+        columns = evaluated_columns(
+            schema, task="classification", group="group", instruction="instruction", response="response",
+            scores=["score"], reference="references", label=None,
+        )  # fmt: skip
+        chunk = pa.RecordBatch.from_pylist(rows, schema).select(columns.schema.names)
+        file = InputFile(0, 0, "a.parquet", "a.parquet", 0, "", len(rows), None)
+        measured = measure_unit(Unit(file, 0, 0, np.arange(len(rows)), chunk, []), columns, RougeL())
+        examples = pa.Table.from_batches([evaluate_examples(measured.chunk, columns).rows])
+        kept, results = conclude(examples, columns, 0)
+        assert kept.num_rows == 30 * templates and {"example", "template"} <= set(kept.column_names)
+        found = results["measures"]["accuracy"]["macro"]["methods"]["scorer:score"]
+        assert found["value"] == pytest.approx(2 / 3)
+        return found["low"], found["high"]
+
+    alone, repeated = interval_over(1), interval_over(9)
+    assert repeated[1] - repeated[0] == pytest.approx(alone[1] - alone[0], rel=0.15)
+
+
 SOME = st.lists(
     st.fixed_dictionaries(
         {
