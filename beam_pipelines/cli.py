@@ -17,6 +17,7 @@ from beam_pipelines.doctor.installation import installed_version
 from beam_pipelines.jobs.base import Job
 from beam_pipelines.jobs.build_corpus import BUILD_CORPUS
 from beam_pipelines.jobs.evaluate import EVALUATE
+from beam_pipelines.jobs.generate import GENERATE
 from beam_pipelines.jobs.rerank import RERANK
 from beam_pipelines.jobs.score import SCORE
 from beam_pipelines.options import add_job_flags, beam_options, json_object
@@ -28,7 +29,7 @@ from beam_pipelines.storage import absolute, join, write_whole
 from schemas.errors import CappyError, UsageError
 from schemas.manifest import REPORT
 
-JOBS = (BUILD_CORPUS, SCORE, RERANK, EVALUATE)
+JOBS = (BUILD_CORPUS, GENERATE, SCORE, RERANK, EVALUATE)
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 
 _EPILOG = """\

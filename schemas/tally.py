@@ -111,6 +111,9 @@ def count_labels(tally: Tally, key: Key, labels: np.ndarray) -> None:
         tally.counts[(*key, f"{bucket:02d}")] += count
 
 
+FIXED_POINT = 2**20
+"""Sums of scores are integers, in units of 1 / 2**20, so that they do not depend on the order of adding."""
+
 SCORE_BINS = 4_000
 BINS_PER_SCORE = 20
 """Bins of raw scores: 0.05 wide, from -100 to 100."""

@@ -9,9 +9,8 @@ from beam_pipelines.jobs.base import count_rejects
 from beam_pipelines.report.words import listing, plural, share, signed, with_interval
 from beam_pipelines.transforms.conclusion import METRICS as EXAMPLES
 from beam_pipelines.transforms.conclusion import RESULTS
-from beam_pipelines.transforms.reduction import FIXED_POINT
 from schemas.manifest import METRICS
-from schemas.tally import BINS_PER_SCORE, SCORE_BINS, Tally
+from schemas.tally import BINS_PER_SCORE, FIXED_POINT, SCORE_BINS, Tally
 
 
 def _text(manifest: Mapping[str, Any]) -> str:

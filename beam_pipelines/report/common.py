@@ -59,10 +59,13 @@ def reject_reasons(manifest: Mapping[str, Any]) -> Markup | None:
     return stacked_bars(bars, title="Reject rows by reason", label_width=WORDY) if bars else None
 
 
-def score_histograms(scores: Mapping[str, Any], rows: Mapping[str, tuple[str, str]]) -> Markup | None:
+def score_histograms(
+    scores: Mapping[str, Any], rows: Mapping[str, tuple[str, str]], *, axis: str = "score", unit: str = "score"
+) -> Markup | None:
     """Histograms of raw scores in bins wide enough to see, one for each of `rows`: their labels and colours by name.
 
     `scores` holds sparse counts by name and number of bin, the number of `bins`, and `bins_per_score`. None: no score.
+    `axis` names what is scored with, `unit` what is counted.
     """
     found = {name: {int(number): count for number, count in scores[name].items()} for name in rows}
     used = [number for counts in found.values() for number in counts]
@@ -75,10 +78,10 @@ def score_histograms(scores: Mapping[str, Any], rows: Mapping[str, tuple[str, st
         counts = [0] * (last - first + 1)
         for number, count in found[name].items():
             counts[number // width - first] += count
-        drawn.append(Histogram(label, counts, colour, "score"))
+        drawn.append(Histogram(label, counts, colour, unit))
     low, high = ((number * width - scores["bins"] // 2) / scores["bins_per_score"] for number in (first, last + 1))
-    title = f"Histograms of the scores: {', '.join(label for label, _ in rows.values())}"
-    return histogram_rows(drawn, title=title, axis="score", low=low, high=high)
+    title = f"Histograms of the {axis}: {', '.join(label for label, _ in rows.values())}"
+    return histogram_rows(drawn, title=title, axis=axis, low=low, high=high)
 
 
 def accounting(label: str, whole: int, **parts: int) -> Table:

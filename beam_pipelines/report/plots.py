@@ -23,10 +23,14 @@ _COLUMN = 7.0
 
 @dataclass(frozen=True)
 class Bar:
-    """A horizontal bar: its label and the counts it is stacked from, by the name of a colour. No counts: a heading."""
+    """A horizontal bar: its label and the counts it is stacked from, by the name of a colour. No counts: a heading.
+
+    `meanings` says what colours stand for, where that is not their name.
+    """
 
     label: str
     parts: Mapping[str, int] = field(default_factory=dict)
+    meanings: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -104,7 +108,8 @@ def _stack(axes: Axes, bar: Bar, y: float) -> None:
     left = 0
     for colour, count in bar.parts.items():
         if count:
-            words = f"{bar.label}: {number(count)} {human(colour.replace('-', '_'))}"
+            meaning = bar.meanings.get(colour, human(colour.replace("-", "_")))
+            words = f"{bar.label}: {number(count)} {meaning}"
             block(axes, (left, y - 6.5), (count, 13), colour=colour, words=words)
             left += count
 
