@@ -16,6 +16,7 @@ BASE = [
     "pydantic>=2.12",
     "pyyaml>=6",
     "rapidfuzz>=3.14",
+    "scipy>=1.15",
     "tqdm>=4.67",
 ]
 OPENAI = ["httpx2>=2.12", "openai>=3"]
@@ -30,6 +31,7 @@ TEST = [
     "pytest-xdist>=3.8",
     "rouge-score==0.1.2",
     "ruff>=0.17",
+    "scikit-learn>=1.6",
     "types-psutil>=7",
     "types-PyYAML>=6",
     "types-tqdm>=4",

@@ -16,6 +16,7 @@ from beam_pipelines.doctor.diagnosis import doctor
 from beam_pipelines.doctor.installation import installed_version
 from beam_pipelines.jobs.base import Job
 from beam_pipelines.jobs.build_corpus import BUILD_CORPUS
+from beam_pipelines.jobs.evaluate import EVALUATE
 from beam_pipelines.jobs.generate import GENERATE
 from beam_pipelines.jobs.rerank import RERANK
 from beam_pipelines.jobs.score import SCORE
@@ -28,7 +29,7 @@ from beam_pipelines.storage import absolute, join, write_whole
 from schemas.errors import CappyError, UsageError
 from schemas.manifest import REPORT
 
-JOBS = (BUILD_CORPUS, GENERATE, SCORE, RERANK)
+JOBS = (BUILD_CORPUS, GENERATE, SCORE, RERANK, EVALUATE)
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 
 _EPILOG = """\

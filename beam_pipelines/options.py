@@ -48,7 +48,7 @@ def add_job_flags(parser: argparse.ArgumentParser) -> None:
         default=0.01,
         metavar="R",
         help="fail when more than this share is rejected: of row x template renderings and candidates in build-corpus, "
-        "of prompts in generate, of pairs in score, of candidates in rerank (default: 0.01)",
+        "of prompts in generate, of pairs in score, of candidates in rerank and evaluate (default: 0.01)",
     )
     parser.add_argument(
         "--storage-options", dest="storage", type=json_object, default={}, metavar="JSON", help="passed to fsspec"

@@ -12,6 +12,7 @@ MANIFEST = "manifest.json"
 FAILURE = "failure.json"
 CARD = "README.md"
 REPORT = "report.html"
+METRICS = "metrics.json"
 
 
 def to_json(content: Mapping[str, Any]) -> bytes:

@@ -12,7 +12,9 @@ from beam_pipelines.report.plots import Bar, Histogram, histogram_rows, longest,
 MOST_FILES = 200
 MOST_REASONS = 12
 MOST_BINS = 80
-_COARSER = (1, 2, 4, 5, 10, 20, 40, 50, 100)
+COARSER = (1, 2, 4, 5, 10, 20, 40, 50, 100, 200)
+"""By how much bins are widened until they can be told apart."""
+
 _NBSP = "\u00a0"
 WORDY = 440
 """Width of long labels, in pixels."""
@@ -69,7 +71,7 @@ def score_histograms(
     used = [number for counts in found.values() for number in counts]
     if not used:
         return None
-    width = next(width for width in _COARSER if max(used) // width - min(used) // width < MOST_BINS)
+    width = next(width for width in COARSER if max(used) // width - min(used) // width < MOST_BINS)
     first, last = min(used) // width, max(used) // width
     drawn = []
     for name, (label, colour) in rows.items():

@@ -124,7 +124,7 @@ def histogram_rows(
     canvas = Canvas(WIDE, height + 34)
     back = canvas.axes(label_width, top, WIDE - label_width - 20, height - top)
     back.set_xlim(low, high)
-    _value_ticks(back)
+    value_ticks(back)
     style_axis(back)
     canvas.text(0, height + 10, axis, colour="dim", size=11)
     for index, row in enumerate(rows):
@@ -135,7 +135,8 @@ def histogram_rows(
     return canvas.svg(title)
 
 
-def _value_ticks(axes: Axes) -> None:
+def value_ticks(axes: Axes) -> None:
+    """A handful of round values on the horizontal axis."""
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: decimal(value, ".6g")))
 
@@ -191,7 +192,7 @@ def dot_rows(rows: Sequence[Dots], series: Mapping[str, str], *, title: str, axi
     low, high = min(values) - margin, max(values) + margin
     axes.set_xlim(low, high)
     axes.set_ylim(height, 0)
-    _value_ticks(axes)
+    value_ticks(axes)
     style_axis(axes)
     canvas.text(0, top + height + 18, axis, colour="dim", size=11)
     ends = [WIDE - 2 - column * index for index in reversed(range(len(series)))]
