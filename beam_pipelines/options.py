@@ -48,7 +48,7 @@ def add_job_flags(parser: argparse.ArgumentParser) -> None:
         default=0.01,
         metavar="R",
         help="fail when more than this share is rejected: of row x template renderings and candidates in build-corpus, "
-        "of pairs in score, of candidates in rerank (default: 0.01)",
+        "of prompts in generate, of pairs in score, of candidates in rerank and evaluate (default: 0.01)",
     )
     parser.add_argument(
         "--storage-options", dest="storage", type=json_object, default={}, metavar="JSON", help="passed to fsspec"
@@ -66,7 +66,7 @@ def positive(text: str) -> int:
 
 
 def share(text: str) -> float:
-    """A number between 0 and 1, of a flag."""
+    """A number from 0 to 1, of a flag."""
     try:
         value = float(text)
     except ValueError:
@@ -133,6 +133,11 @@ def _names_local(runner: str | None) -> bool:
 def is_local(options: PipelineOptions) -> bool:
     """Whether the job runs on this machine, in processes that the launcher starts."""
     return options.view_as(StandardOptions).runner == LOCAL_RUNNER
+
+
+def in_one_process(options: PipelineOptions) -> bool:
+    """Whether all of the job runs in the launcher's own process."""
+    return is_local(options) and options.view_as(DirectOptions).direct_running_mode != "multi_processing"
 
 
 class _Parser(argparse.ArgumentParser):

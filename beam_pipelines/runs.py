@@ -14,13 +14,13 @@ import pyarrow.parquet as pq
 from beam_pipelines.storage import OutputError, StorageOptions, file_system, is_local, join, read_bytes, write_whole
 from schemas.errors import CappyError
 from schemas.ids import digest_of
-from schemas.manifest import CARD, FAILURE, MANIFEST, REPORT, RUN, differences, fingerprint, to_json
+from schemas.manifest import CARD, FAILURE, MANIFEST, METRICS, REPORT, RUN, differences, fingerprint, to_json
 from schemas.tally import FileEntry
 
 _UNIT, _SHARD = r"part-(candidates-)?\d{5,}-\d{5,}-\d{5,}", r"shard-\d{5}-of-\d{5}"
-_DATA = re.compile(rf"(\w+/)?({_UNIT}|{_SHARD})\.parquet")
-_OTHER = re.compile("|".join(map(re.escape, (MANIFEST, FAILURE, CARD, REPORT))))
-_LEFTOVER = re.compile(r"(\w+/)?\.(part|shard|run|manifest|failure|README|report).*\.tmp")
+_DATA = re.compile(rf"(\w+/)?({_UNIT}|{_SHARD})\.parquet|metrics\.parquet")
+_OTHER = re.compile("|".join(map(re.escape, (MANIFEST, FAILURE, CARD, REPORT, METRICS))))
+_LEFTOVER = re.compile(r"(\w+/)?\.(part|shard|metrics|run|manifest|failure|README|report).*\.tmp")
 _LOCK = ".lock"
 _SHOWN_DIFFERENCES = 5
 _FOLLOWS = "settings.shards: "  # from the size of the inputs, where no flag says it

@@ -103,15 +103,17 @@ def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pa
 
 
 def model_flops(config: Any, lengths: np.ndarray) -> float:
-    """Floating-point operations of the forward pass over pairs of `lengths` (int[n], in tokens), without padding.
+    """Floating-point operations that a score of pairs of `lengths` (int[n], in tokens) needs, without padding.
 
     Per layer and token 2 x (4 h² + 2 h i) for the matrices of a hidden size h and an intermediate size i, and
-    4 h n for attention within n tokens; per pair 2 h² + 2 h for the head. A multiplication with its addition is two.
+    4 h n for attention within n tokens; per pair 2 h² + 2 h for the head. In the last layer all tokens but the first,
+    which the head reads, need no more than keys and values, 2 x 2 h². A multiplication with its addition is two.
     """
     hidden, layers, tokens = config.hidden_size, config.num_hidden_layers, lengths.astype(np.float64)
-    matrices = 2 * (4 * hidden**2 + 2 * hidden * config.intermediate_size) * tokens.sum()
-    attention = 4 * hidden * (tokens**2).sum()
-    return float(layers * (matrices + attention) + len(lengths) * (2 * hidden**2 + 2 * hidden))
+    matrices = 2 * (4 * hidden**2 + 2 * hidden * config.intermediate_size)
+    whole = matrices * tokens + 4 * hidden * tokens**2
+    last = matrices + 4 * hidden**2 * (tokens - 1) + 4 * hidden * tokens
+    return float(((layers - 1) * whole + last + 2 * hidden**2 + 2 * hidden).sum())
 
 
 def union_length(spans: Sequence[tuple[float, float]]) -> float:

@@ -17,10 +17,10 @@ _SHARE_OF_FREE_MEMORY = 0.5
 # intermediate states (four times as wide) before and after their activation function.
 _WIDTHS_PER_TOKEN = 16
 
-_CPU_GENERATION_BYTES = 2**30
-_MAX_GENERATION_TOKENS = 2**20
-_BYTES_PER_LOGIT = 32  # the logits of a row, filtered, sorted, and added up
-_ROW_TOKENS = 64  # a row has at least so many, mostly
+_CPU_GENERATION_BYTES = 2**31
+_MAX_CPU_GENERATION_TOKENS = 2**16
+_MAX_CUDA_GENERATION_TOKENS = 2**20
+_BYTES_PER_LOGIT = 16  # as they are, their exponentials, and of some of them the cumulative sum
 
 
 def settle_device(device: str) -> str:
@@ -71,12 +71,8 @@ def settle_tokens_per_batch(config: PreTrainedConfig, device: str, dtype: str) -
     return int(min(_MAX_CUDA_TOKENS, 2 ** (fitting.bit_length() - 1)))
 
 
-def settle_generation_tokens(config: PreTrainedConfig, device: str, dtype: str) -> int:
-    """The tokens that a batch may have while responses are drawn, prompts included: a power of two.
-
-    For a gigabyte on each core of a CPU, or half of a GPU's free memory. A token costs its keys and values in each
-    layer, and a share of what filtering a row's logits takes.
-    """
+def token_bytes(config: PreTrainedConfig, dtype: str) -> int:
+    """Bytes of the keys and values of a token in a language model's cache."""
     text = config.get_text_config(decoder=True)
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     size = (
@@ -84,15 +80,24 @@ def settle_generation_tokens(config: PreTrainedConfig, device: str, dtype: str) 
     )
     layers = getattr(text, "num_decoder_layers", None) or text.num_hidden_layers
     caches = 2 if config.is_encoder_decoder else 1
-    bytes_per_number = torch.finfo(getattr(torch, dtype)).bits // 8
-    per_token = (
-        2 * caches * layers * heads * size * bytes_per_number + text.vocab_size * _BYTES_PER_LOGIT // _ROW_TOKENS
-    )
-    room = _CPU_GENERATION_BYTES
+    return int(2 * caches * layers * heads * size * torch.finfo(getattr(torch, dtype)).bits // 8)
+
+
+def logit_tokens(config: PreTrainedConfig, dtype: str) -> int:
+    """The memory that a row's logits take while they are filtered, in tokens of the cache."""
+    return int(config.get_text_config(decoder=True).vocab_size * _BYTES_PER_LOGIT // token_bytes(config, dtype))
+
+
+def settle_generation_tokens(config: PreTrainedConfig, device: str, dtype: str) -> int:
+    """The tokens that a batch may have while responses are drawn (see `Generator`): a power of two.
+
+    For two gigabytes on each core of a CPU, or half of a GPU's free memory.
+    """
+    room, most = _CPU_GENERATION_BYTES, _MAX_CPU_GENERATION_TOKENS
     if device != "cpu":
-        room = int(torch.cuda.mem_get_info(device)[0] * _SHARE_OF_FREE_MEMORY)
-    fitting = max(1, room // per_token)
-    return int(min(_MAX_GENERATION_TOKENS, 2 ** (fitting.bit_length() - 1)))
+        room, most = int(torch.cuda.mem_get_info(device)[0] * _SHARE_OF_FREE_MEMORY), _MAX_CUDA_GENERATION_TOKENS
+    fitting = max(1, room // token_bytes(config, dtype))
+    return int(min(most, 2 ** (fitting.bit_length() - 1)))
 
 
 def cuda_devices(device: str) -> list[torch.device]:

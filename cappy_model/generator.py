@@ -1,5 +1,6 @@
 """The generator: prompts in, responses of a language model out, with the model's own likelihood of each."""
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -11,10 +12,10 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from cappy_model.batching import token_batches
 from cappy_model.checkpoints import Source, find_checkpoint, load_generator
 from cappy_model.decodings import Drawing, Drawn, Failure, Sample
-from cappy_model.devices import settle_device, settle_dtype, settle_generation_tokens
+from cappy_model.devices import logit_tokens, settle_device, settle_dtype, settle_generation_tokens
 from cappy_model.lanes import Lane, Lanes
 from cappy_model.prompts import EncodedPrompt, padded, prompt_encoder
-from cappy_model.rollout import Rolled, Rows, likelihoods_of, roll_out, special_tokens
+from cappy_model.rollout import Rolled, Rows, likelihoods_of, prefix_cache, roll_out, special_tokens
 from cappy_model.sampling import uniforms
 
 
@@ -39,7 +40,8 @@ class Generator:
     """A loaded language model with everything it needs to draw responses; safe to use from several threads at once.
 
     Decoder-only or encoder-decoder. A batch holds so many prompts that their rows (a row for each sample or beam) times
-    the longest prompt with its response stay within `tokens_per_batch`; one prompt with all its rows may exceed it.
+    the longest prompt with its response, and what its logits take, in tokens of the cache, stay within
+    `tokens_per_batch`; one prompt with all its rows may exceed it.
 
     A sample is a function of prompt, seed, decoding and index alone, but for the last digits of the model's numbers,
     which batches can move. Of the settings that a model brings for generating, only its special tokens are used, and
@@ -58,6 +60,7 @@ class Generator:
         self.config = model.config
         self.drawing, self.device, self.dtype = drawing, device, str(model.dtype).removeprefix("torch.")
         self.tokens_per_batch = tokens_per_batch
+        self._tokens_beside = drawing.max_new_tokens + logit_tokens(self.config, self.dtype)
         self._tokenizer = tokenizer
         self._special = special_tokens(model, tokenizer)
         model.generation_config = GenerationConfig()
@@ -124,7 +127,7 @@ class Generator:
 
     def _batches(self, prompts: list[EncodedPrompt], seeds: Sequence[int]) -> Iterator[_Batch]:
         valid = np.array([place for place, prompt in enumerate(prompts) if len(prompt.ids)], dtype=np.int64)
-        lengths = np.array([len(prompts[place].ids) + self.drawing.max_new_tokens for place in valid], dtype=np.int64)
+        lengths = np.array([len(prompts[place].ids) + self._tokens_beside for place in valid], dtype=np.int64)
         for group in self._groups:
             for batch in token_batches(lengths, self.tokens_per_batch // self._weight(group), padded=True):
                 places = valid[batch]
@@ -135,7 +138,7 @@ class Generator:
         count = len(batch.prompts)
         if count == 1:
             return ()
-        size = (max(map(len, batch.ids)) + self.drawing.max_new_tokens) * count * self._weight(batch.decodings)
+        size = (max(map(len, batch.ids)) + self._tokens_beside) * count * self._weight(batch.decodings)
         self.tokens_per_batch = min(self.tokens_per_batch, size // 2)
         parts = (slice(None, count // 2), slice(count // 2, None))
         return tuple(_Batch(batch.prompts[part], batch.ids[part], batch.seeds[part], batch.decodings) for part in parts)
@@ -203,9 +206,19 @@ class Generator:
             return torch.from_numpy(self._stopped(tokens[:, first:].cpu().numpy())).to(tokens.device)
 
         criteria: Any = [stopped] if drawing.stop else None
-        found = model.generate(input_ids=ids, attention_mask=mask, generation_config=config, stopping_criteria=criteria)
+        prefix = prefix_cache(model, prompts)
+        cache = copy.deepcopy(prefix)
+        if cache is not None:
+            cache.batch_repeat_interleave(beams)
+        found = model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            past_key_values=cache,
+            generation_config=config,
+            stopping_criteria=criteria,
+        )
         responses = [self._ended(row) for row in found[:, first:].cpu().numpy()]
-        likelihoods = likelihoods_of(model, prompts, responses, special.start)
+        likelihoods = likelihoods_of(model, prompts, responses, special.start, prefix)
         return [Rolled(*both) for both in zip(responses, likelihoods, strict=True)]
 
     def _ended(self, tokens: np.ndarray) -> np.ndarray:

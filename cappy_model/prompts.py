@@ -63,7 +63,9 @@ class PromptEncoder:
     def _ids(self, prompts: Sequence[str]) -> list[list[int]]:
         if self._chat:
             prompts = [self._framed(prompt) for prompt in prompts]
-        found: list[list[int]] = self._tokenizer(list(prompts), add_special_tokens=not self._chat)["input_ids"]
+        found: list[list[int]] = self._tokenizer(list(prompts), add_special_tokens=not self._chat, verbose=False)[
+            "input_ids"
+        ]
         return found
 
     def _framed(self, prompt: str) -> str:

@@ -4,6 +4,7 @@ The work on a prompt is done once, whatever the number of its rows; rows that ha
 has its own random numbers, so a response does not depend on what it was drawn beside.
 """
 
+import copy
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -81,27 +82,22 @@ class _State:
             found = self._decode(first, None)
         else:
             self._encoder = None
-            positions = (mask.cumsum(1) - 1).clamp(min=0)
-            found = model(input_ids=ids, use_cache=True, **self._inputs(positions), **last_logits(model))
-            self._next = positions[:, -1:] + 1
+            found = model(input_ids=ids, use_cache=True, **_masked(model, mask, 0), **last_logits(model))
         self._cache, self.logits = found.past_key_values, found.logits[:, -1].float()
 
     def select(self, rows: torch.Tensor) -> None:
         """Goes on with these rows, each as often as it is named."""
         self._cache.batch_select_indices(rows)
         self._mask, self.logits = self._mask[rows], self.logits[rows]
-        if self._encoder is None:
-            self._next = self._next[rows]
-        else:
+        if self._encoder is not None:
             self._encoder.last_hidden_state = self._encoder.last_hidden_state[rows]
 
     def step(self, tokens: torch.Tensor) -> None:
         """Takes in a token of each row."""
         if self._encoder is None:
             self._mask = torch.cat([self._mask, torch.ones_like(self._mask[:, :1])], dim=1)
-            inputs = self._inputs(self._next)
-            found = self._model(input_ids=tokens[:, None], past_key_values=self._cache, use_cache=True, **inputs)
-            self._next = self._next + 1
+            masked = _masked(self._model, self._mask, self._mask.shape[1] - 1)
+            found = self._model(input_ids=tokens[:, None], past_key_values=self._cache, use_cache=True, **masked)
         else:
             found = self._decode(tokens[:, None], self._cache)
         self._cache, self.logits = found.past_key_values, found.logits[:, -1].float()
@@ -115,19 +111,15 @@ class _State:
             use_cache=True,
         )
 
-    def _inputs(self, positions: torch.Tensor) -> dict[str, torch.Tensor]:
-        known = {"position_ids": positions} if takes(self._model, "position_ids") else {}
-        return {"attention_mask": self._mask, **known}
-
 
 def takes(model: PreTrainedModel, name: str) -> bool:
     """Whether the forward pass of a model has an argument of this name."""
     return name in inspect.signature(model.forward).parameters
 
 
-def last_logits(model: PreTrainedModel, count: int = 1) -> dict[str, int]:
-    """Asks a model for no more than its last logits, where it can be asked."""
-    return {"logits_to_keep": count} if takes(model, "logits_to_keep") else {}
+def last_logits(model: PreTrainedModel) -> dict[str, int]:
+    """Asks a model for no more than the logits of the last place, where it can be asked."""
+    return {"logits_to_keep": 1} if takes(model, "logits_to_keep") else {}
 
 
 def roll_out(
@@ -198,11 +190,25 @@ def log_likelihoods(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     return logits.gather(-1, tokens[..., None])[..., 0] - logits.logsumexp(-1)
 
 
-def likelihoods_of(
-    model: Any, prompts: tuple[torch.Tensor, torch.Tensor], responses: Sequence[np.ndarray], start: int
-) -> list[np.ndarray]:
-    """The log-likelihood float32[k] of each token of a response to each prompt, in one forward pass or a few."""
+def prefix_cache(model: Any, prompts: tuple[torch.Tensor, torch.Tensor]) -> Any:
+    """The cache of prompts but for their last tokens, for work on them that is done more than once.
+
+    None where there is nothing to keep: an encoder-decoder's encoder is no part of it, nor is a prompt of one token.
+    """
     ids, mask = prompts
+    if model.config.is_encoder_decoder or ids.shape[1] == 1:
+        return None
+    found = model(input_ids=ids[:, :-1], **_masked(model, mask[:, :-1], 0), use_cache=True, **last_logits(model))
+    return found.past_key_values
+
+
+def likelihoods_of(
+    model: Any, prompts: tuple[torch.Tensor, torch.Tensor], responses: Sequence[np.ndarray], start: int, prefix: Any
+) -> list[np.ndarray]:
+    """The log-likelihood float32[k] of each token of a response to each prompt, in one forward pass or a few.
+
+    `prefix` is what `prefix_cache` gave.
+    """
     longest = max(map(len, responses))
     width = max(1, _LOGITS_AT_ONCE // (longest * model.get_output_embeddings().weight.shape[0]))
     found = []
@@ -211,23 +217,33 @@ def likelihoods_of(
         given = torch.zeros((len(part), longest), dtype=torch.int64)
         for row, response in enumerate(part):
             given[row, : len(response)] = torch.from_numpy(response)
+        ids, mask = (tensor[first : first + width] for tensor in prompts)
+        cache = copy.deepcopy(prefix)
+        if cache is not None:
+            cache.batch_select_indices(torch.arange(first, first + len(part), device=ids.device))
         given = given.to(ids.device)
-        logits = _teacher_forced(model, ids[first : first + width], mask[first : first + width], given, start)
-        likelihoods = log_likelihoods(logits, given).cpu().numpy()
+        likelihoods = log_likelihoods(_teacher_forced(model, ids, mask, given, start, cache), given).cpu().numpy()
         found += [values[: len(response)] for values, response in zip(likelihoods, part, strict=True)]
     return found
 
 
-def _teacher_forced(model: Any, ids: torch.Tensor, mask: torch.Tensor, given: torch.Tensor, start: int) -> torch.Tensor:
+def _teacher_forced(
+    model: Any, ids: torch.Tensor, mask: torch.Tensor, given: torch.Tensor, start: int, cache: Any
+) -> torch.Tensor:
     """Logits [n, longest, vocabulary] that predict the given tokens; what follows a row's end does not matter."""
     if model.config.is_encoder_decoder:
         shifted = torch.cat([torch.full_like(given[:, :1], start), given[:, :-1]], dim=1)
-        logits: torch.Tensor = model(input_ids=ids, attention_mask=mask, decoder_input_ids=shifted).logits
-        return logits
-    longest = given.shape[1]
-    whole = torch.cat([ids, given], dim=1)
-    mask = torch.cat([mask, torch.ones_like(given)], dim=1)
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
-    known = {"position_ids": positions} if takes(model, "position_ids") else {}
-    logits = model(input_ids=whole, attention_mask=mask, **known, **last_logits(model, longest + 1)).logits
-    return logits[:, -longest - 1 : -1]
+        found = model(input_ids=ids, attention_mask=mask, decoder_input_ids=shifted)
+    else:
+        inputs = torch.cat([ids[:, -1:], given[:, :-1]], dim=1)
+        mask = torch.cat([mask, torch.ones_like(given[:, :-1])], dim=1)
+        masked = _masked(model, mask, ids.shape[1] - 1)
+        found = model(input_ids=inputs, past_key_values=cache, use_cache=cache is not None, **masked)
+    logits: torch.Tensor = found.logits
+    return logits
+
+
+def _masked(model: Any, mask: torch.Tensor, first: int) -> dict[str, torch.Tensor]:
+    """The mask, and the positions of the tokens from `first` on, where a model takes them."""
+    positions = (mask.cumsum(1) - 1).clamp(min=0)[:, first:]
+    return {"attention_mask": mask, **({"position_ids": positions} if takes(model, "position_ids") else {})}

@@ -18,7 +18,14 @@ from cappy_model.batching import token_batches
 from cappy_model.checkpoints import Source, find_checkpoint, load, settle_padding
 from cappy_model.devices import settle_device, settle_dtype, settle_tokens_per_batch
 from cappy_model.encoding import EncodedPairs, encoder_for
-from cappy_model.forward import UNPADDED_FAMILIES, keep_head_precise, padded_logits, prepare_unpadded, unpadded_logits
+from cappy_model.forward import (
+    UNPADDED_FAMILIES,
+    keep_head_precise,
+    padded_logits,
+    prepare_unpadded,
+    read_first_tokens_alone,
+    unpadded_logits,
+)
 from cappy_model.lanes import Lane, Lanes
 from schemas.errors import CappyError
 
@@ -102,6 +109,8 @@ class Scorer:
         self._logits = unpadded_logits if self._unpadded else padded_logits
         if self._unpadded:
             prepare_unpadded(model)
+        if self.config.model_type in UNPADDED_FAMILIES:
+            read_first_tokens_alone(model)
         keep_head_precise(model)
         self._lanes = Lanes(model, device)
         self._ahead = ThreadPoolExecutor(self._lanes.count, "tokenise")

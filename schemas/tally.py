@@ -111,6 +111,9 @@ def count_labels(tally: Tally, key: Key, labels: np.ndarray) -> None:
         tally.counts[(*key, f"{bucket:02d}")] += count
 
 
+FIXED_POINT = 2**20
+"""Sums of scores are integers, in units of 1 / 2**20, so that they do not depend on the order of adding."""
+
 SCORE_BINS = 4_000
 BINS_PER_SCORE = 20
 """Bins of raw scores: 0.05 wide, from -100 to 100."""
@@ -118,7 +121,12 @@ BINS_PER_SCORE = 20
 
 def count_scores(tally: Tally, key: Key, scores: np.ndarray) -> None:
     """Counts scores (float[n], without NaN) into `SCORE_BINS`, bin i from i / 20 - 100; the outer two take the rest."""
-    found = np.clip(np.floor(scores * BINS_PER_SCORE) + SCORE_BINS // 2, 0, SCORE_BINS - 1).astype(np.int64)
-    bins, counts = np.unique(found, return_counts=True)
+    bins, counts = np.unique(score_bins(scores), return_counts=True)
     for number, count in zip(bins.tolist(), counts.tolist(), strict=True):
         tally.counts[(*key, f"{number:04d}")] += count
+
+
+def score_bins(scores: np.ndarray) -> np.ndarray:
+    """int64[n]: the bin of each score (float[n], without NaN), as `count_scores` counts them."""
+    found = np.floor(scores * BINS_PER_SCORE) + SCORE_BINS // 2
+    return np.clip(found, 0, SCORE_BINS - 1).astype(np.int64)

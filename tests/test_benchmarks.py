@@ -57,7 +57,9 @@ def test_operations_are_counted_as_on_paper() -> None:
     # 24 layers of 12 x 1024² weights, and attention of one token to itself; the head.
     assert one == 24 * (2 * 12 * 1024**2 + 4 * 1024) + 2 * 1024**2 + 2 * 1024
     assert model_flops(config, np.array([512, 512])) == 2 * model_flops(config, np.array([512]))
-    assert model_flops(config, np.array([512])) > 512 * one
+    # Another token: 23 whole layers and the keys and values of the last, and attention within both.
+    second = 23 * (2 * 12 * 1024**2 + (2**2 - 1) * 4 * 1024) + 4 * 1024**2 + 4 * 1024
+    assert model_flops(config, np.array([2])) == one + second
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-EXTRAS = "model,train,gcp,s3,demo,bench,test"
+EXTRAS = "model,train,openai,gemma,gcp,s3,demo,bench,test"
 PINNED = ("torch==2.13.0",)
 HEADER = "# The versions tested, of every extra. Written by `make constraints`.\n"
 

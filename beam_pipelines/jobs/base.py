@@ -130,3 +130,8 @@ def count_rejects(tally: Tally, *, lost: int, attempted: int, of: str) -> dict[s
         "of": of,
         "by_reason": by_reason,
     }
+
+
+def sparse(counts: Mapping[str, int]) -> dict[str, int]:
+    """Counts by number of bin; bins without any are left out."""
+    return {str(int(number)): count for number, count in counts.items()}

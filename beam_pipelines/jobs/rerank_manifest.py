@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from beam_pipelines.cards import REJECTS, Card, Part
-from beam_pipelines.jobs.base import count_rejects
+from beam_pipelines.jobs.base import count_rejects, sparse
 from beam_pipelines.report.words import plural
-from beam_pipelines.transforms.reduction import FIXED_POINT
-from schemas.tally import BINS_PER_SCORE, SCORE_BINS, Tally
+from schemas.tally import BINS_PER_SCORE, FIXED_POINT, SCORE_BINS, Tally
 
 
 def _text(manifest: Mapping[str, Any]) -> str:
@@ -51,7 +50,7 @@ class SelectionSummary:
             "scores": {
                 "bins": SCORE_BINS,
                 "bins_per_score": BINS_PER_SCORE,
-                **{name: _sparse(tally.under("scores", name)) for name in ("all", "best")},
+                **{name: sparse(tally.under("scores", name)) for name in ("all", "best")},
             },
             "rejects": count_rejects(tally, lost=rejected, attempted=read, of="candidates"),
             "samples": {
@@ -81,8 +80,3 @@ def _means(sums: Mapping[str, int]) -> dict[str, Any]:
     measured = sums.get("measured", 0)
     means = {name: round(sums[name] / FIXED_POINT / measured, 6) if measured else None for name in _MEANS}
     return {"groups": sums["groups"], "measured": measured, **means}
-
-
-def _sparse(counts: Mapping[str, int]) -> dict[str, int]:
-    """Counts by number of bin; bins without any are left out."""
-    return {str(int(number)): count for number, count in counts.items()}

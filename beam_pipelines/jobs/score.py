@@ -1,14 +1,9 @@
 """score: any rows with two text columns -> the same rows, each with a scorer's number for it."""
 
 import argparse
-import json
-import logging
-import os
 import sys
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
@@ -16,43 +11,42 @@ import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_pipelines.jobs.base import Job, Run
+from beam_pipelines.jobs.models import (
+    ModelConfig,
+    add_model_flags,
+    check_settled,
+    model_source,
+    needing_extra,
+    settle,
+    settled_facts,
+    time_first_rows,
+    without_warnings,
+)
 from beam_pipelines.jobs.score_manifest import CARD, ScoreSummary
-from beam_pipelines.options import JobConfig, is_local, positive
+from beam_pipelines.options import is_local, positive
 from beam_pipelines.progress import Stage
-from beam_pipelines.reads import Input, ReadInputs, Wanted, list_reads, open_input, read_units
+from beam_pipelines.reads import Input, ReadInputs, Wanted, open_input
 from beam_pipelines.report.words import duration
 from beam_pipelines.sinks import FinishRun, Folder
-from beam_pipelines.storage import absolute, join, read_bytes
-from beam_pipelines.transforms.scoring import (
-    ScoreColumns,
-    ScorerSpec,
-    SkipFinished,
-    WriteScored,
-    load_scorer,
-    score_unit,
-)
+from beam_pipelines.storage import absolute
+from beam_pipelines.transforms.scoring import ScoreColumns, ScorerSpec, load_scorer, score_unit
+from beam_pipelines.transforms.units import SkipFinished, WriteUnits
 from schemas.chunks import CHUNK_ROWS
-from schemas.errors import CappyError, UsageError
-from schemas.manifest import FORMAT_VERSION, RUN
+from schemas.manifest import FORMAT_VERSION
 
 JOB = "score"
 _TIMED_ROWS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScorerConfig(JobConfig):
+class ScorerConfig(ModelConfig):
     """What is scored, and how. None: by the model or the device (see `cappy_model.scorer.Scorer`)."""
 
     input: str
     instruction_column: str = "instruction"
     response_column: str = "response"
     score_column: str = "score"
-    device: str = "auto"
-    dtype: str = "auto"
-    tokens_per_batch: int | None = None
     max_length: int | None = None
-    allow_pickle: bool = False
-    trust_remote_code: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +87,7 @@ def plan(config: ScoreConfig, *, local: bool) -> ScorePlan:
 
     Raises CappyError or UsageError for anything that is wrong before a row is read.
     """
-    if not local and "auto" in (config.device, config.dtype):
-        raise UsageError("--device and --dtype must be named for a remote runner: this machine cannot settle them")
+    check_settled(config, local=local)
     source = open_input([absolute(config.input)], config.storage, limit=config.limit)
     columns = ScoreColumns(config.instruction_column, config.response_column, config.score_column)
     columns.output(source.schema)
@@ -104,45 +97,22 @@ def plan(config: ScoreConfig, *, local: bool) -> ScorePlan:
 
 def _settle(config: ScoreConfig, *, local: bool) -> tuple[ScorerSpec, dict[str, Any]]:
     """What workers are told of the model, and what the fingerprint says of it. Locally the model is loaded as well."""
-    try:
+    with needing_extra("model", "scoring"):
         from cappy_model import checkpoints, devices, encoding
-    except ImportError as error:
-        raise CappyError(f"{error}; scoring needs the extra `model`: pip install '.[model]'") from error
-    name = absolute(config.model) if os.path.isdir(config.model) else config.model
-    source = checkpoints.Source(name, config.allow_pickle, config.trust_remote_code, config.storage)
+    source = model_source(config, config.model)
     found = checkpoints.find_checkpoint(source)
     model_config, tokenizer = checkpoints.load_config(found)
     checkpoints.check_scorer(found, model_config)
     encoder = encoding.encoder_for(tokenizer, model_config, max_length=config.max_length)
-    device = devices.settle_device(config.device) if local else config.device
-    dtype = devices.settle_dtype(config.dtype, device)
-    tokens = config.tokens_per_batch or _earlier_tokens(config)
-    if not tokens and not local:
-        raise UsageError("--tokens-per-batch must be given for a remote runner: this machine cannot settle it")
-    spec = ScorerSpec(
-        model=name,
-        device=device,
-        dtype=dtype,
-        tokens_per_batch=tokens or devices.settle_tokens_per_batch(model_config, device, dtype),
-        max_length=config.max_length,
-        allow_pickle=config.allow_pickle,
-        trust_remote_code=config.trust_remote_code,
-        storage=json.dumps(config.storage, sort_keys=True),
-    )
+
+    def tokens(device: str, dtype: str) -> int:
+        return devices.settle_tokens_per_batch(model_config, device, dtype)
+
+    spec = ScorerSpec(**vars(settle(config, source, local=local, tokens=tokens)), max_length=config.max_length)
     if local:
         load_scorer(spec)
-    settled = {"device": device, "dtype": dtype, "tokens_per_batch": spec.tokens_per_batch}
     cut = {"max_length": encoder.max_length, "truncation": encoder.policy}
-    return spec, {"content": found.content, "type": model_config.model_type, **settled, **cut}
-
-
-def _earlier_tokens(config: ScoreConfig) -> int | None:
-    """The tokens per batch of the run that the output folder holds, so that it goes on with other memory free, too."""
-    stored = read_bytes(join(absolute(config.output), RUN), config.storage)
-    try:
-        return int(json.loads(stored)["facts"]["model"]["tokens_per_batch"]) if stored else None
-    except (ValueError, KeyError, TypeError):
-        return None  # another job's folder, or a damaged one: opening the run says so
+    return spec, {"content": found.content, "type": model_config.model_type, **settled_facts(spec), **cut}
 
 
 def output_columns(config: ScorerConfig) -> pa.Schema:
@@ -170,7 +140,7 @@ def facts(plan: ScorePlan) -> dict[str, Any]:
 
 def build(root: beam.Pipeline, plan: ScorePlan, finish: FinishRun) -> None:
     """Files are read in units; those without an output file are scored and written; all are counted."""
-    with _without_warnings():
+    with without_warnings():
         from beam_pipelines.transforms.inference import ScoreUnits
 
     missing, finished = (
@@ -179,18 +149,8 @@ def build(root: beam.Pipeline, plan: ScorePlan, finish: FinishRun) -> None:
         | "ReadInputs" >> ReadInputs([plan.wanted])
         | "SkipFinished" >> SkipFinished(plan.folder)
     )
-    scored = missing | "ScoreUnits" >> ScoreUnits(plan.spec, plan.columns) | "WriteScored" >> WriteScored(plan.folder)
+    scored = missing | "ScoreUnits" >> ScoreUnits(plan.spec, plan.columns) | "WriteScored" >> WriteUnits(plan.folder)
     (finished, scored) | "Tallies" >> beam.Flatten() | "FinishRun" >> finish
-
-
-@contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Importing `apache_beam.ml` warns of a cloud library that is not there."""
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 def run(config: ScoreConfig, options: PipelineOptions) -> dict[str, Any]:
@@ -211,33 +171,19 @@ def dry_run(config: ScoreConfig) -> str:
         f"{config.model}: {model['type']} in {model['dtype']} on {model['device']}, {model['max_length']} tokens, "
         f"cut {model['truncation']}, {model['tokens_per_batch']:,} tokens per batch",
     ]
-    rows, seconds = _timed(planned)
+    scorer = load_scorer(planned.spec)
+    rows, seconds = time_first_rows(
+        source, planned.wanted, _TIMED_ROWS, lambda unit: score_unit(unit, scorer, planned.columns)
+    )
     if rows:
         lines.append(f"about {duration(seconds * source.rows / rows)}, by scoring {rows} rows here")
     return "\n".join(lines)
 
 
-def _timed(plan: ScorePlan) -> tuple[int, float]:
-    """How many of the first rows were scored, and the seconds that took."""
-    scorer = load_scorer(plan.spec)
-    wanted = plan.wanted._replace(unit_rows=_TIMED_ROWS)
-    for file in plan.input.files:
-        for read in list_reads(replace(file, rows=min(_TIMED_ROWS, file.rows), limit=_TIMED_ROWS), _TIMED_ROWS):
-            for unit in read_units(read, wanted):
-                started = time.perf_counter()
-                score_unit(unit, scorer, plan.columns)
-                return unit.rows.num_rows, time.perf_counter() - started
-    return 0, 0.0
-
-
 def add_scorer_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `ScorerConfig`, but for the columns and the input."""
-    parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda (all GPUs) or cuda:N")
-    parser.add_argument("--dtype", default="auto", metavar="T", help="auto, float32, bfloat16 or float16")
-    parser.add_argument("--tokens-per-batch", type=positive, metavar="N", help="(default: by the device)")
+    add_model_flags(parser)
     parser.add_argument("--max-length", type=positive, metavar="N", help="tokens of a pair (default: by the model)")
-    parser.add_argument("--allow-pickle", action="store_true", help="load pickled weights, which can run any code")
-    parser.add_argument("--trust-remote-code", action="store_true", help="run Python code that comes with the model")
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:

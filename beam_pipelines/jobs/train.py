@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from beam_pipelines.jobs.models import needing_extra
 from beam_pipelines.jobs.train_config import DTYPES, TrainConfig, check
 from beam_pipelines.jobs.train_files import (
     Mirror,
@@ -62,10 +63,8 @@ def plan(config: TrainConfig) -> TrainPlan:
         raise UsageError(f"--corpus {foreign[0]}: is no Parquet file; labelled pairs are, as build-corpus writes them")
     held_out = open_input([absolute(config.held_out)], config.storage) if config.held_out else None
     rates = read_weights(absolute(config.weights), config.storage) if config.weights else {}
-    try:
+    with needing_extra("train", "training"):
         from cappy_model import checkpoints, devices, encoding, training
-    except ImportError as error:
-        raise CappyError(f"{error}; training needs the extra `train`: pip install '.[train]'") from error
     training.check_report_to(config.report_to)
     device = devices.settle_device(config.device)
     if ":" in device:

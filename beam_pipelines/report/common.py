@@ -12,7 +12,9 @@ from beam_pipelines.report.plots import Bar, Histogram, histogram_rows, longest,
 MOST_FILES = 200
 MOST_REASONS = 12
 MOST_BINS = 80
-_COARSER = (1, 2, 4, 5, 10, 20, 40, 50, 100)
+COARSER = (1, 2, 4, 5, 10, 20, 40, 50, 100, 200)
+"""By how much bins are widened until they can be told apart."""
+
 _NBSP = "\u00a0"
 WORDY = 440
 """Width of long labels, in pixels."""
@@ -57,26 +59,29 @@ def reject_reasons(manifest: Mapping[str, Any]) -> Markup | None:
     return stacked_bars(bars, title="Reject rows by reason", label_width=WORDY) if bars else None
 
 
-def score_histograms(scores: Mapping[str, Any], rows: Mapping[str, tuple[str, str]]) -> Markup | None:
+def score_histograms(
+    scores: Mapping[str, Any], rows: Mapping[str, tuple[str, str]], *, axis: str = "score", unit: str = "score"
+) -> Markup | None:
     """Histograms of raw scores in bins wide enough to see, one for each of `rows`: their labels and colours by name.
 
     `scores` holds sparse counts by name and number of bin, the number of `bins`, and `bins_per_score`. None: no score.
+    `axis` names what is scored with, `unit` what is counted.
     """
     found = {name: {int(number): count for number, count in scores[name].items()} for name in rows}
     used = [number for counts in found.values() for number in counts]
     if not used:
         return None
-    width = next(width for width in _COARSER if max(used) // width - min(used) // width < MOST_BINS)
+    width = next(width for width in COARSER if max(used) // width - min(used) // width < MOST_BINS)
     first, last = min(used) // width, max(used) // width
     drawn = []
     for name, (label, colour) in rows.items():
         counts = [0] * (last - first + 1)
         for number, count in found[name].items():
             counts[number // width - first] += count
-        drawn.append(Histogram(label, counts, colour, "score"))
+        drawn.append(Histogram(label, counts, colour, unit))
     low, high = ((number * width - scores["bins"] // 2) / scores["bins_per_score"] for number in (first, last + 1))
-    title = f"Histograms of the scores: {', '.join(label for label, _ in rows.values())}"
-    return histogram_rows(drawn, title=title, axis="score", low=low, high=high)
+    title = f"Histograms of the {axis}: {', '.join(label for label, _ in rows.values())}"
+    return histogram_rows(drawn, title=title, axis=axis, low=low, high=high)
 
 
 def accounting(label: str, whole: int, **parts: int) -> Table:

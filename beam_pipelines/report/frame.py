@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from beam_pipelines.report import words
 from beam_pipelines.report.canvas import THEME
 
-Kind = Literal["text", "code", "number", "bytes", "check"]
+Kind = Literal["text", "code", "number", "figure", "bytes", "check"]
 
 CLIPPED_AT = 320
 """Texts longer than this many characters are folded."""
@@ -29,7 +29,10 @@ class KeyFigure:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table: its heading and how its cells are written. A `check` is whether the row adds up."""
+    """A column of a table: its heading and how its cells are written. A `check` is whether the row adds up.
+
+    A `figure` is a number that is written already.
+    """
 
     label: str
     kind: Kind = "number"

@@ -6,15 +6,19 @@ from typing import Any
 from jinja2 import UndefinedError
 
 from beam_pipelines.report.corpus import corpus_page
+from beam_pipelines.report.evaluate import evaluate_page
 from beam_pipelines.report.frame import Page, draw
+from beam_pipelines.report.generate import generate_page
 from beam_pipelines.report.rerank import rerank_page
 from beam_pipelines.report.score import score_page
 from schemas.errors import CappyError
 
 _PAGES: Mapping[str, Callable[[Mapping[str, Any]], Page]] = {
     "build-corpus": corpus_page,
+    "generate": generate_page,
     "score": score_page,
     "rerank": rerank_page,
+    "evaluate": evaluate_page,
 }
 
 

@@ -23,10 +23,14 @@ _COLUMN = 7.0
 
 @dataclass(frozen=True)
 class Bar:
-    """A horizontal bar: its label and the counts it is stacked from, by the name of a colour. No counts: a heading."""
+    """A horizontal bar: its label and the counts it is stacked from, by the name of a colour. No counts: a heading.
+
+    `meanings` says what colours stand for, where that is not their name.
+    """
 
     label: str
     parts: Mapping[str, int] = field(default_factory=dict)
+    meanings: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -104,7 +108,8 @@ def _stack(axes: Axes, bar: Bar, y: float) -> None:
     left = 0
     for colour, count in bar.parts.items():
         if count:
-            words = f"{bar.label}: {number(count)} {human(colour.replace('-', '_'))}"
+            meaning = bar.meanings.get(colour, human(colour.replace("-", "_")))
+            words = f"{bar.label}: {number(count)} {meaning}"
             block(axes, (left, y - 6.5), (count, 13), colour=colour, words=words)
             left += count
 
@@ -119,7 +124,7 @@ def histogram_rows(
     canvas = Canvas(WIDE, height + 34)
     back = canvas.axes(label_width, top, WIDE - label_width - 20, height - top)
     back.set_xlim(low, high)
-    _value_ticks(back)
+    value_ticks(back)
     style_axis(back)
     canvas.text(0, height + 10, axis, colour="dim", size=11)
     for index, row in enumerate(rows):
@@ -130,7 +135,8 @@ def histogram_rows(
     return canvas.svg(title)
 
 
-def _value_ticks(axes: Axes) -> None:
+def value_ticks(axes: Axes) -> None:
+    """A handful of round values on the horizontal axis."""
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: decimal(value, ".6g")))
 
@@ -186,7 +192,7 @@ def dot_rows(rows: Sequence[Dots], series: Mapping[str, str], *, title: str, axi
     low, high = min(values) - margin, max(values) + margin
     axes.set_xlim(low, high)
     axes.set_ylim(height, 0)
-    _value_ticks(axes)
+    value_ticks(axes)
     style_axis(axes)
     canvas.text(0, top + height + 18, axis, colour="dim", size=11)
     ends = [WIDE - 2 - column * index for index in reversed(range(len(series)))]

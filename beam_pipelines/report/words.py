@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 _ELLIPSIS = "…"
+_DASH = "–"
 
 
 def clean(text: str) -> str:
@@ -110,3 +111,16 @@ def flatten(settings: Mapping[str, object], prefix: str = "") -> Iterator[tuple[
             yield from flatten(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def with_interval(entry: Mapping[str, float | None], form: str = ".4f") -> tuple[str, str]:
+    """The `value` of an estimate and its interval from `low` to `high`; a dash where it is not defined."""
+    value, low, high = (entry[name] for name in ("value", "low", "high"))
+    if value is None:
+        return _DASH, ""
+    return decimal(value, form), "" if low is None or high is None else f"{decimal(low, form)} to {decimal(high, form)}"
+
+
+def signed(entry: Mapping[str, float | None]) -> tuple[str, str]:
+    """A difference with its interval, as `with_interval`, each number with its sign."""
+    return with_interval(entry, "+.4f")

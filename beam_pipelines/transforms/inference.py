@@ -1,52 +1,69 @@
-"""The scorer as Beam's RunInference sees it.
+"""Models as Beam's RunInference sees them.
 
 A module of its own: importing `apache_beam.ml` takes seconds, which jobs without a model do not pay.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.ml.inference.base import ModelHandler, RunInference
 
 from beam_pipelines.reads import Unit
-from beam_pipelines.transforms.scoring import ScoreColumns, ScoredUnit, ScorerSpec, load_scorer, score_unit
-from cappy_model.scorer import Scorer
+from beam_pipelines.transforms.engines import EngineSpec, load_engine
+from beam_pipelines.transforms.generation import Task, generate_unit
+from beam_pipelines.transforms.scoring import ScoreColumns, ScorerSpec, load_scorer, score_unit
+from beam_pipelines.transforms.units import UnitOutput
 
 
-class ScorerHandler(ModelHandler[Unit, ScoredUnit, Scorer]):
-    """Scores units one by one: the scorer makes batches of its own inside of each, so Beam makes none.
+class UnitHandler(ModelHandler[Unit, UnitOutput, Any]):
+    """Gives units to a model one by one: it makes batches of its own inside of each, so Beam makes none.
 
-    Threads of a process share one model. A row that cannot be scored is an error of that row and never of a batch.
+    `load` gives the model, the same one to all threads of a process; `work` says what comes of a unit with it. A row
+    that fails is a fault of that row and never of a batch.
     """
 
-    def __init__(self, spec: ScorerSpec, columns: ScoreColumns) -> None:
+    def __init__(self, job: str, load: Callable[[], Any], work: Callable[[Unit, Any], UnitOutput]) -> None:
         super().__init__(min_batch_size=1, max_batch_size=1)
-        self._spec, self._columns = spec, columns
+        self._job, self._load, self._work = job, load, work
 
-    def load_model(self) -> Scorer:
-        """The scorer, shared by all threads of a process."""
-        return load_scorer(self._spec)
+    def load_model(self) -> Any:
+        """The model."""
+        return self._load()
 
     def run_inference(
-        self, batch: Sequence[Unit], model: Scorer, inference_args: Mapping[str, Any] | None = None
-    ) -> Iterator[ScoredUnit]:
-        """Scores each unit. Raises BrokenModel."""
+        self, batch: Sequence[Unit], model: Any, inference_args: Mapping[str, Any] | None = None
+    ) -> Iterator[UnitOutput]:
+        """What comes of each unit. Raises what `work` raises."""
         for unit in batch:
-            yield score_unit(unit, model, self._columns)
+            yield self._work(unit, model)
 
     def get_metrics_namespace(self) -> str:
         """Where Beam's own metrics of the step are found."""
-        return "cappy_score"
+        return f"cappy_{self._job}"
 
 
 @dataclass
 class ScoreUnits(beam.PTransform):
-    """Units -> what came of them."""
+    """Units -> what came of them: the same rows with scores."""
 
     spec: ScorerSpec
     columns: ScoreColumns
 
     def expand(self, units: beam.PCollection) -> beam.PCollection:
-        return units | "RunInference" >> RunInference(ScorerHandler(self.spec, self.columns))
+        work = partial(score_unit, columns=self.columns)
+        return units | "RunInference" >> RunInference(UnitHandler("score", partial(load_scorer, self.spec), work))
+
+
+@dataclass
+class GenerateUnits(beam.PTransform):
+    """Units -> what came of them: candidates for their instructions."""
+
+    spec: EngineSpec
+    task: Task
+
+    def expand(self, units: beam.PCollection) -> beam.PCollection:
+        work = partial(generate_unit, task=self.task)
+        return units | "RunInference" >> RunInference(UnitHandler("generate", partial(load_engine, self.spec), work))

@@ -16,11 +16,9 @@ from beam_pipelines.sinks import Folder
 from beam_pipelines.transforms.scored_rows import GROUP_ID, Candidates, ScoredColumns, read_candidates
 from beam_pipelines.transforms.sharding import text_keys
 from schemas.ids import digest
-from schemas.tally import Tally, count_scores
+from schemas.tally import FIXED_POINT, Tally, count_scores
 
 GROUP = "group"
-FIXED_POINT = 2**20
-"""Sums of scores are integers, in units of 1 / 2**20, so that they do not depend on the order of adding."""
 LARGEST = float(2**20)
 """Groups with a score beyond this, up or down, are left out of means: their sums would not fit into 64 bits."""
 

@@ -1,8 +1,9 @@
 """Scored rows: which of their columns are what, and the candidates of a unit, one to a row or several in its lists."""
 
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +33,11 @@ class ScoredColumns:
     def listed(self) -> bool:
         """Whether a row holds several candidates: lists of responses and of scores, equally long."""
         return pa.types.is_list(self.schema.field(self.response).type)
+
+    @property
+    def lists(self) -> Sequence[str]:
+        """The columns that hold lists, where they do."""
+        return (self.response, self.score) if self.listed else ()
 
     @property
     def error(self) -> str:
@@ -74,12 +80,8 @@ def scored_columns(
     """
     flags = {"--instruction-column": instruction, "--response-column": response, "--score-column": score}
     flags |= {flag: name for flag, name in (("--group-column", group), ("--order-column", order)) if name is not None}
-    for flag, name in flags.items():
-        if schema.get_field_index(name) < 0:
-            raise CappyError(f"{flag}: the input has no column {name!r}; there are {', '.join(schema.names)}")
-    if group is None:
-        group = GROUP_ID if GROUP_ID in schema.names else instruction
-    columns = ScoredColumns(schema, group, instruction, response, score, order)
+    check_present(schema, flags.items())
+    columns = ScoredColumns(schema, group or usual_group(schema, instruction), instruction, response, score, order)
     _check_types(columns)
     for name in columns.others:
         if name in SELECTION.names:
@@ -88,6 +90,18 @@ def scored_columns(
                 "rename that column of the input, or leave it out"
             )
     return columns
+
+
+def check_present(schema: pa.Schema, flags: Iterable[tuple[str, str]]) -> None:
+    """Raises CappyError for the first column that is not there, given as (flag, column)."""
+    for flag, name in flags:
+        if schema.get_field_index(name) < 0:
+            raise CappyError(f"{flag}: the input has no column {name!r}; there are {', '.join(schema.names)}")
+
+
+def usual_group(schema: pa.Schema, instruction: str) -> str:
+    """What tells groups apart where no column is named."""
+    return GROUP_ID if GROUP_ID in schema.names else instruction
 
 
 def _check_types(columns: ScoredColumns) -> None:
@@ -105,21 +119,28 @@ def _check_types(columns: ScoredColumns) -> None:
     checks = [
         ("--instruction-column", columns.instruction, is_text(schema.field(columns.instruction).type), "text"),
         ("--response-column", columns.response, is_text(response), "text, or lists of it"),
-        ("--score-column", columns.score, _is_number(score), "numbers, or lists of them"),
-        ("--group-column", columns.group, _is_group(group), "text, integers or booleans"),
+        ("--score-column", columns.score, is_number(score), "numbers, or lists of them"),
+        ("--group-column", columns.group, is_group(group), "text, integers or booleans"),
     ]
     if columns.order is not None:
         checks.append(("--order-column", columns.order, _has_order(schema.field(columns.order).type), "what has order"))
+    check_types(schema, checks)
+
+
+def check_types(schema: pa.Schema, checks: Iterable[tuple[str, str, bool, str]]) -> None:
+    """Raises CappyError for the first of (flag, column, whether its type will do, what will) that will not do."""
     for flag, name, good, wanted in checks:
         if not good:
             raise CappyError(f"{flag}: column {name!r} is {schema.field(name).type} and must be {wanted}")
 
 
-def _is_number(kind: pa.DataType) -> bool:
+def is_number(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds scores."""
     return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
 
 
-def _is_group(kind: pa.DataType) -> bool:
+def is_group(kind: pa.DataType) -> bool:
+    """Whether a column of this type can tell groups apart."""
     return bool(is_text(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind))
 
 
@@ -129,6 +150,22 @@ def _has_order(kind: pa.DataType) -> bool:
     except pa.ArrowNotImplementedError:
         return False
     return True
+
+
+class CandidateColumns(Protocol):
+    """What the rows of candidates have, whatever is done with them; `lists` are equally long in each row."""
+
+    @property
+    def group(self) -> str:
+        """What tells groups apart."""
+
+    @property
+    def instruction(self) -> str:
+        """The instruction's text."""
+
+    @property
+    def lists(self) -> Sequence[str]:
+        """The columns that hold lists, the responses first, where they do."""
 
 
 class Candidates(NamedTuple):
@@ -168,14 +205,14 @@ def read_candidates(unit: Unit, columns: ScoredColumns) -> tuple[Candidates, Los
     A candidate without a score, without a response, or with a score beyond float32 is a reject of its own. Raises
     CappyError for a score that is NaN.
     """
-    faults = _row_faults(unit.rows, columns)
+    faults = row_faults(unit.rows, columns)
     rejects = unread(unit, origin="")
     for row, (reason, detail) in faults.items():
         excerpt = json.dumps(unit.rows.slice(row, 1).to_pylist()[0], ensure_ascii=False, default=str)
-        rejects.append(_reject(unit, row, reason, detail, excerpt))
-    lost = len(unit.bad) + int(_sizes(unit.rows, columns)[list(faults)].sum())
+        rejects.append(reject_of(unit, row, reason, detail, excerpt))
+    lost = len(unit.bad) + int(sizes(unit.rows, columns.lists)[list(faults)].sum())
     found = _flatten(unit.rows, columns, np.setdiff1d(np.arange(unit.rows.num_rows), list(faults)))
-    score = _numbers(unit, columns, found)
+    score = as_numbers(unit, columns.score, found.row, found.score)
     missing, silent = (array.is_null().to_numpy(zero_copy_only=False) for array in (found.score, found.response))
     # Written as float32, such a score would become infinite.
     beyond = np.isfinite(score) & (np.abs(score) > np.finfo(np.float32).max)
@@ -192,47 +229,55 @@ def read_candidates(unit: Unit, columns: ScoredColumns) -> tuple[Candidates, Los
     return candidates, Lost(rejects, lost + len(score) - len(usable), int(missing.sum()))
 
 
-def _row_faults(rows: pa.RecordBatch, columns: ScoredColumns) -> dict[int, tuple[str, str]]:
+def row_faults(rows: pa.RecordBatch, columns: CandidateColumns) -> dict[int, tuple[str, str]]:
     """The rows none of whose candidates can be used, each with a reason and a detail."""
     faults: dict[int, tuple[str, str]] = {}
-    lists = [columns.response, columns.score] if columns.listed else []
-    if lists:
-        responses, scores = (pc.list_value_length(rows[name]).fill_null(0).to_numpy() for name in lists)
-        for row in np.flatnonzero(responses != scores).tolist():
-            faults[row] = ("lists_differ", f"{responses[row]} in {lists[0]} and {scores[row]} in {lists[1]}")
-    reasons = dict.fromkeys((*lists, columns.instruction), "null_value") | {columns.group: "null_group"}
+    for other in columns.lists[1:]:
+        first = columns.lists[0]
+        wanted, lengths = (pc.list_value_length(rows[name]).fill_null(0).to_numpy() for name in (first, other))
+        for row in np.flatnonzero(wanted != lengths).tolist():
+            faults[row] = ("lists_differ", f"{wanted[row]} in {first} and {lengths[row]} in {other}")
+    reasons = dict.fromkeys((*columns.lists, columns.instruction), "null_value") | {columns.group: "null_group"}
     for name, reason in reasons.items():
         for row in np.flatnonzero(rows[name].is_null()).tolist():
             faults[row] = (reason, f"null in {name}")
     return faults
 
 
-def _sizes(rows: pa.RecordBatch, columns: ScoredColumns) -> np.ndarray:
-    """int64[n]: as how many candidates each row counts when it is lost."""
-    if not columns.listed:
-        return np.ones(rows.num_rows, dtype=np.int64)
-    lengths = [pc.list_value_length(rows[name]).fill_null(0).to_numpy() for name in (columns.response, columns.score)]
-    return np.maximum(np.maximum(*lengths), 1).astype(np.int64)
+def sizes(rows: pa.RecordBatch, lists: Sequence[str]) -> np.ndarray:
+    """int64[n]: as how many candidates each row counts when it is lost: its longest list, or one."""
+    lengths = [pc.list_value_length(rows[name]).fill_null(0).to_numpy() for name in lists]
+    return np.max([np.ones(rows.num_rows, dtype=np.int64), *lengths], axis=0)
 
 
 def _flatten(rows: pa.RecordBatch, columns: ScoredColumns, good: np.ndarray) -> _Found:
     """The candidates of the rows at the positions `good`."""
-    response, score = (rows[name].take(pa.array(good)) for name in (columns.response, columns.score))
-    if not columns.listed:
-        return _Found(good, np.zeros(len(good), dtype=np.int32), response, score)
-    lengths = pc.list_value_length(response).to_numpy()
+    response, score = (candidate_values(rows, name, good) for name in (columns.response, columns.score))
+    return _Found(*candidate_places(rows, columns.response, good), response, score)
+
+
+def candidate_values(rows: pa.RecordBatch, column: str, good: np.ndarray) -> pa.Array:
+    """The values of a column for the candidates of the rows at the positions `good`, one by one where it has lists."""
+    values = rows[column].take(pa.array(good))
+    return values.flatten() if pa.types.is_list(values.type) else values
+
+
+def candidate_places(rows: pa.RecordBatch, response: str, good: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of the candidates of the rows at the positions `good`: the row, int64[n], and the place in its list, int32[n]."""
+    if not pa.types.is_list(rows[response].type):
+        return good, np.zeros(len(good), dtype=np.int32)
+    lengths = pc.list_value_length(rows[response].take(pa.array(good))).to_numpy()
     starts = np.repeat(np.cumsum(lengths) - lengths, lengths)
-    item = (np.arange(len(starts)) - starts).astype(np.int32)
-    return _Found(np.repeat(good, lengths), item, response.flatten(), score.flatten())
+    return np.repeat(good, lengths), (np.arange(len(starts)) - starts).astype(np.int32)
 
 
-def _numbers(unit: Unit, columns: ScoredColumns, found: _Found) -> np.ndarray:
-    """float64[n]: the scores, NaN where there is none. Raises CappyError where one is itself NaN."""
-    score: np.ndarray = pc.cast(found.score, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-    broken = np.flatnonzero(np.isnan(score) & found.score.is_valid().to_numpy(zero_copy_only=False))
+def as_numbers(unit: Unit, column: str, row: np.ndarray, values: pa.Array) -> np.ndarray:
+    """float64[n]: values of a column, which stand in the rows `row`, NaN for null. Raises CappyError for NaN itself."""
+    score: np.ndarray = pc.cast(values, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    broken = np.flatnonzero(np.isnan(score) & values.is_valid().to_numpy(zero_copy_only=False))
     if len(broken):
         raise CappyError(
-            f"{unit.file.url}: {unit.position(int(found.row[broken[0]]))}: {columns.score} is NaN (not a number), "
+            f"{unit.file.url}: {unit.position(int(row[broken[0]]))}: {column} is NaN (not a number), "
             "so the model that gave it is broken; score the candidates again with one that gives numbers"
         )
     return score
@@ -253,9 +298,10 @@ def _reject_item(
     row = int(found.row[index])
     instruction = unit.rows[columns.instruction][row].as_py()[: EXCERPT_CHARACTERS // 2]
     where = f"item {found.item[index]}: " if columns.listed else ""
-    return _reject(unit, row, reason, where + detail, f"{instruction} => {found.response[index].as_py() or ''}")
+    return reject_of(unit, row, reason, where + detail, f"{instruction} => {found.response[index].as_py() or ''}")
 
 
-def _reject(unit: Unit, row: int, reason: str, detail: str, excerpt: str) -> dict[str, Any]:
+def reject_of(unit: Unit, row: int, reason: str, detail: str, excerpt: str) -> dict[str, Any]:
+    """The REJECT row of a row of a unit, or of a candidate in it."""
     position = int(unit.positions[row])
     return reject_at(unit, position, origin="", stage="read", reason=reason, detail=detail, excerpt=excerpt)

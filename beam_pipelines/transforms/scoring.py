@@ -1,21 +1,18 @@
 """Units of any rows with two text columns -> the same rows with a score, one output file for each unit."""
 
 import heapq
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from apache_beam.pvalue import TaggedOutput
 
 from beam_pipelines.reads import Unit
-from beam_pipelines.rejects import unread, write_rejects
-from beam_pipelines.sinks import Folder
+from beam_pipelines.rejects import unread
+from beam_pipelines.transforms.models import ModelSpec
+from beam_pipelines.transforms.units import UnitOutput
 from schemas.errors import CappyError
 from schemas.ids import seed_for
 from schemas.records import is_text
@@ -24,27 +21,16 @@ from schemas.tally import REAL_TOKENS, SAMPLES_PER_KEY, Tally, count_scores
 if TYPE_CHECKING:
     from cappy_model.scorer import Scored, Scorer
 
-FINISHED = "finished"
 TOKENS_PER_BIN = 16
 """Width of the bins that the lengths of pairs are counted in."""
 _SAMPLE_CHARACTERS = 4_000  # of each text; a report shows no more
 
 
 @dataclass(frozen=True)
-class ScorerSpec:
-    """Everything that a worker needs to load a scorer; `device`, `dtype` and `tokens_per_batch` are settled.
+class ScorerSpec(ModelSpec):
+    """Everything that a worker needs to load a scorer."""
 
-    `storage` is JSON, for a model at an fsspec URL.
-    """
-
-    model: str
-    device: str
-    dtype: str
-    tokens_per_batch: int
     max_length: int | None
-    allow_pickle: bool
-    trust_remote_code: bool
-    storage: str
 
 
 @cache
@@ -52,16 +38,7 @@ def load_scorer(spec: ScorerSpec) -> "Scorer":
     """The scorer of `spec`, loaded once in a process."""
     from cappy_model.scorer import Scorer
 
-    return Scorer.from_pretrained(
-        spec.model,
-        device=spec.device,
-        dtype=spec.dtype,
-        tokens_per_batch=spec.tokens_per_batch,
-        max_length=spec.max_length,
-        allow_pickle=spec.allow_pickle,
-        trust_remote_code=spec.trust_remote_code,
-        storage=json.loads(spec.storage),
-    )
+    return Scorer.from_pretrained(spec.model, max_length=spec.max_length, **spec.settings)
 
 
 @dataclass(frozen=True)
@@ -122,16 +99,7 @@ def _check_text(schema: pa.Schema, name: str, flag: str, *, lists: bool) -> None
         raise CappyError(f"{flag} {name}: is {kind}, not text")
 
 
-class ScoredUnit(NamedTuple):
-    """What came of a unit: its name, its rows with their scores, REJECT rows, and counts."""
-
-    name: str
-    rows: pa.RecordBatch
-    rejects: list[dict[str, Any]]
-    tally: Tally
-
-
-def score_unit(unit: Unit, scorer: "Scorer", columns: ScoreColumns) -> ScoredUnit:
+def score_unit(unit: Unit, scorer: "Scorer", columns: ScoreColumns) -> UnitOutput:
     """Scores the pairs of a unit. Rows keep their place; one that cannot be scored has no score, and an error.
 
     Raises cappy_model.scorer.BrokenModel for a score that is NaN or infinite.
@@ -149,7 +117,7 @@ def score_unit(unit: Unit, scorer: "Scorer", columns: ScoreColumns) -> ScoredUni
     tally.counts["rows", "read"] += rows.num_rows + len(rejects)
     tally.counts["rows", "rejected"] += len(rejects)
     _sample(rows, columns, unit, tally)
-    return ScoredUnit(unit.name, rows, rejects, tally)
+    return UnitOutput(unit.name, [rows], schema, rejects, tally)
 
 
 def _score_texts(instructions: pa.Array, responses: pa.Array, scorer: "Scorer", tally: Tally) -> list[pa.Array]:
@@ -231,43 +199,3 @@ def _shown(row: dict[str, Any], columns: ScoreColumns, place: str) -> dict[str, 
     cut = {name: text and text[:_SAMPLE_CHARACTERS] for name, text in texts.items()}
     rest = {"score": row[columns.score], "error": row[columns.error], "num_tokens": row[columns.num_tokens]}
     return {**cut, **rest, "position": place}
-
-
-@dataclass
-class SkipFinished(beam.PTransform):
-    """Units -> (units without a file; what the finished ones had counted). A rerun does only what is missing."""
-
-    folder: Folder
-
-    def expand(self, units: beam.PCollection) -> Any:  # Beam warns of any hint for two outputs
-        return units | "Look" >> beam.FlatMap(self._look).with_outputs(FINISHED, main="missing")
-
-    def _look(self, unit: Unit) -> Iterator[Any]:
-        found = self.folder.existing(unit_path(unit.name))
-        if found is None:
-            yield unit
-        else:
-            entry, tally = found
-            yield TaggedOutput(FINISHED, Tally(files={entry}).add(tally))
-
-
-@dataclass
-class WriteScored(beam.PTransform):
-    """What came of units -> `part-FFFFF-RRRRR-UUUUU.parquet`, rejects before it, and the tally of each unit."""
-
-    folder: Folder
-
-    def expand(self, scored: beam.PCollection) -> beam.PCollection:
-        return scored | "Write" >> beam.Map(self._write)
-
-    def _write(self, scored: ScoredUnit) -> Tally:
-        tally = scored.tally.add(write_rejects(self.folder, f"part-{scored.name}", scored.rejects))
-        now = tally.counts[REAL_TOKENS]
-        tally = self.folder.write_unit(unit_path(scored.name), [scored.rows], scored.rows.schema, tally)
-        tally.counts["launch", "tokens"] += now  # of this launch alone, so not in the file
-        return tally
-
-
-def unit_path(name: str) -> str:
-    """The file of a unit in the output folder of a map job."""
-    return f"part-{name}.parquet"

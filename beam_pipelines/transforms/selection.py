@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 from beam_pipelines.rejects import write_rejects
 from beam_pipelines.sinks import Folder
 from beam_pipelines.transforms.reduction import (
-    FIXED_POINT,
     GROUP,
     best_of,
     dense_ranks,
@@ -25,7 +24,7 @@ from beam_pipelines.transforms.reduction import (
 from beam_pipelines.transforms.scored_rows import ScoredColumns
 from beam_pipelines.transforms.sharding import gather, text_keys
 from schemas.records import reject
-from schemas.tally import SAMPLES_PER_KEY, Tally, count_scores
+from schemas.tally import FIXED_POINT, SAMPLES_PER_KEY, Tally, count_scores
 
 
 class Groups(NamedTuple):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from cappy_model import lanes
 from cappy_model import scorer as scorer_module
 from cappy_model.checkpoints import Source, find_checkpoint, load
 from cappy_model.scorer import BrokenModel, Scorer, ScoringError
@@ -108,7 +109,7 @@ def test_the_same_numbers_whatever_runs_beside_them(tiny: Path, monkeypatch: pyt
     pairs = split(some_pairs(200, seed=2))
     found = []
     for cores in (1, 2, 3):
-        monkeypatch.setattr(scorer_module, "usable_cores", lambda cores=cores: cores)
+        monkeypatch.setattr(lanes, "usable_cores", lambda cores=cores: cores)
         found.append(scorer_of(tiny).score(*pairs).tobytes())
     assert len(set(found)) == 1
 

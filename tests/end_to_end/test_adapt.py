@@ -62,7 +62,7 @@ def test_all_stages_and_again(inputs: Path, tmp_path: Path, capsys: pytest.Captu
     written = {name: counts["written"] for name, counts in sources.items()}
     assert written == {"ground_truth": 30, "generated": 60, "mismatch": 30}
     assert len(rows_of(output / "scored")) == 30 and len(rows_of(output / "selections")) == 10
-    for stage in ("pairs", "scorer", "scored", "selections"):
+    for stage in ("pairs", "scorer", "scored", "selections", "evaluation"):
         assert cappy("verify", output / stage) == 0
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file()}
     assert cappy(*flags(inputs, output)) == 0

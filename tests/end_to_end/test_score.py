@@ -298,3 +298,20 @@ def test_all_answers_of_alpaca_eval(tmp_path: Path) -> None:
     found, wanted = table_of(tmp_path / "out"), pq.read_table(source)
     assert found.select(wanted.column_names).equals(wanted)
     assert check_accounts(tmp_path / "out")["totals"]["scored"] == 20_929
+
+
+def test_scored_choices_are_evaluated(model: Path, tmp_path: Path) -> None:
+    rows = [
+        {"instruction": f"Which one, {i}?", "choices": (texts := [sentence(i + j, 2) for j in range(4)]),
+         "references": [texts[i % 4]]}
+        for i in range(25)
+    ]  # fmt: skip
+    assert score(rows, model, tmp_path / "scored", "--response-column", "choices") == 0
+    flags = ["--task", "classification", "--response-column", "choices", *ONE_PROCESS]
+    pattern = tmp_path / "scored" / "part-*.parquet"
+    assert cappy("evaluate", "--input", pattern, "--output", tmp_path / "out", *flags) == 0
+    scorer = Scorer.from_pretrained(str(model), device="cpu", dtype="float32")
+    right = [scorer.rank(row["instruction"], row["choices"])[0].response == row["references"][0] for row in rows]
+    content = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    methods = content["measures"]["accuracy"]["macro"]["methods"]
+    assert methods["scorer:score"]["value"] == pytest.approx(np.mean(right)) and methods["random"]["value"] == 0.25

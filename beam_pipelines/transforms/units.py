@@ -1,0 +1,66 @@
+"""The units of a map job, one output file each: those whose file stands are skipped, what came of others is written."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import apache_beam as beam
+import pyarrow as pa
+from apache_beam.pvalue import TaggedOutput
+
+from beam_pipelines.reads import Unit
+from beam_pipelines.rejects import write_rejects
+from beam_pipelines.sinks import Folder
+from schemas.tally import REAL_TOKENS, Tally
+
+FINISHED = "finished"
+
+
+class UnitOutput(NamedTuple):
+    """What came of a unit: its name, its rows of `schema` in order, REJECT rows, and counts."""
+
+    name: str
+    rows: Sequence[pa.RecordBatch]
+    schema: pa.Schema
+    rejects: Sequence[dict[str, Any]]
+    tally: Tally
+
+
+@dataclass
+class SkipFinished(beam.PTransform):
+    """Units -> (units without a file; what the finished ones had counted). A rerun does only what is missing."""
+
+    folder: Folder
+
+    def expand(self, units: beam.PCollection) -> Any:  # Beam warns of any hint for two outputs
+        return units | "Look" >> beam.FlatMap(self._look).with_outputs(FINISHED, main="missing")
+
+    def _look(self, unit: Unit) -> Iterator[Any]:
+        found = self.folder.existing(unit_path(unit.name))
+        if found is None:
+            yield unit
+        else:
+            entry, tally = found
+            yield TaggedOutput(FINISHED, Tally(files={entry}).add(tally))
+
+
+@dataclass
+class WriteUnits(beam.PTransform):
+    """What came of units -> `part-FFFFF-RRRRR-UUUUU.parquet`, rejects before it, and the tally of each unit."""
+
+    folder: Folder
+
+    def expand(self, outputs: beam.PCollection) -> beam.PCollection:
+        return outputs | "Write" >> beam.Map(self._write)
+
+    def _write(self, output: UnitOutput) -> Tally:
+        tally = output.tally.add(write_rejects(self.folder, f"part-{output.name}", output.rejects))
+        now = tally.counts[REAL_TOKENS]
+        tally = self.folder.write_unit(unit_path(output.name), output.rows, output.schema, tally)
+        tally.counts["launch", "tokens"] += now  # of this launch alone, so not in the file
+        return tally
+
+
+def unit_path(name: str) -> str:
+    """The file of a unit in the output folder of a map job."""
+    return f"part-{name}.parquet"
