@@ -78,9 +78,9 @@ class Run:
                 execute(lambda root: build(root, finish), options, Progress(folder.url, self.stages, storage))
                 close_run(folder.url, load_manifest(folder.url, storage), leftovers, storage)
         manifest = load_manifest(folder.url, storage)
+        page = render_report(manifest).encode()  # says what a damaged manifest lacks
         if done:
             _LOG.info("%s: already finished at %s; --overwrite makes it anew", folder.url, manifest["finished"])
-        page = render_report(manifest).encode()
         if read_bytes(join(folder.url, REPORT), storage) != page:
             folder.write(REPORT, page)
         return manifest
