@@ -161,7 +161,9 @@ def _adapt(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def _demo(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
-    arguments.mixture = str(files("beam_pipelines.demo") / "mixture.yaml")
+    demo = files("beam_pipelines.demo")
+    arguments.mixture = str(demo / "mixture.yaml")
+    arguments.candidates = str(demo / "candidates" / "train.parquet")
     return _run_job(BUILD_CORPUS, arguments, rest)
 
 

@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 FOLDER = HERE / "candidates"
 MIXTURES = {"train": HERE / "mixture.yaml", "validation": HERE / "validation.yaml"}
 TASK = "event_notices"
-PER_TEMPLATE = 30
+PER_TEMPLATE = {"train": 30, "validation": 10}
 MAX_NEW_TOKENS = 40
 _MOST_BYTES = 1_000_000
 
@@ -49,7 +49,7 @@ def record(split: str, model: Path, scratch: Path) -> Path:
         prompt_template=str(FOLDER / "prompt.txt"),
         stop=("\n",),
         max_new_tokens=MAX_NEW_TOKENS,
-        per_template=PER_TEMPLATE,
+        per_template=PER_TEMPLATE[split],
         dtype="float32",
     )
     generate.run(config, options)
