@@ -80,7 +80,7 @@ class Stream:
                 yield waiting.popleft().result()
                 waiting.append(ahead.submit(next, made))
         finally:
-            ahead.shutdown(wait=False, cancel_futures=True)
+            ahead.shutdown(cancel_futures=True)
 
     def _pairs(self, start: int, place: Place) -> Iterator[Pairs]:
         """The pairs of each of these batches."""
