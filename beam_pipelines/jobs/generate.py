@@ -31,14 +31,14 @@ from beam_pipelines.jobs.models import (
 )
 from beam_pipelines.options import in_one_process, is_local
 from beam_pipelines.progress import Stage
-from beam_pipelines.reads import Input, ReadInputs, Wanted, open_input
+from beam_pipelines.reads import Input, Wanted, open_input
 from beam_pipelines.report.words import duration, plural
 from beam_pipelines.sinks import FinishRun, Folder
 from beam_pipelines.storage import absolute
 from beam_pipelines.transforms.engines import EndpointSpec, EngineSpec, GeneratorSpec, load_engine
 from beam_pipelines.transforms.generation import Task, generate_unit, instruction_columns
 from beam_pipelines.transforms.sampling import ID, Sampling, smallest_of
-from beam_pipelines.transforms.units import SkipFinished, WriteUnits
+from beam_pipelines.transforms.units import MapUnits
 from cappy_model.decodings import Drawing
 from schemas.chunks import CHUNK_ROWS
 from schemas.errors import UsageError
@@ -198,16 +198,11 @@ def build(root: beam.Pipeline, plan: GeneratePlan, finish: FinishRun) -> None:
     with without_warnings():
         from beam_pipelines.transforms.inference import GenerateUnits
 
-    missing, finished = (
-        root
-        | "Files" >> beam.Create(plan.input.files)
-        | "ReadInputs" >> ReadInputs([plan.wanted])
-        | "SkipFinished" >> SkipFinished(plan.folder)
+    work = GenerateUnits(plan.spec, plan.task)
+    tallies = (
+        root | "Files" >> beam.Create(plan.input.files) | "GenerateUnits" >> MapUnits(plan.wanted, plan.folder, work)
     )
-    generated = (
-        missing | "GenerateUnits" >> GenerateUnits(plan.spec, plan.task) | "WriteCandidates" >> WriteUnits(plan.folder)
-    )
-    (finished, generated) | "Tallies" >> beam.Flatten() | "FinishRun" >> finish
+    tallies | "FinishRun" >> finish
 
 
 def run(config: GenerateConfig, options: PipelineOptions) -> dict[str, Any]:

@@ -25,12 +25,12 @@ from beam_pipelines.jobs.models import (
 from beam_pipelines.jobs.score_manifest import CARD, ScoreSummary
 from beam_pipelines.options import is_local, positive
 from beam_pipelines.progress import Stage
-from beam_pipelines.reads import Input, ReadInputs, Wanted, open_input
+from beam_pipelines.reads import Input, Wanted, open_input
 from beam_pipelines.report.words import duration
 from beam_pipelines.sinks import FinishRun, Folder
 from beam_pipelines.storage import absolute
 from beam_pipelines.transforms.scoring import ScoreColumns, ScorerSpec, load_scorer, score_unit
-from beam_pipelines.transforms.units import SkipFinished, WriteUnits
+from beam_pipelines.transforms.units import MapUnits
 from schemas.chunks import CHUNK_ROWS
 from schemas.manifest import FORMAT_VERSION
 
@@ -143,14 +143,9 @@ def build(root: beam.Pipeline, plan: ScorePlan, finish: FinishRun) -> None:
     with without_warnings():
         from beam_pipelines.transforms.inference import ScoreUnits
 
-    missing, finished = (
-        root
-        | "Files" >> beam.Create(plan.input.files)
-        | "ReadInputs" >> ReadInputs([plan.wanted])
-        | "SkipFinished" >> SkipFinished(plan.folder)
-    )
-    scored = missing | "ScoreUnits" >> ScoreUnits(plan.spec, plan.columns) | "WriteScored" >> WriteUnits(plan.folder)
-    (finished, scored) | "Tallies" >> beam.Flatten() | "FinishRun" >> finish
+    work = ScoreUnits(plan.spec, plan.columns)
+    tallies = root | "Files" >> beam.Create(plan.input.files) | "ScoreUnits" >> MapUnits(plan.wanted, plan.folder, work)
+    tallies | "FinishRun" >> finish
 
 
 def run(config: ScoreConfig, options: PipelineOptions) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import apache_beam as beam
 import pyarrow as pa
 from apache_beam.pvalue import TaggedOutput
 
-from beam_pipelines.reads import Unit
+from beam_pipelines.reads import ReadInputs, Unit, Wanted
 from beam_pipelines.rejects import write_rejects
 from beam_pipelines.sinks import Folder
 from schemas.tally import REAL_TOKENS, Tally
@@ -59,6 +59,25 @@ class WriteUnits(beam.PTransform):
         tally = self.folder.write_unit(unit_path(output.name), output.rows, output.schema, tally)
         tally.counts["launch", "tokens"] += now  # of this launch alone, so not in the file
         return tally
+
+
+@dataclass
+class MapUnits(beam.PTransform):
+    """Files -> tallies, the whole of a map job: `work` is done on the units without an output file, the rest count.
+
+    `work` is a transform from units to what came of them (`UnitOutput`).
+    """
+
+    wanted: Wanted
+    folder: Folder
+    work: beam.PTransform
+
+    def expand(self, files: beam.PCollection) -> beam.PCollection:
+        missing, finished = (
+            files | "ReadInputs" >> ReadInputs([self.wanted]) | "SkipFinished" >> SkipFinished(self.folder)
+        )
+        written = missing | "Work" >> self.work | "WriteUnits" >> WriteUnits(self.folder)
+        return (finished, written) | "Tallies" >> beam.Flatten()
 
 
 def unit_path(name: str) -> str:
