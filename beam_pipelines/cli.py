@@ -9,13 +9,12 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import partial
-from importlib.resources import files
 from typing import Any, NoReturn
 
 from beam_pipelines import DISTRIBUTION
 from beam_pipelines.doctor.diagnosis import doctor
 from beam_pipelines.doctor.installation import installed_version
-from beam_pipelines.jobs import adapt, train
+from beam_pipelines.jobs import adapt, demo, train
 from beam_pipelines.jobs.base import Job
 from beam_pipelines.jobs.build_corpus import BUILD_CORPUS
 from beam_pipelines.jobs.evaluate import EVALUATE
@@ -94,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
         _add(commands, job.name, partial(_run_job, job), job.help, _job_flags(job), epilog=_EPILOG)
     _add(commands, train.JOB, _train, train.HELP, add_train_flags)
     _add(commands, adapt.JOB, _adapt, adapt.HELP, adapt.add_adapt_flags, epilog=_EPILOG)
-    _add(commands, "demo", _demo, "a corpus of the demo's own datasets", add_job_flags, epilog=_EPILOG)
+    _add(commands, demo.JOB, _demo, demo.HELP, demo.add_demo_flags, epilog=_EPILOG)
     _add(commands, "report", _report, "draw report.html again from a finished run's manifest", _folder_flags)
     _add(commands, "verify", _verify, "check a finished run's files against its manifest", _folder_flags)
     _add(commands, "doctor", _doctor, "what works on this machine, and what to install", lambda parser: None)
@@ -130,9 +129,14 @@ def _job_flags(job: Job) -> Callable[[argparse.ArgumentParser], None]:
     return add
 
 
+def _config(kind: type[Any], arguments: argparse.Namespace) -> Any:
+    """The flags that a dataclass of a configuration has."""
+    names = {field.name for field in fields(kind)}
+    return kind(**{name: value for name, value in vars(arguments).items() if name in names})
+
+
 def _run_job(job: Job, arguments: argparse.Namespace, rest: Sequence[str]) -> int:
-    names = {field.name for field in fields(job.config)}
-    config = job.config(**{k: v for k, v in vars(arguments).items() if k in names})
+    config = _config(job.config, arguments)
     options = beam_options(rest, local_mode=job.local_mode, ours=arguments.flags)
     if config.dry_run:
         print(job.dry_run(config))
@@ -144,8 +148,7 @@ def _run_job(job: Job, arguments: argparse.Namespace, rest: Sequence[str]) -> in
 
 def _train(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     _no_more(rest)
-    names = {field.name for field in fields(TrainConfig)}
-    config = TrainConfig(**{k: v for k, v in vars(arguments).items() if k in names})
+    config = _config(TrainConfig, arguments)
     told = train.dry_run(config) if config.dry_run else train.summary(train.run(config))
     if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun has started, the first one
         print(told)
@@ -153,18 +156,17 @@ def _train(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def _adapt(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
-    names = {field.name for field in fields(adapt.AdaptConfig)}
-    config = adapt.AdaptConfig(**{k: v for k, v in vars(arguments).items() if k in names})
+    config = _config(adapt.AdaptConfig, arguments)
     options = beam_options(rest, local_mode="multi_processing", ours=arguments.flags)
     print(adapt.dry_run(config) if config.dry_run else adapt.summary(adapt.run(config, options)))
     return DONE
 
 
 def _demo(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
-    demo = files("beam_pipelines.demo")
-    arguments.mixture = str(demo / "mixture.yaml")
-    arguments.candidates = str(demo / "candidates" / "train.parquet")
-    return _run_job(BUILD_CORPUS, arguments, rest)
+    config = _config(demo.DemoConfig, arguments)
+    options = beam_options(rest, local_mode="multi_processing", ours=arguments.flags)
+    print(demo.summary(config, demo.run(config, options)))
+    return DONE
 
 
 def _folder_flags(parser: argparse.ArgumentParser) -> None:

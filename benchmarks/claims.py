@@ -1,0 +1,208 @@
+"""The paper's claims at a small scale: a scorer alone, as a booster of a language model, adapted, and as a ranker.
+
+    pip install '.[train,model,bench,gemma]'
+    python -m tools.gemma gemma-3-270m
+    python -m benchmarks.claims gemma-3-270m WORK [--seeds 3] [--pairs 8000] ...
+
+Everything is done by the project's own commands, which are printed as they run, over the real data of `../shared`, in
+the folder WORK. A command that has finished there is not run again, so an interrupted run goes on. The tables at the
+end are for docs/results.md.
+"""
+
+import argparse
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from beam_pipelines.demo.encoder import minilm_folder
+from benchmarks import claims_tables
+from benchmarks.claims_data import (
+    HELD_OUT,
+    TASKS,
+    TRAIN,
+    pick_choices,
+    pick_prompts,
+    write_mixtures,
+    write_solutions,
+)
+from benchmarks.machine import ROOT, describe
+from benchmarks.scoring_inputs import save_minilm
+
+PROMPT = """Question: What do people wear on their feet when it snows?
+Answer: warm boots
+
+Question: It is raining, so Tom opens his umbrella. Why does he open it? A: to stay dry B: to catch a bus
+Answer: to stay dry
+
+Question: {instruction}
+Answer:"""
+"""Two worked examples of our own, since the language model is a base model."""
+
+UNTRAINED, ALONE, ADAPTED = "untrained", "alone", "adapted"
+
+
+class Claims:
+    """The commands over one folder. `each` step may be run again: what has finished is left alone."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.arguments, self.work = arguments, arguments.work.resolve()
+        self.seeds = range(arguments.seeds)
+        self.encoder = minilm_folder()
+
+    def run(self) -> None:
+        """All of it."""
+        self.candidates()
+        self.corpus()
+        for seed in self.seeds:
+            self.train(ALONE, self.work / "corpus" / "pairs" / "*.parquet", self.encoder, seed, self.arguments.pairs)
+        self.alone()
+        for seed in self.seeds:
+            self.adapt(seed)
+        self.rank()
+
+    def candidates(self) -> None:
+        """The instructions of both splits, and the language model's 17 candidates for some of each generation task."""
+        mixtures = write_mixtures(self.arguments.shared, self.work / "rows", self.arguments.rows)
+        for split, mixture in mixtures.items():
+            instructions, picked = self.work / "instructions" / split, self.work / "picked" / split
+            self.cappy("build-corpus", "--mixture", mixture, "--instructions-only", "--output", instructions)
+            pick_prompts(
+                self.arguments.shared, instructions / "instructions", split, picked, self.arguments.prompts
+            )  # fmt: skip
+            (self.work / "prompt.txt").write_text(PROMPT)
+            drawn = self.work / "drawn" / split
+            self.cappy(
+                "generate", "--input", picked / "*.parquet", "--model", self.arguments.model, "--output", drawn,
+                "--prompt-template", self.work / "prompt.txt", "--stop", "\n", "--dtype", "float32",
+                "--max-new-tokens", self.arguments.max_new_tokens, "--unit-rows", 64, "--max-reject-rate", 0.05,
+            )  # fmt: skip
+            table = ds.dataset(sorted(drawn.glob("part-*.parquet"))).to_table()
+            for task in TASKS:
+                target = self.work / "candidates" / split / f"{task}.parquet"
+                target.parent.mkdir(parents=True, exist_ok=True)
+                pq.write_table(table.filter(pc.equal(table["dataset"], task)), target)
+
+    def corpus(self) -> None:
+        """The labelled corpus of the rows to learn from, candidates of its three generation tasks included."""
+        self.cappy(
+            "build-corpus", "--mixture", self.work / "rows" / "train.yaml", "--output", self.work / "corpus",
+            "--candidates", self.work / "candidates" / TRAIN / "[cd]*[ma].parquet",
+        )  # fmt: skip
+
+    def train(self, kind: str, corpus: Path, model: Path, seed: int, pairs: int) -> None:
+        """A scorer of `pairs` pairs of a corpus, which no held-out instruction is among."""
+        self.cappy(
+            "train", "--corpus", corpus, "--model", model, "--output", self.scorer(kind, seed), "--seed", seed,
+            "--max-pairs", pairs, "--held-out", self.work / "instructions" / HELD_OUT / "instructions" / "*.parquet",
+            *self.training(),
+        )  # fmt: skip
+
+    def training(self) -> list[object]:
+        """The settings of any training: there are few pairs, so steps of 32, not of 128, at a higher rate."""
+        return [
+            "--batch-size", 32, "--accumulation", 1, "--learning-rate", self.arguments.learning_rate,
+            "--max-length", self.arguments.max_length, "--device", self.arguments.device, "--max-eval-pairs", 300,
+            "--evaluate-every", 100, "--save-every", 100,
+        ]  # fmt: skip
+
+    def scorer(self, kind: str, seed: int) -> Path:
+        """The folder of a scorer."""
+        return self.work / kind / f"seed{seed}"
+
+    def score(self, table: Path, scorers: dict[str, Path], folder: Path, *flags: object) -> str:
+        """Scores a table by one scorer after another, a column for each; the pattern of the last files."""
+        pattern = str(table)
+        for name, scorer in scorers.items():
+            self.cappy(
+                "score", "--input", pattern, "--model", scorer, "--output", folder / name, "--score-column", name,
+                "--device", self.arguments.device, *flags,
+            )  # fmt: skip
+            pattern = str(folder / name / "part-*.parquet")
+        return pattern
+
+    def alone(self) -> None:
+        """Classification of held-out rows by each scorer, and by one whose head has learned nothing."""
+        folder = self.work / "classification"
+        folder.mkdir(exist_ok=True)
+        pick_choices(self.work / "instructions" / HELD_OUT / "instructions", folder / "choices.parquet")
+        untrained = self.work / UNTRAINED
+        scorers = {UNTRAINED: untrained if untrained.exists() else save_minilm(untrained)}
+        scorers |= {f"{ALONE}{seed}": self.scorer(ALONE, seed) for seed in self.seeds}
+        scored = self.score(
+            folder / "choices.parquet", scorers, folder, "--response-column", "choices", "--max-length", self.arguments.max_length
+        )
+        self.evaluate("classification", scored, scorers, folder / "evaluation", "--response-column", "choices")
+
+    def adapt(self, seed: int) -> None:
+        """A scorer adapted to each generation task, beside the one it comes from, on the held-out candidates."""
+        folder, scorer = self.work / "boost" / f"seed{seed}", self.scorer(ALONE, seed)
+        for task in TASKS:
+            held_out = self.work / "candidates" / HELD_OUT / f"{task}.parquet"
+            validation = self.score(held_out, {ALONE: scorer}, folder / task)
+            self.cappy(
+                "adapt", "--train", self.work / "candidates" / TRAIN / f"{task}.parquet", "--validation", validation,
+                "--model", scorer, "--output", folder / task / ADAPTED, "--seed", seed,
+                "--max-steps", self.arguments.adaptation_steps, *self.training(),
+            )  # fmt: skip
+        scored = folder / "*" / ADAPTED / "scored" / "part-*.parquet"
+        self.evaluate("generation", str(scored), [ALONE, "score"], folder / "evaluation")
+
+    def rank(self) -> None:
+        """Solutions of GSM8K, ordered by scorers before and after they have learned from those of other problems."""
+        folder = self.work / "ranking"
+        write_solutions(self.arguments.shared, folder, self.arguments.problems)
+        scorers = {}
+        for seed in self.seeds:
+            scorers[f"{ALONE}{seed}"] = self.scorer(ALONE, seed)
+            self.train("ranker", folder / "train.parquet", self.scorer(ALONE, seed), seed, 4 * self.arguments.problems)
+            scorers[f"{ADAPTED}{seed}"] = self.scorer("ranker", seed)
+        scored = self.score(folder / "held_out.parquet", scorers, folder)
+        self.evaluate("ranking", scored, scorers, folder / "evaluation", "--label-column", "is_correct")
+
+    def evaluate(self, task: str, scored: str, columns: Sequence[str] | dict[str, Path], output: Path, *flags: object) -> None:
+        """The measures of a task, of several columns of scores."""
+        names = ",".join(columns)
+        self.cappy("evaluate", "--input", scored, "--task", task, "--score-column", names, "--output", output, *flags)
+
+    def cappy(self, *arguments: object) -> None:
+        """Runs a command of the project and prints it. Raises CalledProcessError when it fails."""
+        words = [str(word) for word in arguments]
+        print(f"cappy {shlex.join(words)}", flush=True)
+        subprocess.run([sys.executable, "-m", "beam_pipelines.program", *words], check=True, cwd=ROOT)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, help="folder of a language model, as tools.gemma writes it")
+    parser.add_argument("work", type=Path, help="folder of all results")
+    parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared", help="folder of real data (../shared)")
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="scorers of each kind (default: 3)")
+    parser.add_argument("--rows", type=int, default=100, metavar="N", help="held out of each dataset (default: 100)")
+    parser.add_argument("--prompts", type=int, default=48, metavar="N", help="of each task and split (default: 48)")
+    parser.add_argument("--max-new-tokens", type=int, default=12, metavar="N", help="of a candidate (default: 12)")
+    parser.add_argument("--pairs", type=int, default=8_000, metavar="N", help="a scorer learns from (default: 8000)")
+    parser.add_argument("--adaptation-steps", type=int, default=40, metavar="N", help="of 32 pairs (default: 40)")
+    parser.add_argument("--problems", type=int, default=400, metavar="N", help="of GSM8K a split (default: 400)")
+    parser.add_argument("--learning-rate", type=float, default=2e-4, metavar="R", help="(default: 0.0002)")
+    parser.add_argument("--max-length", type=int, default=256, metavar="N", help="tokens of a pair (default: 256)")
+    parser.add_argument("--device", default="cpu")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command."""
+    arguments = _parser().parse_args(argv)
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    Claims(arguments).run()
+    print(describe("torch", "transformers"))
+    print(claims_tables.all_tables(arguments.work, arguments.seeds))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""What the claims are tried on: real rows parted into those learned from and those held out, and what is made of them."""
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import yaml
+
+from schemas.ids import pair_ids
+from schemas.records import GENERATED, LABELLED_PAIR
+
+TRAIN, HELD_OUT = "train", "held_out"
+PROMPTED = ("dream", "cos_e", "cosmos_qa")
+"""The generation tasks that PromptSource has templates of; the corpus holds their training rows."""
+
+UNSEEN = ("date_understanding", "object_counting", "sports_understanding")
+"""The generation tasks of BIG-Bench Hard, of which the corpus holds nothing."""
+
+TASKS = PROMPTED + UNSEEN
+CLASSIFIED = ("ag_news", "rotten_tomatoes", "dream", "cos_e")
+_SEED = 0
+
+
+class _Source(NamedTuple):
+    """A dataset, its file to learn from, and the file held out; None: the last rows of the first."""
+
+    name: str
+    folder: str
+    train: str
+    held_out: str | None
+    subset: str | None = None
+
+
+_SOURCES = (
+    _Source("ag_news", "ag_news", "test", None),
+    _Source("rotten_tomatoes", "rotten_tomatoes", "train", "test"),
+    _Source("dream", "dream", "train", "test"),
+    _Source("cos_e", "cos_e_v1.0", "train", "validation", "v1.0"),
+    _Source("cosmos_qa", "cosmos_qa", "validation", None),
+)
+
+
+def write_mixtures(shared: Path, folder: Path, rows: int) -> dict[str, Path]:
+    """The mixture of the rows to learn from and that of `rows` held out of each dataset, by split; with their files."""
+    listed: dict[str, list[dict[str, Any]]] = {TRAIN: [], HELD_OUT: []}
+    for source in _SOURCES:
+        files = shared / "data" / "sources" / source.folder
+        table = pq.read_table(files / f"{source.train}.parquet")
+        other = pq.read_table(files / f"{source.held_out}.parquet") if source.held_out else table
+        kept = table if source.held_out else table.slice(0, table.num_rows - rows)
+        for split, part in ((TRAIN, kept), (HELD_OUT, other.slice(other.num_rows - rows))):
+            path = folder / split / f"{source.name}.parquet"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(part, path)
+            listed[split].append({"name": source.name, "subset": source.subset, "split": split, "paths": str(path)})
+    found = {}
+    for split, datasets in listed.items():
+        found[split] = folder / f"{split}.yaml"
+        templates = str((shared / "promptsource" / "templates").resolve())
+        found[split].write_text(yaml.safe_dump({"templates": templates, "datasets": datasets}))
+    return found
+
+
+def pick_prompts(shared: Path, instructions: Path, split: str, folder: Path, count: int) -> None:
+    """Writes about `count` instructions of each generation task of a split, one file for each task.
+
+    `instructions` are those of the split, as build-corpus writes them; each of a task's templates gives equally many,
+    those with the smallest ids, which are hashes.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    columns = ["instruction_id", "dataset", "template_id", "instruction", "references"]
+    for task in PROMPTED:
+        rows = ds.dataset(instructions).to_table(columns=columns, filter=pc.field("dataset") == task)
+        rows = rows.sort_by("instruction_id")
+        templates = rows["template_id"].to_pylist()
+        each, taken, seen = -(-count // len(set(templates))), [], dict.fromkeys(templates, 0)
+        for row, template in enumerate(templates):
+            seen[template] += 1
+            if seen[template] <= each:
+                taken.append(row)
+        pq.write_table(rows.take(taken).drop_columns("template_id"), folder / f"{task}.parquet")
+    for task in UNSEEN:
+        lines = (shared / "data" / "sources" / "bbh" / f"{task}.jsonl").read_text().splitlines()
+        random.Random(_SEED).shuffle(lines)
+        start = 0 if split == TRAIN else count
+        pq.write_table(_unseen(task, lines[start : start + count]), folder / f"{task}.parquet")
+
+
+def _unseen(task: str, lines: Sequence[str]) -> pa.Table:
+    read = [json.loads(line) for line in lines]
+    return pa.table(
+        {
+            "instruction_id": [f"{task} {row['example_idx']}" for row in read],
+            "dataset": [task] * len(read),
+            "instruction": [row["instruction"] for row in read],
+            "references": [row["references"] for row in read],
+        }
+    )
+
+
+def pick_choices(instructions: Path, target: Path) -> None:
+    """Writes the held-out instructions of the classification tasks that have answer choices."""
+    wanted = pc.field("dataset").isin(CLASSIFIED) & pc.field("choices").is_valid()
+    pq.write_table(ds.dataset(instructions).to_table(filter=wanted), target)
+
+
+def write_solutions(shared: Path, folder: Path, problems: int) -> None:
+    """GSM8K's solutions: `train.parquet`, labelled pairs of `problems` problems, and `held_out.parquet`, of as many others."""
+    folder.mkdir(parents=True, exist_ok=True)
+    table = pq.read_table(shared / "data" / "candidates" / "gsm8k_solutions.parquet")
+    names = sorted(set(table["instruction_id"].to_pylist()))
+    random.Random(_SEED).shuffle(names)
+    train, held_out = (
+        table.filter(pc.is_in(table["instruction_id"], pa.array(part)))
+        for part in (names[:problems], names[problems : 2 * problems])
+    )
+    rows = [
+        {
+            "pair_id": pair_ids(row["instruction"])(row["response"]),
+            "instruction_id": row["instruction_id"],
+            "dataset": "gsm8k",
+            "template_id": "none",
+            "instruction": row["instruction"],
+            "response": row["response"],
+            "label": float(row["is_correct"]),
+            "label_source": GENERATED,
+            "generator": row["generator"],
+        }
+        for row in train.to_pylist()
+    ]
+    pq.write_table(pa.Table.from_pylist(rows, schema=LABELLED_PAIR), folder / "train.parquet")
+    pq.write_table(held_out, folder / "held_out.parquet")

@@ -1,0 +1,82 @@
+"""The claims as tables, made of the metrics.json of each evaluation."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from benchmarks.machine import markdown_table
+
+Measure = Mapping[str, Any]
+_SCORER = "scorer:"
+
+
+def all_tables(work: Path, seeds: int) -> str:
+    """Every table, in Markdown, of a folder that `benchmarks.claims` has filled."""
+    parts = [
+        "### Alone: accuracy over held-out rows",
+        _by_dataset(_measure(work / "classification", "accuracy"), decimals=3),
+        "### Boost and adapted: mean Rouge-L (x 100) of the chosen candidate",
+    ]
+    boosts = [_measure(work / "boost" / f"seed{seed}", "rouge_l") for seed in range(seeds)]
+    parts += [_boost_means(boosts), *(_differences(measure, seed) for seed, measure in enumerate(boosts))]
+    ranking = _metrics(work / "ranking")["measures"]
+    parts.append("### Ranking: solutions of GSM8K problems that were not learned from")
+    parts += [f"{name}\n\n{_by_dataset(measure, decimals=3)}" for name, measure in ranking.items()]
+    return "\n\n".join(parts)
+
+
+def _metrics(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "evaluation" / "metrics.json").read_text())
+    return content
+
+
+def _measure(folder: Path, name: str) -> Measure:
+    found: Measure = _metrics(folder)["measures"][name]
+    return found
+
+
+def _by_dataset(measure: Measure, *, decimals: int) -> str:
+    """A row for each method, a column for each dataset, and their mean; each value with its interval."""
+    scopes = {**measure["datasets"], "mean": measure["macro"]}
+    if len(scopes) == 2:
+        scopes.pop("mean")
+    rows = [
+        [method, *(_cell(scope["methods"].get(method), decimals) for scope in scopes.values())]
+        for method in measure["macro"]["methods"]
+    ]
+    return markdown_table(["", *scopes], rows)
+
+
+def _cell(entry: Mapping[str, Any] | None, decimals: int) -> str:
+    if entry is None or entry["value"] is None:
+        return ""
+    value = f"{entry['value']:.{decimals}f}"
+    return value if entry["low"] is None else f"{value} ({entry['low']:.{decimals}f} to {entry['high']:.{decimals}f})"
+
+
+def _boost_means(boosts: Sequence[Measure]) -> str:
+    """A row for each method, a column for each task, of means over the seeds; the baselines are the same in each."""
+    scopes = [{**measure["datasets"], "mean": measure["macro"]} for measure in boosts]
+    rows = []
+    for method in boosts[0]["macro"]["methods"]:
+        cells = []
+        for scope in scopes[0]:
+            values = [each[scope]["methods"][method]["value"] for each in scopes]
+            spread = f" ({100 * min(values):.1f} to {100 * max(values):.1f})" if min(values) < max(values) else ""
+            cells.append(f"{100 * fmean(values):.1f}{spread}")
+        rows.append([method, *cells])
+    return markdown_table(["mean over seeds (lowest to highest)", *scopes[0]], rows)
+
+
+def _differences(measure: Measure, seed: int) -> str:
+    """The paired differences between each scorer and what it is compared with, over all tasks, of one seed."""
+    rows = [
+        [
+            f"{entry['method'].removeprefix(_SCORER)} less {entry['to'].removeprefix(_SCORER)}",
+            f"{100 * entry['value']:+.1f} ({100 * entry['low']:+.1f} to {100 * entry['high']:+.1f})",
+        ]
+        for entry in measure["macro"]["differences"]
+    ]
+    return markdown_table([f"seed {seed}, mean of the tasks", "paired difference"], rows)
