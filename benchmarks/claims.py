@@ -135,7 +135,13 @@ class Claims:
         scorers = {UNTRAINED: untrained if untrained.exists() else save_minilm(untrained)}
         scorers |= {f"{ALONE}{seed}": self.scorer(ALONE, seed) for seed in self.seeds}
         scored = self.score(
-            folder / "choices.parquet", scorers, folder, "--response-column", "choices", "--max-length", self.arguments.max_length
+            folder / "choices.parquet",
+            scorers,
+            folder,
+            "--response-column",
+            "choices",
+            "--max-length",
+            self.arguments.max_length,
         )
         self.evaluate("classification", scored, scorers, folder / "evaluation", "--response-column", "choices")
 
@@ -165,7 +171,9 @@ class Claims:
         scored = self.score(folder / "held_out.parquet", scorers, folder)
         self.evaluate("ranking", scored, scorers, folder / "evaluation", "--label-column", "is_correct")
 
-    def evaluate(self, task: str, scored: str, columns: Sequence[str] | dict[str, Path], output: Path, *flags: object) -> None:
+    def evaluate(
+        self, task: str, scored: str, columns: Sequence[str] | dict[str, Path], output: Path, *flags: object
+    ) -> None:
         """The measures of a task, of several columns of scores."""
         names = ",".join(columns)
         self.cappy("evaluate", "--input", scored, "--task", task, "--score-column", names, "--output", output, *flags)

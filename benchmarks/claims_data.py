@@ -1,4 +1,4 @@
-"""What the claims are tried on: real rows parted into those learned from and those held out, and what is made of them."""
+"""What the claims are tried on: real rows, parted into those learned from and those held out."""
 
 import json
 import random
@@ -111,7 +111,7 @@ def pick_choices(instructions: Path, target: Path) -> None:
 
 
 def write_solutions(shared: Path, folder: Path, problems: int) -> None:
-    """GSM8K's solutions: `train.parquet`, labelled pairs of `problems` problems, and `held_out.parquet`, of as many others."""
+    """GSM8K: solutions of `problems` problems as pairs, `train.parquet`, and of as many others, `held_out.parquet`."""
     folder.mkdir(parents=True, exist_ok=True)
     table = pq.read_table(shared / "data" / "candidates" / "gsm8k_solutions.parquet")
     names = sorted(set(table["instruction_id"].to_pylist()))

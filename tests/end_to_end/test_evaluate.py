@@ -2,7 +2,6 @@
 
 import io
 import itertools
-import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from sklearn.metrics import roc_auc_score
 
 from beam_pipelines.jobs import evaluate
 from beam_pipelines.options import beam_options
-from tests.conftest import cappy, data_bytes, manifest_of, rows_of
+from tests.conftest import cappy, data_bytes, manifest_of, metrics_of, rows_of
 from tests.end_to_end.inputs import ALL_MAY_FAIL, TWO_PROCESSES, TWO_THREADS, json_lines, parquet, said
 
 Rows = list[dict[str, Any]]
@@ -61,11 +60,6 @@ def run_over(content: bytes | Rows, output: Path, *arguments: object, name: str 
     path = output.parent / name
     path.write_bytes(content if isinstance(content, bytes) else parquet(content))
     return cappy("evaluate", "--input", path, "--output", output, "--direct_num_workers=1", *arguments)
-
-
-def metrics_of(output: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((output / "metrics.json").read_text())
-    return content
 
 
 def check_accounts(output: Path) -> dict[str, Any]:

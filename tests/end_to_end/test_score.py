@@ -13,7 +13,7 @@ import pytest
 
 from cappy_model.scorer import Scorer
 from tests.cappy_model.models import save_tiny_scorer
-from tests.conftest import SHARED, cappy, data_bytes, manifest_of, needs_shared, rows_of, sentence
+from tests.conftest import SHARED, cappy, data_bytes, manifest_of, metrics_of, needs_shared, rows_of, sentence
 from tests.end_to_end.inputs import (
     ALL_MAY_FAIL,
     ONE_PROCESS,
@@ -312,6 +312,6 @@ def test_scored_choices_are_evaluated(model: Path, tmp_path: Path) -> None:
     assert cappy("evaluate", "--input", pattern, "--output", tmp_path / "out", *flags) == 0
     scorer = Scorer.from_pretrained(str(model), device="cpu", dtype="float32")
     right = [scorer.rank(row["instruction"], row["choices"])[0].response == row["references"][0] for row in rows]
-    content = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    content = metrics_of(tmp_path / "out")
     methods = content["measures"]["accuracy"]["macro"]["methods"]
     assert methods["scorer:score"]["value"] == pytest.approx(np.mean(right)) and methods["random"]["value"] == 0.25

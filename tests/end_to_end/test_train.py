@@ -20,7 +20,7 @@ from beam_pipelines.runs import hold
 from cappy_model.scorer import Scorer
 from tests.cappy_model.corpora import some_rows, write_corpus, write_pairs
 from tests.cappy_model.models import save_tiny_scorer
-from tests.conftest import cappy, manifest_of
+from tests.conftest import cappy, manifest_of, metrics_of
 from tests.end_to_end.inputs import json_lines, said
 
 torch.set_num_threads(1)  # as OMP_NUM_THREADS does for the processes below: other sums, other bits
@@ -60,7 +60,7 @@ def test_what_it_writes(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     )
     assert cappy(*flags(inputs, "--output", output, "--held-out", tmp_path / "held.jsonl", "--max-steps", 5)) == 0
     told = capsys.readouterr().out
-    manifest, metrics = manifest_of(output), json.loads((output / "metrics.json").read_text())
+    manifest, metrics = manifest_of(output), metrics_of(output)
     assert "5 steps over" in told and "10 pairs dropped for held-out instructions" in told
     pairs = manifest["pairs"]
     assert pairs["read"] == 300 and pairs["held_out"] == 10 and pairs["held_out_instructions"] == 5
@@ -104,7 +104,7 @@ def test_it_scores_the_same_after_loading(inputs: Path, tmp_path: Path, monkeypa
         pairs.instructions, pairs.responses
     )
     assert len(found) > 30 and np.abs(found - scores).max() < 1e-5
-    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    metrics = metrics_of(tmp_path / "out")
     assert metrics["evaluation"]["loss"] == pytest.approx(float(((found - pairs.labels) ** 2).mean()), abs=1e-6)
 
 
@@ -285,5 +285,5 @@ def test_two_processes_are_one_with_twice_the_accumulation(inputs: Path, tmp_pat
     names = [name for name in ours if not name.endswith("key.bias")]
     moved = max(float(np.abs(theirs[name] - start[name]).max()) for name in names)
     assert max(float(np.abs(ours[name] - theirs[name]).max()) for name in names) < 1e-5 < moved / 100
-    metrics = [json.loads((tmp_path / name / "metrics.json").read_text())["evaluation"] for name in ("two", "one")]
+    metrics = [metrics_of(tmp_path / name)["evaluation"] for name in ("two", "one")]
     assert metrics[0]["loss"] == pytest.approx(metrics[1]["loss"], abs=1e-5)
