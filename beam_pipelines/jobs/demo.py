@@ -1,8 +1,9 @@
 """demo: the whole way over the demo's own data, from rows and templates to what a scorer's choices are worth."""
 
 import argparse
+import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -19,12 +20,13 @@ from beam_pipelines.storage import absolute, join
 from beam_pipelines.transforms.evaluated_columns import CLASSIFICATION, GENERATION
 from schemas.manifest import REPORT
 
+_LOG = logging.getLogger("cappy")
+
 JOB = "demo"
 HELP = "the demo's own data: build a corpus, train a small scorer, score and rerank candidates, evaluate"
 CORPUS, QUESTIONS, SCORER = "corpus", "questions", "scorer"
 SCORED, SELECTIONS, SCORED_CHOICES = "scored", "selections", "scored-choices"
-STAGES = (CORPUS, QUESTIONS, SCORER, SCORED, SELECTIONS, GENERATION, SCORED_CHOICES, CLASSIFICATION)
-"""What is made, in order: each a run of its own in a folder of its own."""
+"""What is made, each a run of its own in a folder of its own; two more are named after their tasks."""
 
 _TEXTS, _CHOICES = "response", "choices"
 _TRAINING: dict[str, Any] = {
@@ -54,18 +56,26 @@ class DemoConfig:
 def run(config: DemoConfig, options: PipelineOptions) -> dict[str, dict[str, Any]]:
     """Carries out the stages; their manifests by name. Those that are finished are left alone. Raises CappyError."""
     refuse_foreign(absolute(config.output), {})
+    stages, found = _stages(config, options), {}
+    for number, (stage, carry_out) in enumerate(stages.items(), start=1):
+        _LOG.info("%s, %d of %d", stage, number, len(stages))
+        found[stage] = carry_out()
+    return found
+
+
+def _stages(config: DemoConfig, options: PipelineOptions) -> dict[str, Callable[[], dict[str, Any]]]:
     encoder, threads = str(minilm_folder()), in_threads(options)
-    runs = (
-        build_corpus.run(_building(config), options),
-        build_corpus.run(_asking(config), options),
-        train.run(_training(config, encoder)),
-        score.run(_scoring(config, SCORED, _shipped("candidates/validation.parquet"), _TEXTS), threads),
-        rerank.run(_choosing(config), options),
-        evaluate.run(_evaluating(config, GENERATION, SCORED, _TEXTS), options),
-        score.run(_scoring(config, SCORED_CHOICES, _asked(config), _CHOICES), threads),
-        evaluate.run(_evaluating(config, CLASSIFICATION, SCORED_CHOICES, _CHOICES), options),
-    )
-    return dict(zip(STAGES, runs, strict=True))
+    candidates = _shipped("candidates/validation.parquet")
+    return {
+        CORPUS: lambda: build_corpus.run(_building(config), options),
+        QUESTIONS: lambda: build_corpus.run(_asking(config), options),
+        SCORER: lambda: train.run(_training(config, encoder)),
+        SCORED: lambda: score.run(_scoring(config, SCORED, candidates, _TEXTS), threads),
+        SELECTIONS: lambda: rerank.run(_choosing(config), options),
+        GENERATION: lambda: evaluate.run(_evaluating(config, GENERATION, SCORED, _TEXTS), options),
+        SCORED_CHOICES: lambda: score.run(_scoring(config, SCORED_CHOICES, _asked(config), _CHOICES), threads),
+        CLASSIFICATION: lambda: evaluate.run(_evaluating(config, CLASSIFICATION, SCORED_CHOICES, _CHOICES), options),
+    }
 
 
 def _shipped(name: str) -> str:

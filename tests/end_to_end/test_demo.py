@@ -18,6 +18,8 @@ from tests.conftest import build, cappy, metrics_of, rows_of
 
 MOST_BYTES = 2_000_000
 EXAMPLES = 40
+MADE = {demo.CORPUS, demo.QUESTIONS, demo.SCORER, demo.SCORED, demo.SELECTIONS, demo.SCORED_CHOICES}
+STAGES = {*MADE, GENERATION, CLASSIFICATION}
 CLASSIFIED = ("handy_things", "shop_remarks", "short_passages", "town_news")
 MIDDLE = (0.2, 0.8)
 """Labels that are neither right nor wrong."""
@@ -55,7 +57,8 @@ def test_candidates_answer_instructions_of_their_split(split: str, tmp_path: Pat
 
 def check_complete(folder: Path) -> None:
     """Every stage is as its manifest says, and both tables have every method with its interval."""
-    for stage in demo.STAGES:
+    assert {path.name for path in folder.iterdir()} == STAGES
+    for stage in STAGES:
         assert cappy("verify", folder / stage) == 0
         assert (folder / stage / "report.html").is_file() or stage == demo.SCORER
     classified, chosen = (metrics_of(folder / task)["measures"] for task in (CLASSIFICATION, GENERATION))
