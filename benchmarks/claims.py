@@ -16,14 +16,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
+import yaml
 
 from beam_pipelines.demo.encoder import minilm_folder
 from benchmarks import claims_tables
 from benchmarks.claims_data import (
     HELD_OUT,
+    PROMPTED,
     TASKS,
     TRAIN,
     pick_choices,
@@ -44,6 +47,9 @@ Question: {instruction}
 Answer:"""
 """Two worked examples of our own, since the language model is a base model."""
 
+WEIGHTS = {"dataset": {"dream": 0.5, "cos_e": 0.5, "cosmos_qa": 0.5}, "label_source": {"wrong_choice": 0.5}}
+"""Which share of the corpus is drawn from: half of the wrong choices, most of it, and half of the questions."""
+
 UNTRAINED, ALONE, ADAPTED = "untrained", "alone", "adapted"
 
 
@@ -59,8 +65,11 @@ class Claims:
         """All of it."""
         self.candidates()
         self.corpus()
+        weights = self.work / "weights.yaml"
+        weights.write_text(yaml.safe_dump(WEIGHTS))
+        pairs = self.work / "corpus" / "pairs" / "*.parquet"
         for seed in self.seeds:
-            self.train(ALONE, self.work / "corpus" / "pairs" / "*.parquet", self.encoder, seed, self.arguments.pairs)
+            self.train(ALONE, pairs, self.encoder, seed, self.arguments.pairs, "--weights", weights)
         self.alone()
         for seed in self.seeds:
             self.adapt(seed)
@@ -72,9 +81,8 @@ class Claims:
         for split, mixture in mixtures.items():
             instructions, picked = self.work / "instructions" / split, self.work / "picked" / split
             self.cappy("build-corpus", "--mixture", mixture, "--instructions-only", "--output", instructions)
-            pick_prompts(
-                self.arguments.shared, instructions / "instructions", split, picked, self.arguments.prompts
-            )  # fmt: skip
+            rendered = instructions / "instructions"
+            pick_prompts(self.arguments.shared, rendered, split, picked, self.arguments.prompts)
             (self.work / "prompt.txt").write_text(PROMPT)
             drawn = self.work / "drawn" / split
             self.cappy(
@@ -90,17 +98,18 @@ class Claims:
 
     def corpus(self) -> None:
         """The labelled corpus of the rows to learn from, candidates of its three generation tasks included."""
-        self.cappy(
-            "build-corpus", "--mixture", self.work / "rows" / "train.yaml", "--output", self.work / "corpus",
-            "--candidates", self.work / "candidates" / TRAIN / "[cd]*[ma].parquet",
-        )  # fmt: skip
+        candidates = self.work / "candidates" / "prompted.parquet"
+        drawn = [pq.read_table(self.work / "candidates" / TRAIN / f"{task}.parquet") for task in PROMPTED]
+        pq.write_table(pa.concat_tables(drawn), candidates)
+        mixture, corpus = self.work / "rows" / "train.yaml", self.work / "corpus"
+        self.cappy("build-corpus", "--mixture", mixture, "--candidates", candidates, "--output", corpus)
 
-    def train(self, kind: str, corpus: Path, model: Path, seed: int, pairs: int) -> None:
+    def train(self, kind: str, corpus: Path, model: Path, seed: int, pairs: int, *flags: object) -> None:
         """A scorer of `pairs` pairs of a corpus, which no held-out instruction is among."""
         self.cappy(
             "train", "--corpus", corpus, "--model", model, "--output", self.scorer(kind, seed), "--seed", seed,
             "--max-pairs", pairs, "--held-out", self.work / "instructions" / HELD_OUT / "instructions" / "*.parquet",
-            *self.training(),
+            *flags, *self.training(),
         )  # fmt: skip
 
     def training(self) -> list[object]:
