@@ -2,7 +2,7 @@
 
     pip install '.[train,model,bench,gemma]'
     python -m tools.gemma gemma-3-270m
-    python -m benchmarks.claims gemma-3-270m WORK [--seeds 3] [--pairs 10000] ...
+    python -m benchmarks.claims gemma-3-270m WORK [--seeds 3] [--pairs 8000] ...
 
 Everything is done by the project's own commands, which are printed as they run, over the real data of `../shared`, in
 the folder WORK. A command that has finished there is not run again, so an interrupted run goes on. The tables at the
@@ -203,9 +203,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rows", type=int, default=100, metavar="N", help="held out of each dataset (default: 100)")
     parser.add_argument("--prompts", type=int, default=48, metavar="N", help="of each task and split (default: 48)")
     parser.add_argument("--max-new-tokens", type=int, default=12, metavar="N", help="of a candidate (default: 12)")
-    parser.add_argument("--pairs", type=int, default=10_000, metavar="N", help="a scorer learns from (default: 10000)")
+    parser.add_argument("--pairs", type=int, default=8_000, metavar="N", help="a scorer learns from (default: 8000)")
     parser.add_argument("--adaptation-steps", type=int, default=60, metavar="N", help="of 16 pairs (default: 60)")
-    parser.add_argument("--problems", type=int, default=400, metavar="N", help="of GSM8K a split (default: 400)")
+    parser.add_argument("--problems", type=int, default=300, metavar="N", help="of GSM8K a split (default: 300)")
     parser.add_argument("--learning-rate", type=float, default=2e-4, metavar="R", help="(default: 0.0002)")
     parser.add_argument("--max-length", type=int, default=256, metavar="N", help="tokens of a pair (default: 256)")
     parser.add_argument("--device", default="cpu")
