@@ -1,0 +1,89 @@
+"""What the claims are tried on is parted rightly, and their tables say what the evaluations measured."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from benchmarks import claims_data, claims_tables
+from tests.conftest import SHARED, build, needs_shared
+
+ROWS, PROMPTS, PROBLEMS = 5, 6, 10
+SPLITS = (claims_data.TRAIN, claims_data.HELD_OUT)
+
+
+@needs_shared
+def test_held_out_rows_are_not_learned_from(tmp_path: Path) -> None:
+    mixtures = claims_data.write_mixtures(SHARED, tmp_path, ROWS)
+    train, held_out = (yaml.safe_load(mixtures[split].read_text())["datasets"] for split in SPLITS)
+    for one, other in zip(train, held_out, strict=True):
+        found, kept = pq.read_table(one["paths"]), pq.read_table(other["paths"])
+        assert kept.num_rows == ROWS < found.num_rows and kept.schema.equals(found.schema)
+        text = next(name for name in ("text", "question", "context") if name in kept.column_names)
+        if one["name"] in ("ag_news", "cosmos_qa"):  # parted from one file
+            assert not pc.any(pc.is_in(kept[text], value_set=found[text].combine_chunks())).as_py()
+
+
+@needs_shared
+@pytest.mark.slow
+def test_prompts_are_picked_from_every_template(tmp_path: Path) -> None:
+    mixtures = claims_data.write_mixtures(SHARED, tmp_path, ROWS)
+    instructions = tmp_path / "instructions"
+    assert build(mixtures[claims_data.HELD_OUT], instructions, "--instructions-only") == 0
+    for split in SPLITS:
+        claims_data.pick_prompts(SHARED, instructions / "instructions", split, tmp_path / split, PROMPTS)
+    for task in claims_data.TASKS:
+        one, other = (pq.read_table(tmp_path / split / f"{task}.parquet") for split in SPLITS)
+        assert one.num_rows >= PROMPTS and one.schema.equals(other.schema)
+        assert set(one["dataset"].to_pylist()) == {task}
+        if task in claims_data.UNSEEN:
+            assert not set(one["instruction_id"].to_pylist()) & set(other["instruction_id"].to_pylist())
+    claims_data.pick_choices(instructions / "instructions", tmp_path / "choices.parquet")
+    choices = pq.read_table(tmp_path / "choices.parquet")
+    assert set(choices["dataset"].to_pylist()) == set(claims_data.CLASSIFIED)
+    assert choices["choices"].null_count == 0
+
+
+@needs_shared
+def test_problems_are_parted_by_id(tmp_path: Path) -> None:
+    claims_data.write_solutions(SHARED, tmp_path, PROBLEMS)
+    train, held_out = (pq.read_table(tmp_path / f"{split}.parquet") for split in SPLITS)
+    first, second = (set(table["instruction_id"].to_pylist()) for table in (train, held_out))
+    assert len(first) == len(second) == PROBLEMS and not first & second
+    assert set(train["label"].to_pylist()) == {0.0, 1.0}
+    solutions = pq.read_table(SHARED / "data" / "candidates" / "gsm8k_solutions.parquet")
+    correct = {(row["instruction"], row["response"]): row["is_correct"] for row in solutions.to_pylist()}
+    assert all(correct[row["instruction"], row["response"]] == row["label"] for row in train.to_pylist())
+
+
+def entry(value: float) -> dict[str, Any]:
+    return {"value": value, "low": value - 0.1, "high": value + 0.1, "count": 7}
+
+
+def write_metrics(folder: Path, name: str, values: dict[str, float]) -> None:
+    """Metrics of two datasets, of which the second is worth 0.2 more throughout."""
+    scopes = [{"methods": {m: entry(v + more) for m, v in values.items()}} for more in (0.0, 0.2, 0.1)]
+    difference = {"method": "scorer:score", "to": "random", **entry(0.05)}
+    measure = {
+        "datasets": {"a": scopes[0], "b": scopes[1]},
+        "macro": {**scopes[2], "best_baseline": "random", "differences": [difference]},
+    }
+    (folder / "evaluation").mkdir(parents=True)
+    (folder / "evaluation" / "metrics.json").write_text(json.dumps({"measures": {name: measure}}))
+
+
+def test_tables_have_means_over_seeds_and_intervals(tmp_path: Path) -> None:
+    write_metrics(tmp_path / "classification", "accuracy", {"scorer:alone0": 0.5, "random": 0.25})
+    write_metrics(tmp_path / "ranking", "auc", {"scorer:alone0": 0.6, "random": 0.5})
+    for seed, value in enumerate((0.3, 0.4)):
+        write_metrics(tmp_path / "boost" / f"seed{seed}", "rouge_l", {"scorer:score": value, "random": 0.2})
+    printed = claims_tables.all_tables(tmp_path, 2)
+    assert "| scorer:alone0 | 0.500 (0.400 to 0.600) | 0.700 (0.600 to 0.800) | 0.600 (0.500 to 0.700) |" in printed
+    assert "| scorer:score | 35.0 (30.0 to 40.0) | 55.0 (50.0 to 60.0) | 45.0 (40.0 to 50.0) |" in printed
+    assert "| random | 20.0 | 40.0 | 30.0 |" in printed
+    assert "| score less random | +5.0 (-5.0 to +15.0) |" in printed
+    assert "auc" in printed and "| random | 0.500" in printed
