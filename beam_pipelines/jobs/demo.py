@@ -12,40 +12,28 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_pipelines.demo.encoder import minilm_folder
 from beam_pipelines.jobs import build_corpus, evaluate, rerank, score, train
+from beam_pipelines.jobs.adapt import EVALUATION, SCORED, SCORER, SELECTIONS
 from beam_pipelines.jobs.evaluate_manifest import table
 from beam_pipelines.jobs.train_config import TrainConfig
 from beam_pipelines.options import in_threads, positive
 from beam_pipelines.runs import refuse_foreign
 from beam_pipelines.storage import absolute, join
-from beam_pipelines.transforms.evaluated_columns import CLASSIFICATION, GENERATION
 from schemas.manifest import REPORT
 
 _LOG = logging.getLogger("cappy")
 
 JOB = "demo"
 HELP = "the demo's own data: build a corpus, train a small scorer, score and rerank candidates, evaluate"
-CORPUS, QUESTIONS, SCORER = "corpus", "questions", "scorer"
-SCORED, SELECTIONS, SCORED_CHOICES = "scored", "selections", "scored-choices"
-"""What is made, each a run of its own in a folder of its own; two more are named after their tasks."""
-
-_TEXTS, _CHOICES = "response", "choices"
-_TRAINING: dict[str, Any] = {
-    "batch_size": 16,
-    "accumulation": 1,
-    "learning_rate": 2e-4,
-    "max_eval_pairs": 100,
-    "evaluate_every": 50,
-}
-"""There are few pairs, so steps are small and many, at a rate that suits a small encoder."""
+CORPUS = "corpus"
+"""The first stage; the others are called as those of adapt. Each is a run of its own in a folder of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DemoConfig:
-    """What demo is told: `pairs` to learn from, and `rows` of each validation file to classify."""
+    """What demo is told: how many `pairs` the scorer learns from."""
 
     output: str
-    pairs: int = 1_500
-    rows: int = 25
+    pairs: int = 2_400
     overwrite: bool = False
 
     def below(self, stage: str, pattern: str = "") -> str:
@@ -64,26 +52,18 @@ def run(config: DemoConfig, options: PipelineOptions) -> dict[str, dict[str, Any
 
 
 def _stages(config: DemoConfig, options: PipelineOptions) -> dict[str, Callable[[], dict[str, Any]]]:
-    encoder, threads = str(minilm_folder()), in_threads(options)
-    candidates = _shipped("candidates/validation.parquet")
+    training = _training(config)
     return {
         CORPUS: lambda: build_corpus.run(_building(config), options),
-        QUESTIONS: lambda: build_corpus.run(_asking(config), options),
-        SCORER: lambda: train.run(_training(config, encoder)),
-        SCORED: lambda: score.run(_scoring(config, SCORED, candidates, _TEXTS), threads),
+        SCORER: lambda: train.run(training),
+        SCORED: lambda: score.run(_scoring(config), in_threads(options)),
         SELECTIONS: lambda: rerank.run(_choosing(config), options),
-        GENERATION: lambda: evaluate.run(_evaluating(config, GENERATION, SCORED, _TEXTS), options),
-        SCORED_CHOICES: lambda: score.run(_scoring(config, SCORED_CHOICES, _asked(config), _CHOICES), threads),
-        CLASSIFICATION: lambda: evaluate.run(_evaluating(config, CLASSIFICATION, SCORED_CHOICES, _CHOICES), options),
+        EVALUATION: lambda: evaluate.run(_evaluating(config), options),
     }
 
 
 def _shipped(name: str) -> str:
     return str(files("beam_pipelines.demo") / name)
-
-
-def _asked(config: DemoConfig) -> str:
-    return config.below(QUESTIONS, "instructions/*.parquet")
 
 
 def _building(config: DemoConfig) -> build_corpus.BuildCorpusConfig:
@@ -95,35 +75,29 @@ def _building(config: DemoConfig) -> build_corpus.BuildCorpusConfig:
     )
 
 
-def _asking(config: DemoConfig) -> build_corpus.BuildCorpusConfig:
-    return build_corpus.BuildCorpusConfig(
-        mixture=_shipped("choices.yaml"),
-        instructions_only=True,
-        limit=config.rows,
-        output=config.below(QUESTIONS),
-        overwrite=config.overwrite,
-    )
-
-
-def _training(config: DemoConfig, encoder: str) -> TrainConfig:
+def _training(config: DemoConfig) -> TrainConfig:
+    """There are few pairs, so steps are small and many, at a rate that suits a small encoder."""
     return TrainConfig(
         corpus=config.below(CORPUS, "pairs/*.parquet"),
-        model=encoder,
-        held_out=_asked(config),
+        model=str(minilm_folder()),
+        held_out=_shipped("candidates/validation.parquet"),
         weights=_shipped("weights.yaml"),
         max_pairs=config.pairs,
-        **_TRAINING,
+        batch_size=16,
+        accumulation=1,
+        learning_rate=2e-4,
+        max_eval_pairs=100,
+        evaluate_every=50,
         output=config.below(SCORER),
         overwrite=config.overwrite,
     )
 
 
-def _scoring(config: DemoConfig, stage: str, pattern: str, column: str) -> score.ScoreConfig:
+def _scoring(config: DemoConfig) -> score.ScoreConfig:
     return score.ScoreConfig(
-        input=pattern,
+        input=_shipped("candidates/validation.parquet"),
         model=config.below(SCORER),
-        response_column=column,
-        output=config.below(stage),
+        output=config.below(SCORED),
         overwrite=config.overwrite,
     )
 
@@ -134,47 +108,36 @@ def _choosing(config: DemoConfig) -> rerank.RerankConfig:
     )
 
 
-def _evaluating(config: DemoConfig, task: str, scored: str, column: str) -> evaluate.EvaluateConfig:
+def _evaluating(config: DemoConfig) -> evaluate.EvaluateConfig:
     return evaluate.EvaluateConfig(
-        input=config.below(scored, "part-*.parquet"),
-        task=task,
-        response_column=column,
-        output=config.below(task),
-        overwrite=config.overwrite,
+        input=config.below(SCORED, "part-*.parquet"), output=config.below(EVALUATION), overwrite=config.overwrite
     )
 
 
 def summary(config: DemoConfig, found: Mapping[str, Mapping[str, Any]]) -> str:
-    """What each stage made, then the tables and the reports."""
+    """What each stage made, the table of the evaluation, and where its report is."""
     lines = [
         build_corpus.BUILD_CORPUS.summary(found[CORPUS]),
         train.summary(found[SCORER]),
         score.SCORE.summary(found[SCORED]),
         rerank.RERANK.summary(found[SELECTIONS]),
     ]
-    tables = [
-        f"{of}\n\n{table(found[task])}\n\nreport: {config.below(task, REPORT)}"
-        for task, of in (
-            (CLASSIFICATION, "The scorer alone: which answer choice is right, of rows that it has not seen"),
-            (GENERATION, "The scorer beside a language model: which of its 17 candidates is best"),
-        )
-    ]
-    return "\n\n".join(["\n".join(lines), *tables])
+    return "\n\n".join(
+        [
+            "\n".join(lines),
+            "What the best of a language model's 17 responses is worth, by who chooses it:",
+            table(found[EVALUATION]),
+            f"report: {config.below(EVALUATION, REPORT)}",
+        ]
+    )
 
 
 def add_demo_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `DemoConfig`."""
-    default = DemoConfig(output="")
+    pairs = DemoConfig(output="").pairs
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of all results")
     parser.add_argument(
-        "--pairs", type=positive, default=default.pairs, metavar="N", help=f"to learn from (default: {default.pairs})"
-    )
-    parser.add_argument(
-        "--rows",
-        type=positive,
-        default=default.rows,
-        metavar="N",
-        help=f"of each validation file to classify (default: {default.rows})",
+        "--pairs", type=positive, default=pairs, metavar="N", help=f"the scorer learns from (default: {pairs})"
     )
     parser.add_argument("--overwrite", action="store_true", help="make finished stages anew")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
