@@ -73,6 +73,7 @@ def _scoring(config: AdaptConfig) -> score.ScoreConfig:
         output=config.below(SCORED),
         device=config.device,
         dtype=config.dtype,
+        trust_remote_code=config.trust_remote_code,
         max_reject_rate=config.max_reject_rate,
         overwrite=config.overwrite,
         storage=config.storage,

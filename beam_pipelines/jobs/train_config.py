@@ -2,6 +2,7 @@
 
 import argparse
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from beam_pipelines.options import json_object, positive, share
@@ -23,7 +24,6 @@ class TrainingConfig:
     max_pairs: int | None = None
     weights: str | None = None
     held_out: str | None = None
-    epochs: int = 1
     max_steps: int | None = None
     batch_size: int = 8
     accumulation: int = 16
@@ -48,9 +48,10 @@ class TrainingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(TrainingConfig):
-    """What train is told beside that: a pattern of files of labelled pairs."""
+    """What train is told beside that: a pattern of files of labelled pairs, and how often each pair is learned from."""
 
     corpus: str
+    epochs: int = 1
 
 
 def check(config: TrainingConfig) -> None:
@@ -67,18 +68,21 @@ def check(config: TrainingConfig) -> None:
 
 def add_train_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `TrainConfig`."""
+    default = TrainConfig(corpus="", model="", output="")
     parser.add_argument("--corpus", required=True, metavar="PATTERN", help="Parquet files of labelled pairs")
-    add_training_flags(parser, TrainConfig(corpus="", model="", output=""))
+    _add(parser, default, "epochs", "times that each pair is learned from", type=positive, metavar="N")
+    add_training_flags(parser, default)
+
+
+def _add(parser: argparse.ArgumentParser, default: TrainingConfig, name: str, text: str, **options: Any) -> None:
+    known = getattr(default, name.replace("-", "_"))
+    shown = f" (default: {known})" if known is not None and known != () else ""
+    parser.add_argument(f"--{name}", default=known, help=text + shown, **options)
 
 
 def add_training_flags(parser: argparse.ArgumentParser, default: TrainingConfig) -> None:
     """The flags of `TrainingConfig`, with the defaults of an instance of it."""
-
-    def add(name: str, text: str, **options: Any) -> None:
-        known = getattr(default, name.replace("-", "_"))
-        shown = f" (default: {known})" if known is not None and known != () else ""
-        parser.add_argument(f"--{name}", default=known, help=text + shown, **options)
-
+    add = partial(_add, parser, default)
     parser.add_argument("--model", required=True, metavar="INIT", help="an encoder, or a scorer: hub id, folder or URL")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of the results: a path or an fsspec URL")
     add("seed", "of every random choice", type=int)
@@ -86,8 +90,7 @@ def add_training_flags(parser: argparse.ArgumentParser, default: TrainingConfig)
     add("max-pairs", f"learn from so many pairs, drawn evenly{whole}", type=positive, metavar="N")
     add("weights", "YAML: {label_source: {NAME: share}, dataset: {NAME: share}} of the pairs to take", metavar="FILE")
     add("held-out", "files with instructions that are dropped from the corpus", metavar="PATTERN")
-    add("epochs", "times that each pair is learned from", type=positive, metavar="N")
-    add("max-steps", "of the optimiser, whatever the epochs", type=positive, metavar="N")
+    add("max-steps", "of the optimiser (default: by the number of pairs)", type=positive, metavar="N")
     add("batch-size", "pairs that are computed together", type=positive, metavar="N")
     add("accumulation", "batches of a process in a step of the optimiser", type=positive, metavar="N")
     add("learning-rate", "the highest, reached after the warm-up", type=_rate, metavar="R")

@@ -1,9 +1,12 @@
 """`cappy adapt`: its stages, each kept and resumed, and candidates that it cannot learn from."""
 
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import dynamic_module_utils
 
 from tests.cappy_model.models import save_tiny_scorer
 from tests.conftest import WORDS, cappy, data_bytes, manifest_of, rows_of
@@ -26,6 +29,26 @@ def candidates(count: int, *, first: int = 0, **more: Any) -> list[dict[str, Any
         for number in range(first, first + count)
         for index, response in enumerate([f"{WORDS[number % 11]} {number}", f"{WORDS[(number + 1) % 11]}", "no idea"])
     ]
+
+
+def save_with_code(folder: Path) -> None:
+    """A scorer whose architecture is in a file beside it."""
+    save_tiny_scorer(folder)
+    config = json.loads((folder / "config.json").read_text())
+    own = {"AutoConfig": "theirs.Config", "AutoModelForSequenceClassification": "theirs.Scorer"}
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "theirs", "auto_map": own}))
+    (folder / "theirs.py").write_text(THEIR_CODE)
+
+
+THEIR_CODE = """
+from transformers import RobertaConfig, RobertaForSequenceClassification
+
+class Config(RobertaConfig):
+    model_type = "theirs"
+
+class Scorer(RobertaForSequenceClassification):
+    config_class = Config
+"""
 
 
 @pytest.fixture
@@ -111,6 +134,21 @@ def test_what_is_wrong_with_the_validation_is_said_first(
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert cappy(*flags(inputs, tmp_path / "out")) == 2
     assert "adapt runs in one process" in said(capsys)
+
+
+def test_steps_and_not_epochs_say_how_long(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cappy(*flags(inputs, tmp_path / "out", "--epochs", 2)) == 2
+    assert "unknown flag --epochs" in said(capsys)
+
+
+def test_a_model_with_code_of_its_own(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    save_with_code(inputs / "scorer")
+    output = tmp_path / "out"
+    assert cappy(*flags(inputs, output)) == 1
+    assert cappy(*flags(inputs, output, "--trust-remote-code")) == 0
+    assert len(rows_of(output / "scored")) == 30
 
 
 def test_dry_run(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
