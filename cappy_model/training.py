@@ -5,7 +5,6 @@ The loss is the mean squared error of the head's raw output, in float32, over al
 
 import json
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,11 +28,9 @@ from cappy_model.assessment import Assessment
 from cappy_model.checkpoints import quiet
 from cappy_model.data import Place, Stream
 from cappy_model.forward import keep_head_out_of_autocast
+from cappy_model.training_checkpoints import delete_broken, last_checkpoint, mark_whole
 from cappy_model.training_progress import Progress
 from schemas.errors import CappyError, UsageError
-
-WHOLE = "whole"
-"""The file that a checkpoint gets when all of it is written: the sizes of the others."""
 
 _KEPT_CHECKPOINTS = 2
 _MAX_GRADIENT_NORM = 1.0
@@ -118,7 +115,7 @@ def train(
     arguments = _arguments(settings, folder, evaluates=assessment is not None)
     place = Place(arguments.process_index, arguments.world_size)
     if arguments.process_index == 0:
-        _delete_broken(folder)
+        delete_broken(folder)
     processes(settings.device).wait_for_everyone()
     last = last_checkpoint(folder)
     done = _state(last).global_step if last else 0
@@ -266,33 +263,8 @@ class _Trainer(Trainer):
             ) from error
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            (folder / WHOLE).write_text(json.dumps(_sizes(folder)))
+            mark_whole(folder)
             self._saved(folder)
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """The whole checkpoint of the latest step in a folder, if any."""
-    return max(filter(_is_whole, folder.glob("checkpoint-*")), key=_step_of, default=None)
-
-
-def _step_of(checkpoint: Path) -> int:
-    return int(checkpoint.name.rpartition("-")[2])
-
-
-def _is_whole(checkpoint: Path) -> bool:
-    mark = checkpoint / WHOLE
-    return mark.is_file() and json.loads(mark.read_text()) == _sizes(checkpoint)
-
-
-def _sizes(checkpoint: Path) -> dict[str, int]:
-    return {path.name: path.stat().st_size for path in checkpoint.iterdir() if path.name != WHOLE}
-
-
-def _delete_broken(folder: Path) -> None:
-    """Deletes the checkpoint that an interrupted run was writing, and any that has lost a part since."""
-    for checkpoint in folder.glob("checkpoint-*"):
-        if not _is_whole(checkpoint):
-            shutil.rmtree(checkpoint)
 
 
 def _state(checkpoint: Path) -> TrainerState:

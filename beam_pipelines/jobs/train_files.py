@@ -21,6 +21,7 @@ from beam_pipelines.storage import (
     join,
     read_bytes,
 )
+from cappy_model.training_checkpoints import WHOLE
 from schemas.chunks import CHUNK_ROWS
 from schemas.errors import CappyError, UsageError
 from schemas.manifest import MANIFEST, fingerprint
@@ -30,7 +31,6 @@ CHECKPOINTS = "checkpoints"
 """Where a run's checkpoints stand below its output folder."""
 
 _WEIGHED = ("label_source", "dataset")
-_WHOLE = "whole"
 
 
 def read_weights(url: str, storage: StorageOptions) -> dict[str, dict[str, float]]:
@@ -117,7 +117,7 @@ class Mirror:
         """Copies a whole checkpoint, its mark last, and deletes the copies of those that are gone here."""
         if is_local(self.output):
             return
-        names = sorted((path.name for path in checkpoint.iterdir()), key=lambda name: (name == _WHOLE, name))
+        names = sorted((path.name for path in checkpoint.iterdir()), key=lambda name: (name == WHOLE, name))
         for name in names:
             copy_whole(str(checkpoint / name), self._url(checkpoint.name, name), self.storage)
         fs, _ = file_system(self.output, self.storage)
@@ -134,8 +134,8 @@ class Mirror:
         with explained(self._url(), "fetched"):
             for path in self._there():
                 target = self.folder / path.rpartition("/")[2]
-                if fs.exists(f"{path}/{_WHOLE}") and not (target / _WHOLE).is_file():
-                    names = sorted(fs.find(path), key=lambda name: name.endswith(f"/{_WHOLE}"))
+                if fs.exists(f"{path}/{WHOLE}") and not (target / WHOLE).is_file():
+                    names = sorted(fs.find(path), key=lambda name: name.endswith(f"/{WHOLE}"))
                     target.mkdir(parents=True, exist_ok=True)
                     for name in names:
                         fs.get_file(name, str(target / name.rpartition("/")[2]))

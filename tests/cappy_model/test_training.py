@@ -18,7 +18,8 @@ from cappy_model.corpus import Pairs
 from cappy_model.data import Place, Stream, evaluation_pairs
 from cappy_model.encoding import PairEncoder
 from cappy_model.split import Policy, select
-from cappy_model.training import Settings, Trained, TrainingError, last_checkpoint, train
+from cappy_model.training import Settings, Trained, TrainingError, train
+from cappy_model.training_checkpoints import last_checkpoint
 from schemas.errors import UsageError
 from tests.cappy_model.corpora import some_rows, write_corpus, write_pairs
 from tests.cappy_model.models import save_tiny_generator, save_tiny_scorer, tiny_tokenizer
@@ -218,11 +219,12 @@ def test_a_full_disk_at_a_checkpoint(
     assert same(trained(tiny, corpus, tmp_path)[0], undisturbed[0])
 
 
-def test_a_checkpoint_that_has_lost_a_part_does_not_count(
-    tiny: Path, corpus: list[str], undisturbed: tuple[Weights, Trained], tmp_path: Path
+@pytest.mark.parametrize("part", ["optimizer.pt", "whole"])
+def test_a_checkpoint_of_which_a_part_is_not_whole_does_not_count(
+    part: str, tiny: Path, corpus: list[str], undisturbed: tuple[Weights, Trained], tmp_path: Path
 ) -> None:
     trained(tiny, corpus, tmp_path)
-    (tmp_path / "checkpoint-6" / "optimizer.pt").unlink()
+    (tmp_path / "checkpoint-6" / part).write_bytes(b"")
     weights, found = trained(tiny, corpus, tmp_path)
     assert same(weights, undisturbed[0]) and found == undisturbed[1]
 
