@@ -9,66 +9,24 @@ All requests of an engine run on one event loop in a thread of its own, where ev
 
 import asyncio
 import itertools
-import logging
-import os
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from collections.abc import Sequence
 
 import httpx2
 import openai
-from pydantic import ValidationError
 
 from cappy_model.allowance import REFUSED, Patience, Spending
 from cappy_model.completions import Answer, exceeds_limit, request_for, samples_of
+from cappy_model.connection import EndpointSettings, connect
 from cappy_model.decodings import PRESETS, Decoding, Drawing, Drawn, Failure, GenerationError, Sample
 from schemas.errors import UsageError
 
-_NO_KEY = "none"  # the client insists on a key, a local server on none
-_OWN_HOST = "api.openai.com"
-_EXCERPT = 500
 _LEAST_PATIENCE = 16
-_CHATTY_LOGGERS = ("openai", "httpx2", "httpcore2")  # a line for each request, with its address
 _REFUSALS = (400, 413, 422)
 _PASSING = (408, 409, 429)
 _NO_CREDIT = ("insufficient_quota", "billing_hard_limit_reached")
-
-
-@dataclass(frozen=True)
-class EndpointSettings:
-    """Where a model is served, and what may be asked of it.
-
-    `base_url`: up to and with `/v1`; None: the environment's OPENAI_BASE_URL, or OpenAI. `key_variable`: the
-    environment variable that holds the key, its only source; where it is not set a placeholder is sent.
-    `concurrency`: requests in flight at a time. `timeout`: seconds without a byte. `max_retries`: of one request.
-    `max_requests` and `max_tokens_total`: the budget of an engine, retries and prompts counted; None: no limit.
-    `log_likelihoods`: whether they are asked for.
-    """
-
-    model: str
-    base_url: str | None = None
-    key_variable: str = "OPENAI_API_KEY"
-    concurrency: int = 16
-    timeout: float = 120.0
-    max_retries: int = 6
-    max_requests: int | None = None
-    max_tokens_total: int | None = None
-    log_likelihoods: bool = True
-
-    def __post_init__(self) -> None:
-        """Raises UsageError for values that make no sense."""
-        if not self.model:
-            raise UsageError("the endpoint: the model has no name")
-        if self.timeout <= 0:
-            raise UsageError(f"the endpoint: timeout is {self.timeout} s, and must be more than 0")
-        for name, least in (("concurrency", 1), ("max_retries", 0), ("max_requests", 1), ("max_tokens_total", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise UsageError(f"the endpoint: {name} is {value}, and must be {least} or more")
 
 
 class Endpoint:
@@ -81,16 +39,11 @@ class Endpoint:
     def __init__(self, settings: EndpointSettings, drawing: Drawing) -> None:
         """Sends nothing yet. Raises UsageError for a drawing, an address or a key that cannot be used."""
         _check_drawing(drawing)
-        for name in _CHATTY_LOGGERS:
-            logging.getLogger(name).setLevel(logging.WARNING)
-        key = os.environ.get(settings.key_variable, "")
-        if not (key.isascii() and key.isprintable()) or " " in key:
-            raise UsageError(f"{settings.key_variable} holds a blank, a line break or another character of no key")
-        self._settings, self._drawing, self._has_key = settings, drawing, bool(key)
-        self._excerpt = partial(excerpt, key=key)
+        self._settings, self._drawing = settings, drawing
         self._spending = Spending(settings.max_requests, settings.max_tokens_total)
-        self._client = _client(settings, key or _NO_KEY, self._spending, self._excerpt)
-        self._url = _checked(self._client.base_url, settings.key_variable if not key else None)
+        connection = connect(settings, self._spending.take)
+        self._client, self._url, self._has_key = connection.client, connection.url, bool(connection.key)
+        self._excerpt = connection.excerpt
         self._slots = asyncio.Semaphore(settings.concurrency)
         self._patience = Patience(self._url, max(_LEAST_PATIENCE, 2 * settings.concurrency))
         self._loop = asyncio.new_event_loop()
@@ -219,13 +172,6 @@ class Endpoint:
         )
 
 
-def excerpt(text: str, key: str) -> str:
-    """The start of a server's words, without the key, which some repeat."""
-    for form in (key, key.replace("/", "\\/")):  # as it is, and as some write it in JSON
-        text = text.replace(form, "***") if form else text
-    return text[:_EXCERPT]
-
-
 def _check_drawing(drawing: Drawing) -> None:
     searches = [decoding.name for decoding in drawing.decodings if decoding.beams > 1]
     if searches:
@@ -238,55 +184,6 @@ def _check_drawing(drawing: Drawing) -> None:
             f"an endpoint reads a prompt whole or refuses it: max_prompt_tokens ({drawing.max_prompt_tokens}) and "
             f"truncation_side ({drawing.truncation_side}) are for models of this machine"
         )
-
-
-def _client(
-    settings: EndpointSettings, key: str, spending: Spending, shorten: Callable[[str], str]
-) -> openai.AsyncOpenAI:
-    # The slots bound the connections: waiting for one here would be a timeout.
-    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=settings.concurrency)
-    hooks: dict[str, list[Callable[..., Any]]] = {
-        "request": [spending.take],
-        "response": [partial(_check_body, shorten=shorten)],
-    }
-    try:
-        return openai.AsyncOpenAI(
-            api_key=key,
-            base_url=settings.base_url,
-            timeout=settings.timeout,
-            max_retries=settings.max_retries,
-            http_client=openai.DefaultAsyncHttpxClient(limits=limits, event_hooks=hooks),
-        )
-    except httpx2.InvalidURL:
-        # Neither the address nor what is wrong with it is shown: it may be a password that was taken for a port.
-        raise UsageError("the endpoint's address cannot be read; one would be http://localhost:8000/v1") from None
-
-
-def _checked(url: httpx2.URL, missing_key: str | None) -> str:
-    """The address as errors show it. Raises UsageError for one that cannot be used, with no secret in the message."""
-    if url.scheme not in ("http", "https") or not url.host:
-        raise UsageError(f"the endpoint's address begins with http:// or https:// and a host, not with {url.scheme!r}")
-    if url.userinfo or url.query or url.fragment:
-        raise UsageError(
-            f"the address of the endpoint at {url.host} holds a user, a query or a fragment; a key comes from the "
-            f"environment alone"
-        )
-    if missing_key and url.host == _OWN_HOST:
-        raise UsageError(f"{url.host} wants a key: set {missing_key}, or name another endpoint with --base-url")
-    return str(url).rstrip("/")
-
-
-async def _check_body(response: httpx2.Response, shorten: Callable[[str], str]) -> None:
-    """Raised here, among the errors of the transport, an answer that cannot be read is asked for again."""
-    if response.is_success:
-        content = await response.aread()
-        try:
-            Answer.model_validate_json(content)
-        except ValidationError as error:
-            fault = error.errors(include_input=False, include_url=False)[0]
-            place = ".".join(map(str, fault["loc"])) or "the answer"
-            start = shorten(content.decode(errors="replace"))
-            raise httpx2.DecodingError(f"{place}: {fault['msg']}; the answer begins {start!r}") from None
 
 
 def _words_of(error: openai.APIStatusError) -> str:

@@ -161,7 +161,7 @@ def _settle(config: GenerateConfig, drawing: Drawing, *, local: bool) -> tuple[E
 def _settle_endpoint(config: GenerateConfig, drawing: Drawing) -> tuple[EngineSpec, dict[str, Any]]:
     """What workers are told of a model behind an API, and what the fingerprint says of it."""
     with needing_extra("openai", "generating behind an API"):
-        from cappy_model.endpoint import EndpointSettings
+        from cappy_model.connection import EndpointSettings
     limits = ("concurrency", "timeout", "max_retries", "max_requests", "max_tokens_total")
     given = {name: getattr(config, name) for name in limits if getattr(config, name) is not None}
     where: dict[str, Any] = {"base_url": config.base_url, "log_likelihoods": config.log_likelihoods}

@@ -10,7 +10,7 @@ from beam_pipelines.transforms.models import ModelSpec
 from cappy_model.decodings import Drawing, Drawn, Engine
 
 if TYPE_CHECKING:
-    from cappy_model.endpoint import EndpointSettings
+    from cappy_model.connection import EndpointSettings
 
 
 @dataclass(frozen=True)

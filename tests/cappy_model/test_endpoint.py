@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
+from cappy_model.connection import EndpointSettings
 from cappy_model.decodings import Decoding, Drawing, Drawn, GenerationError
-from cappy_model.endpoint import Endpoint, EndpointSettings
+from cappy_model.endpoint import Endpoint
 from schemas.errors import UsageError
 from tests.cappy_model.endpoint_server import PROMPT_TOKENS, TOKENS
 
