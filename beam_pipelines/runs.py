@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from typing import Any
 
 import fsspec
@@ -26,11 +27,17 @@ _SHOWN_DIFFERENCES = 5
 _FOLLOWS = "settings.shards: "  # from the size of the inputs, where no flag says it
 
 
+def described(facts: Mapping[str, Any], config: Any) -> dict[str, Any]:
+    """What run.json says of a run: its `facts`, and all that its configuration (a dataclass) says but secrets."""
+    configuration = {**asdict(config), "storage": sorted(config.storage)}
+    return {"job": facts["job"], "configuration": configuration, "facts": facts}
+
+
 def is_finished(output: str, run: Mapping[str, Any], storage: StorageOptions) -> bool:
     """Whether the folder `output` holds this very run, whole. Nothing is written.
 
-    `run` holds `facts`: all that shapes the bytes of the output. Raises CappyError when the folder holds a run with
-    other facts, naming what differs.
+    `run` is as `described` gives it; its `facts` are all that shapes the bytes of the output. Raises CappyError when
+    the folder holds a run with other facts, naming what differs.
     """
     _folder(output, storage)
     stored = read_bytes(join(output, RUN), storage)

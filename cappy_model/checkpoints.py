@@ -1,7 +1,6 @@
 """Scorer checkpoints: finding one (folder, fsspec URL, hub id), naming its content, loading it."""
 
 import hashlib
-import os
 import re
 import shutil
 import uuid
@@ -28,12 +27,10 @@ from transformers.models.auto.modeling_auto import (
 )
 from transformers.utils import logging
 
+from cappy_model.host import cache_folder
 from schemas.errors import CappyError
 from schemas.ids import digest
 from schemas.manifest import MANIFEST, METRICS, RUN
-
-CACHE = "CAPPY_CACHE"
-"""Environment variable: where checkpoints of URLs are copied to; default ~/.cache/cappy."""
 
 _SAFE = ("*.safetensors", "*.json", "*.txt", "*.model")
 _PICKLED = ("*.bin", "*.pt")
@@ -128,7 +125,7 @@ def _copied(source: Source) -> Path:
         fs, root = url_to_fs(source.name, **source.storage)
         names = sorted({name for pattern in source._patterns for name in fs.glob(f"{root.rstrip('/')}/{pattern}")})
         state = digest(source.name, *(f"{name} {fs.ukey(name)}" for name in names))
-        cache = Path(os.environ.get(CACHE, Path.home() / ".cache" / "cappy")) / "models"
+        cache = cache_folder() / "models"
         target, fresh = cache / state, cache / f"{state}.{uuid.uuid4().hex}"
         if not target.is_dir():
             fresh.mkdir(parents=True)

@@ -21,9 +21,6 @@ from cappy_model.forward import padded_inputs
 from cappy_model.split import EVALUATION, TRAINING, Selection
 from schemas.ids import seed_for
 
-BUFFER_PAIRS = 65_536
-"""Pairs that are shuffled together; about 100 MB of text."""
-
 _BATCHES_BY_LENGTH = 64  # batches whose pairs are sorted by length together
 _BATCHES_AHEAD = 32
 

@@ -1,10 +1,18 @@
-"""What this machine grants a process: cores and memory, within the limits of its control groups."""
+"""What this machine grants a process: cores and memory, within the limits of its control groups, and a cache."""
 
 import os
 from pathlib import Path
 
+CACHE = "CAPPY_CACHE"
+"""Environment variable: where copies of what is elsewhere are kept; default ~/.cache/cappy."""
+
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 CGROUP_MEMBERSHIP = Path("/proc/self/cgroup")
+
+
+def cache_folder() -> Path:
+    """Where copies of what is elsewhere are kept on this machine: models of URLs, checkpoints on their way there."""
+    return Path(os.environ.get(CACHE, Path.home() / ".cache" / "cappy"))
 
 
 def cores_within(quota: float | None) -> int:

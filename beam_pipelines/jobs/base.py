@@ -4,7 +4,7 @@ import argparse
 import logging
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -18,7 +18,7 @@ from beam_pipelines.launch import execute
 from beam_pipelines.options import JobConfig
 from beam_pipelines.progress import Progress, Stage
 from beam_pipelines.report.page import render_report
-from beam_pipelines.runs import close_run, hold, is_finished, load_manifest, open_run
+from beam_pipelines.runs import close_run, described, hold, is_finished, load_manifest, open_run
 from beam_pipelines.sinks import FinishRun, Folder
 from beam_pipelines.storage import join, read_bytes
 from schemas.manifest import FORMAT_VERSION, REPORT, fingerprint
@@ -67,12 +67,11 @@ class Run:
         Raises CappyError: the folder is not ours or holds another run, the pipeline failed, or too many rejects.
         """
         folder, storage = self.folder, config.storage
-        configuration = {**asdict(config), "storage": sorted(storage)}
-        described = {"job": self.facts["job"], "configuration": configuration, "facts": self.facts}
-        done = not config.overwrite and is_finished(folder.url, described, storage)
+        told = described(self.facts, config)
+        done = not config.overwrite and is_finished(folder.url, told, storage)
         if not done:
             with hold(folder.url, storage):
-                leftovers = open_run(folder.url, described, overwrite=config.overwrite, storage=storage)
+                leftovers = open_run(folder.url, told, overwrite=config.overwrite, storage=storage)
                 summary = _Summary(self.facts, self.summarise, datetime.now(UTC).isoformat(timespec="seconds"))
                 finish = FinishRun(folder, summary, self.card, config.max_reject_rate)
                 execute(lambda root: build(root, finish), options, Progress(folder.url, self.stages, storage))
@@ -99,7 +98,7 @@ class _Summary:
         return {
             "job": self.facts["job"],
             "format_version": FORMAT_VERSION,
-            "versions": _versions(),
+            "versions": versions("apache-beam", "pyarrow"),
             "fingerprint": fingerprint(self.facts),
             "started": self.started,
             "finished": finished.isoformat(timespec="seconds"),
@@ -110,9 +109,13 @@ class _Summary:
         }
 
 
-def _versions() -> dict[str, str]:
-    packages = {name: version(name) for name in ("apache-beam", "pyarrow")}
-    return {"cappy": version(DISTRIBUTION), "python": platform.python_version(), **packages}
+def versions(*packages: str) -> dict[str, str]:
+    """What a manifest says of the versions that were at work: this program, Python, and some packages."""
+    return {
+        "cappy": version(DISTRIBUTION),
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+    }
 
 
 def count_rejects(tally: Tally, *, lost: int, attempted: int, of: str) -> dict[str, Any]:

@@ -5,9 +5,10 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from beam_pipelines.jobs.models import needing_extra
 from beam_pipelines.jobs.train_config import DTYPES, TrainConfig, check
@@ -18,13 +19,19 @@ from beam_pipelines.jobs.train_files import (
     read_weights,
     workplace,
 )
-from beam_pipelines.jobs.train_manifest import export
+from beam_pipelines.jobs.train_manifest import Made, export
 from beam_pipelines.reads import Input, kind_of, open_input
 from beam_pipelines.report.words import plural
-from beam_pipelines.runs import hold, is_finished, load_manifest, open_run
+from beam_pipelines.runs import described, hold, is_finished, load_manifest, open_run
 from beam_pipelines.storage import absolute, explained
 from schemas.errors import CappyError, UsageError
 from schemas.manifest import FORMAT_VERSION
+
+if TYPE_CHECKING:
+    from cappy_model.checkpoints import Checkpoint
+    from cappy_model.data import Stream
+    from cappy_model.split import Selection
+    from cappy_model.training import Settings
 
 JOB = "train"
 _LOG = logging.getLogger("cappy")
@@ -41,7 +48,7 @@ class TrainPlan:
     corpus: Input
     held_out: Input | None
     rates: Mapping[str, Mapping[str, float]]
-    checkpoint: Any
+    checkpoint: "Checkpoint"
     max_length: int
     device: str
     dtype: str
@@ -119,14 +126,14 @@ def run(config: TrainConfig) -> dict[str, Any]:
     """
     planned = plan(config)
     known = facts(planned)
-    described = {"job": JOB, "configuration": {**asdict(config), "storage": sorted(config.storage)}, "facts": known}
-    if not config.overwrite and is_finished(planned.output, described, config.storage):
+    told = described(known, config)
+    if not config.overwrite and is_finished(planned.output, told, config.storage):
         manifest = load_manifest(planned.output, config.storage)
         _LOG.info("%s: already finished at %s; --overwrite makes it anew", planned.output, manifest["finished"])
         return manifest
     from cappy_model.training import processes
 
-    with _claimed(planned, described):
+    with _claimed(planned, told):
         started = datetime.now(UTC)
         _train(planned, known, started)
         processes(planned.device).wait_for_everyone()
@@ -134,7 +141,7 @@ def run(config: TrainConfig) -> dict[str, Any]:
 
 
 @contextmanager
-def _claimed(plan: TrainPlan, described: Mapping[str, Any]) -> Iterator[None]:
+def _claimed(plan: TrainPlan, told: Mapping[str, Any]) -> Iterator[None]:
     """Keeps the output folder for this run, which has its run.json then; in the other processes nothing."""
     if not plan.main:
         yield
@@ -143,7 +150,7 @@ def _claimed(plan: TrainPlan, described: Mapping[str, Any]) -> Iterator[None]:
     with hold(plan.output, storage):
         if plan.config.overwrite:
             delete_former(plan.output, storage)
-        open_run(plan.output, described, overwrite=plan.config.overwrite, storage=storage)
+        open_run(plan.output, told, overwrite=plan.config.overwrite, storage=storage)
         yield
 
 
@@ -153,23 +160,11 @@ def _train(plan: TrainPlan, known: Mapping[str, Any], started: datetime) -> None
     from cappy_model.checkpoints import load_to_train
     from cappy_model.data import Stream, evaluation_pairs
     from cappy_model.encoding import KEEP_RESPONSE, encoder_for
-    from cappy_model.split import Selection
 
     config, storage = plan.config, plan.config.storage
     folder = workplace(plan.output, known)
     mirror = Mirror(folder, plan.output, storage)
-    if plan.main:
-        with explained(str(folder), "made"):
-            folder.mkdir(parents=True, exist_ok=True)
-        mirror.fetch()
-        if Selection.load(folder) is None:
-            selection = _select(plan)
-            with explained(str(folder), "written"):
-                selection.save(folder)
-    training.processes(plan.device).wait_for_everyone()
-    selection = Selection.load(folder)
-    if selection is None:
-        raise CappyError(f"{folder}: the processes of a run must share this folder, and one of them does not see it")
+    selection = _selection(plan, folder, mirror)
     model, tokenizer = load_to_train(plan.checkpoint, seed=config.seed)
     model.config.cappy = {"truncation": KEEP_RESPONSE, "max_length": plan.max_length}
     encoder = encoder_for(tokenizer, model.config)
@@ -183,18 +178,38 @@ def _train(plan: TrainPlan, known: Mapping[str, Any], started: datetime) -> None
     trained = training.train(model, stream, assessment, settings, folder, saved=mirror.push)
     if plan.main:
         export(
-            (model, tokenizer, trained, selection),
-            known=known,
-            settings=settings,
-            started=started,
+            Made(model, tokenizer, trained, settings, selection),
+            known,
+            init=config.model,
             corpus=absolute(config.corpus),
-            names=(config.model, plan.output),
+            output=plan.output,
             folder=folder,
             storage=storage,
+            started=started,
         )
 
 
-def _select(plan: TrainPlan) -> Any:
+def _selection(plan: TrainPlan, folder: Path, mirror: Mirror) -> "Selection":
+    """Which pairs are learned from: decided by the first process, or by an earlier launch; read by all."""
+    from cappy_model.split import Selection
+    from cappy_model.training import processes
+
+    if plan.main:
+        with explained(str(folder), "made"):
+            folder.mkdir(parents=True, exist_ok=True)
+        mirror.fetch()
+        if Selection.load(folder) is None:
+            selection = _select(plan)
+            with explained(str(folder), "written"):
+                selection.save(folder)
+    processes(plan.device).wait_for_everyone()
+    found = Selection.load(folder)
+    if found is None:
+        raise CappyError(f"{folder}: the processes of a run must share this folder, and one of them does not see it")
+    return found
+
+
+def _select(plan: TrainPlan) -> "Selection":
     from cappy_model.split import Policy, select
 
     config = plan.config
@@ -210,7 +225,7 @@ def _select(plan: TrainPlan) -> Any:
     return select(urls, policy, storage=config.storage, piece_rows=config.shuffle_buffer)
 
 
-def _settings(plan: TrainPlan, stream: Any) -> Any:
+def _settings(plan: TrainPlan, stream: "Stream") -> "Settings":
     from cappy_model.training import Settings
 
     config = plan.config

@@ -1,6 +1,5 @@
 """The files around training: weights, held-out instructions, the folder of checkpoints, and its copy elsewhere."""
 
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from beam_pipelines.storage import (
     join,
     read_bytes,
 )
+from cappy_model.host import cache_folder
 from cappy_model.training_checkpoints import WHOLE
 from schemas.chunks import CHUNK_ROWS
 from schemas.errors import CappyError, UsageError
@@ -87,10 +87,7 @@ def workplace(output: str, facts: Mapping[str, Any]) -> Path:
     """Where checkpoints are written on this machine: below the output folder, or in the cache for one elsewhere."""
     if is_local(output):
         return Path(file_system(output, {})[1]) / CHECKPOINTS
-    from cappy_model.checkpoints import CACHE
-
-    cache = Path(os.environ.get(CACHE, Path.home() / ".cache" / "cappy"))
-    return cache / "training" / fingerprint({"output": output, "facts": facts})
+    return cache_folder() / "training" / fingerprint({"output": output, "facts": facts})
 
 
 def delete_former(output: str, storage: StorageOptions) -> None:

@@ -1,71 +1,92 @@
 """What training leaves: the model's files, metrics.json, the model card, and the manifest that ends the run."""
 
 import json
-import platform
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from beam_pipelines import DISTRIBUTION
 from beam_pipelines.cards import table
+from beam_pipelines.jobs.base import versions
 from beam_pipelines.storage import StorageOptions, copy_whole, explained, fixed_part, join, read_bytes, write_whole
 from schemas.ids import digest_of
 from schemas.manifest import CARD, FORMAT_VERSION, MANIFEST, METRICS, fingerprint, to_json
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from cappy_model.split import Selection
+    from cappy_model.training import Settings, Trained
+
+
+class Made(NamedTuple):
+    """What training has come to: a scorer, trained under `settings` on the pairs of a `selection`."""
+
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
+    trained: "Trained"
+    settings: "Settings"
+    selection: "Selection"
+
 
 def export(
-    made: tuple[Any, Any, Any, Any],
-    *,
+    made: Made,
     known: Mapping[str, Any],
-    settings: Any,
-    started: datetime,
+    *,
+    init: str,
     corpus: str,
-    names: tuple[str, str],
+    output: str,
     folder: Path,
     storage: StorageOptions,
+    started: datetime,
 ) -> None:
-    """Writes what was `made` (model, tokenizer, Trained, Selection) into the output folder, the manifest last.
+    """Writes what was `made` into the `output` folder by way of `folder`, which is here; the manifest last.
 
-    `names` are those of the model that training began with and of the output folder. Raises OutputError.
+    `known` are the facts of the run, `init` is the name of the model that it began with, `corpus` the pattern of its
+    files. Raises OutputError.
     """
-    from cappy_model.checkpoints import quiet
-
-    model, tokenizer, trained, selection = made
-    init, output = names
-    metrics = _metrics(trained)
+    metrics = _metrics(made.trained)
+    files = _publish(made, metrics, folder / "model", output, storage)
+    finished = datetime.now(UTC)
     manifest = {
         "job": known["job"],
         "format_version": FORMAT_VERSION,
-        "versions": _versions(),
+        "versions": versions("torch", "transformers", "accelerate", "pyarrow"),
         "fingerprint": fingerprint(known),
         "started": started.isoformat(timespec="seconds"),
+        "finished": finished.isoformat(timespec="seconds"),
+        "seconds": round((finished - started).total_seconds(), 1),
         "configuration": known["settings"],
-        "settled": asdict(settings),
+        "settled": asdict(made.settings),
         "model": {"name": init, **known["model"]},
         "corpus": _corpus(corpus, storage),
         "inputs": known["files"],
-        "pairs": selection.counts,
-        "made_of": selection.made_of,
+        "pairs": made.selection.counts,
+        "made_of": made.selection.made_of,
         "metrics": metrics,
+        "files": files,
     }
-    whole = folder / "model"
-    shutil.rmtree(whole, ignore_errors=True)
-    with explained(str(whole), "written"), quiet():
-        model.save_pretrained(whole)
-        tokenizer.save_pretrained(whole)
-        history = {"losses": trained.losses, "evaluations": trained.evaluations}
-        (whole / METRICS).write_bytes(to_json({**metrics, **history}))
-    manifest["files"] = [_published(path, output, storage) for path in sorted(whole.iterdir())]
-    shutil.rmtree(whole)
-    finished = datetime.now(UTC)
-    manifest["finished"] = finished.isoformat(timespec="seconds")
-    manifest["seconds"] = round((finished - started).total_seconds(), 1)
     write_whole(join(output, CARD), draw_model_card(manifest).encode(), storage)
     write_whole(join(output, MANIFEST), to_json(manifest), storage)
+
+
+def _publish(
+    made: Made, metrics: Mapping[str, Any], folder: Path, output: str, storage: StorageOptions
+) -> list[dict[str, Any]]:
+    """Writes the model, its tokenizer and metrics.json; what the manifest says of each file."""
+    from cappy_model.checkpoints import quiet
+
+    shutil.rmtree(folder, ignore_errors=True)
+    with explained(str(folder), "written"), quiet():
+        made.model.save_pretrained(folder)
+        made.tokenizer.save_pretrained(folder)
+        history = {"losses": made.trained.losses, "evaluations": made.trained.evaluations}
+        (folder / METRICS).write_bytes(to_json({**metrics, **history}))
+    files = [_published(path, output, storage) for path in sorted(folder.iterdir())]
+    shutil.rmtree(folder)
+    return files
 
 
 def _published(path: Path, output: str, storage: StorageOptions) -> dict[str, Any]:
@@ -74,16 +95,11 @@ def _published(path: Path, output: str, storage: StorageOptions) -> dict[str, An
     return {"path": path.name, "rows": 0, "bytes": len(data), "digest": digest_of(data)}
 
 
-def _metrics(trained: Any) -> dict[str, Any]:
+def _metrics(trained: "Trained") -> dict[str, Any]:
     """The step that was kept, how many there were, and the evaluation at that step; null where there was none."""
     at_step = [entry for entry in trained.evaluations if entry["step"] == trained.step]
     evaluation = {name: value for name, value in at_step[-1].items() if name != "step"} if at_step else None
     return {"step": trained.step, "steps": trained.steps_done, "evaluation": evaluation}
-
-
-def _versions() -> dict[str, str]:
-    packages = {name: version(name) for name in ("torch", "transformers", "accelerate", "pyarrow")}
-    return {"cappy": version(DISTRIBUTION), "python": platform.python_version(), **packages}
 
 
 def _corpus(pattern: str, storage: StorageOptions) -> dict[str, Any] | None:
