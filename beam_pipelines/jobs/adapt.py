@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,7 +17,7 @@ from beam_pipelines.options import in_threads, share
 from beam_pipelines.reads import Input, Wanted, list_reads, open_input, read_units
 from beam_pipelines.rejects import write_rejects
 from beam_pipelines.report.words import plural
-from beam_pipelines.runs import hold, is_finished, load_manifest, open_run, refuse_foreign
+from beam_pipelines.runs import described, hold, is_finished, load_manifest, open_run, refuse_foreign
 from beam_pipelines.sinks import Folder
 from beam_pipelines.storage import absolute, join
 from beam_pipelines.transforms.adaptation import adaptation_instructions, adaptation_pairs, usable
@@ -66,6 +66,15 @@ def _training(config: AdaptConfig) -> TrainConfig:
     return TrainConfig(**given, corpus=join(config.below(PAIRS), "shard-*.parquet"))
 
 
+def _shared(config: AdaptConfig) -> dict[str, Any]:
+    """What every stage behind training is told."""
+    return {
+        "max_reject_rate": config.max_reject_rate,
+        "overwrite": config.overwrite,
+        "storage": config.storage,
+    }
+
+
 def _scoring(config: AdaptConfig) -> score.ScoreConfig:
     return score.ScoreConfig(
         input=config.validation,
@@ -74,9 +83,7 @@ def _scoring(config: AdaptConfig) -> score.ScoreConfig:
         device=config.device,
         dtype=config.dtype,
         trust_remote_code=config.trust_remote_code,
-        max_reject_rate=config.max_reject_rate,
-        overwrite=config.overwrite,
-        storage=config.storage,
+        **_shared(config),
     )
 
 
@@ -84,9 +91,7 @@ def _choosing(config: AdaptConfig) -> rerank.RerankConfig:
     return rerank.RerankConfig(
         input=join(config.below(SCORED), "part-*.parquet"),
         output=config.below(SELECTIONS),
-        max_reject_rate=config.max_reject_rate,
-        overwrite=config.overwrite,
-        storage=config.storage,
+        **_shared(config),
     )
 
 
@@ -95,9 +100,7 @@ def _evaluating(config: AdaptConfig) -> evaluate.EvaluateConfig:
         input=join(config.below(SCORED), "part-*.parquet"),
         output=config.below(EVALUATION),
         seed=config.seed,
-        max_reject_rate=config.max_reject_rate,
-        overwrite=config.overwrite,
-        storage=config.storage,
+        **_shared(config),
     )
 
 
@@ -136,10 +139,10 @@ def make_pairs(config: AdaptConfig) -> dict[str, Any]:
         "files": [file.facts() for file in source.files],
     }
     folder, storage = Folder(config.below(PAIRS), config.storage), config.storage
-    described = {"job": known["job"], "configuration": {**asdict(config), "storage": sorted(storage)}, "facts": known}
-    if config.overwrite or not is_finished(folder.url, described, storage):
+    told = described(known, config)
+    if config.overwrite or not is_finished(folder.url, told, storage):
         with hold(folder.url, storage):
-            open_run(folder.url, described, overwrite=config.overwrite, storage=storage)
+            open_run(folder.url, told, overwrite=config.overwrite, storage=storage)
             manifest = {"job": known["job"], "fingerprint": fingerprint(known), "inputs": known["files"]}
             manifest |= _write_pairs(source, columns, folder, config)
             manifest["finished"] = datetime.now(UTC).isoformat(timespec="seconds")

@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from beam_pipelines.mixture import Negatives
 from beam_pipelines.reads import Unit
 from beam_pipelines.rejects import reject_at
-from beam_pipelines.transforms.candidates import NEEDED, PLACED_CANDIDATE, place_candidates
+from beam_pipelines.transforms.candidates import NEEDED, ORIGIN, PLACED_CANDIDATE, place_candidates
 from beam_pipelines.transforms.labelling import ground_truth_and_wrong, join_pairs, label_candidates, labelled_pairs
 from beam_pipelines.transforms.negatives import LABELLED_INSTRUCTION, Mismatcher
 from cappy_model.rouge import RougeL
@@ -22,7 +21,8 @@ TEMPLATE = "adaptation"
 UNNAMED = "unnamed"
 """The dataset of candidates that name none."""
 
-_NOT_RIGHT = 1.0  # a response whose Rouge-L with a reference reaches this is right, word for word
+_WORD_FOR_WORD = 1.0
+"""The Rouge-L of a response that is right."""
 
 
 def adaptation_instructions(
@@ -38,22 +38,21 @@ def adaptation_instructions(
         if row["instruction_id"] is not None and row["instruction"] is not None:
             first.setdefault(row["instruction_id"], row)
     rows = [first[known] for known in sorted(first)]
-    references = [right(row) for row in rows]
+    references = [references_of(row) for row in rows]
     datasets = [row.get("dataset") or UNNAMED for row in rows]
     members: dict[str, list[int]] = {}
     for index, dataset in enumerate(datasets):
         members.setdefault(dataset, []).append(index)
-    mismatchers = {
-        count: Mismatcher(references, rouge, Negatives(mismatched=count, overlap_limit=_NOT_RIGHT), seed)
-        for count in {len(texts) for texts in references}
-    }
+    mismatcher = Mismatcher(references, rouge, overlap_limit=_WORD_FOR_WORD, seed=seed)
     made = []
     for index, (row, texts, dataset) in enumerate(zip(rows, references, datasets, strict=True)):
-        wrong = mismatchers[len(texts)].draw(index, members[dataset], row["instruction_id"])
+        known = row["instruction_id"]
+        wrong = mismatcher.draw(index, members[dataset], instruction_id=known, count=len(texts))
         tally.counts["notes", "mismatch_skipped"] += len(texts) - len(wrong)
         made.append(
             {
-                **{name: row[name] for name in ("instruction_id", "instruction")},
+                "instruction_id": known,
+                "instruction": row["instruction"],
                 "dataset": dataset,
                 "subset": None,
                 "split": None,
@@ -69,25 +68,25 @@ def adaptation_instructions(
 def usable(unit: Unit) -> tuple[list[dict[str, Any]], pa.RecordBatch, list[dict[str, Any]]]:
     """The rows of a unit of candidates that have references, as they are and as PLACED_CANDIDATE; and REJECT rows."""
     found = unit.rows.to_pylist()
+    has_references = np.array([bool(references_of(row)) for row in found], dtype=bool)
     rejects = [
         reject_at(
             *(unit, int(unit.positions[index])),
-            origin="",
+            origin=ORIGIN,
             stage="label",
             reason="no_references",
             detail="the candidate has no reference that it could be compared with",
-            excerpt=row["response"],
+            excerpt=found[index]["response"],
         )
-        for index, row in enumerate(found)
-        if not right(row)
+        for index in np.flatnonzero(~has_references).tolist()
     ]
-    kept = np.array([index for index, row in enumerate(found) if right(row)], dtype=np.int64)
+    kept = np.flatnonzero(has_references)
     rows = unit.rows.select(list(NEEDED)).take(pa.array(kept))
     placed = place_candidates(unit._replace(rows=rows, positions=unit.positions[kept]))
     return [found[index] for index in kept.tolist()], placed.chunk, [*rejects, *placed.rejects]
 
 
-def right(candidate: Mapping[str, Any]) -> list[str]:
+def references_of(candidate: Mapping[str, Any]) -> list[str]:
     """The distinct references of a candidate, stripped, without empty ones."""
     return list(dict.fromkeys(filter(None, map(str.strip, filter(None, candidate["references"] or ())))))
 

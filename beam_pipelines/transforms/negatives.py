@@ -51,23 +51,24 @@ class Mismatcher:
     """Draws, for the rows of one chunk, responses of other rows that are not right by accident.
 
     `references` are those of each row of the chunk. Their tokens are kept, since a text is drawn as often as not.
+    `overlap_limit`, in (0, 1], is the Rouge-L with a reference from which on a response may be right.
     """
 
-    def __init__(self, references: Sequence[Sequence[str]], rouge: RougeL, negatives: Negatives, seed: int) -> None:
+    def __init__(self, references: Sequence[Sequence[str]], rouge: RougeL, *, overlap_limit: float, seed: int) -> None:
         self._references = references
         self._tokens = functools.cache(rouge.tokens)
-        self._negatives = negatives
+        self._overlap_limit = overlap_limit
         self._seed = seed
 
-    def draw(self, row: int, members: Sequence[int], instruction_id: str) -> list[str]:
-        """Up to `mismatched` distinct responses for row `row`, from the first references of the rows `members`.
+    def draw(self, row: int, members: Sequence[int], *, instruction_id: str, count: int) -> list[str]:
+        """Up to `count` distinct responses for row `row`, from the first references of the rows `members`.
 
         A draw is repeated up to five times while it hits the row itself, equals one of its references, or has a Rouge-L
         with one at or above the limit; fewer responses come back where that is not enough.
         """
         drawn: list[str] = []
-        for attempt in range(self._negatives.mismatched + REDRAWS):
-            if len(drawn) == self._negatives.mismatched:
+        for attempt in range(count + REDRAWS):
+            if len(drawn) == count:
                 break
             other = members[seed_for(self._seed, instruction_id, "mismatch", str(attempt)) % len(members)]
             response = self._references[other][0]
@@ -85,7 +86,7 @@ class Mismatcher:
         tokens, others = self._tokens(reference), self._tokens(response)
         # Of texts without a token (Chinese, say, under the parity tokenizer) equal tokens say nothing.
         alike = bool(tokens) and tokens == others
-        return alike or RougeL.f_measure(tokens, others) >= self._negatives.overlap_limit
+        return alike or RougeL.f_measure(tokens, others) >= self._overlap_limit
 
 
 def add_wrong_responses(
@@ -107,12 +108,12 @@ def add_wrong_responses(
         if not {option.strip() for option in options}.issuperset(references[row]):
             tally.counts["notes", "target_not_in_choices"] += 1
     if negatives.mismatched:
-        mismatcher = Mismatcher(references, rouge, negatives, seed)
+        mismatcher = Mismatcher(references, rouge, overlap_limit=negatives.overlap_limit, seed=seed)
         template = np.asarray(chunk["template_id"].dictionary_encode().indices)[without]
         for _, group in group_rows(template):
             members = [without[i] for i in group]
             for row in members:
-                wrong[row] = mismatcher.draw(row, members, ids[row])
+                wrong[row] = mismatcher.draw(row, members, instruction_id=ids[row], count=negatives.mismatched)
                 tally.counts["notes", "mismatch_skipped"] += negatives.mismatched - len(wrong[row])
     _count_without_wrong(chunk, [not found for found in wrong], negatives, tally)
     columns = [chunk[name] for name in _SHUFFLED]

@@ -3,18 +3,21 @@
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_pipelines.transforms.adaptation import adaptation_instructions, adaptation_pairs, right
+from beam_pipelines.formats.base import InputFile
+from beam_pipelines.reads import Unit
+from beam_pipelines.transforms.adaptation import adaptation_instructions, adaptation_pairs, references_of, usable
 from beam_pipelines.transforms.candidates import NEEDED, PLACED_CANDIDATE
 from cappy_model.rouge import RougeL
 from schemas.tally import Tally
 
 
-def candidate(number: int, response: str, references: list[str] | None, **more: Any) -> dict[str, Any]:
+def candidate(number: int, response: str | None, references: list[str] | None, **more: Any) -> dict[str, Any]:
     usual = {"instruction_id": f"i{number}", "instruction": f"Question {number}?", "dataset": "d", "generator": "lm"}
     usual |= {"decoding": "beam", "sample_index": 0, "response": response, "references": references}
     return {**usual, **more}
@@ -105,9 +108,23 @@ def test_every_pair_once_with_the_label_of_its_best_source(texts: list[tuple[lis
     assert made >= {(row["instruction_id"], text) for row in rows for text in row["references"]}
 
 
+def test_what_cannot_be_used_says_where_it_stands() -> None:
+    rows = [candidate(0, "a", ["b"]), candidate(1, "c", [""]), candidate(2, None, ["d"])]
+    chunk = pa.RecordBatch.from_pylist(rows)
+    file = InputFile(0, 0, "train.parquet", "train.parquet", 0, "", len(rows), None)
+    found, placed, rejects = usable(Unit(file, 0, 0, np.arange(len(rows)), chunk, []))
+    assert [row["instruction_id"] for row in found] == ["i0", "i2"]
+    assert placed["instruction_id"].to_pylist() == ["i0"]
+    told = {(row["reason"], row["source"], row["position"]) for row in rejects}
+    assert told == {
+        ("no_references", "candidates/train.parquet", "#1"),
+        ("null_value", "candidates/train.parquet", "#2"),
+    }
+
+
 @pytest.mark.parametrize(
     ("references", "expected"),
     [(None, []), ([], []), (["", "  "], []), ([" a ", "a", None, "b"], ["a", "b"])],
 )
 def test_which_references_count(references: list[str] | None, expected: list[str]) -> None:
-    assert right({"references": references}) == expected
+    assert references_of({"references": references}) == expected
