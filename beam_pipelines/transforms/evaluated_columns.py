@@ -1,7 +1,7 @@
 """Which columns of scored rows are what, for an evaluation."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
@@ -58,6 +58,13 @@ class EvaluatedColumns:
         return tuple(dict.fromkeys((self.response, *self.methods.values(), *filter(None, optional))))
 
     @property
+    def used(self) -> Sequence[str]:
+        """All of these columns, each once."""
+        optional = (self.references, self.template, self.example)
+        rest = (self.group, self.instruction, *self.dataset, *filter(None, optional))
+        return tuple(dict.fromkeys((*self.of_candidates, *rest)))
+
+    @property
     def scorers(self) -> list[str]:
         """The methods that are compared with baselines."""
         return [method for method in self.methods if method.startswith(SCORER)]
@@ -84,28 +91,25 @@ def evaluated_columns(
     def known(name: str) -> str | None:
         return name if name in schema.names and not pa.types.is_null(schema.field(name).type) else None
 
-    generates = task == GENERATION
     own = {method: name for method, name in SELF_SCORES.items() if known(name) and name not in scores}
+    decoding = known("decoding") if task == GENERATION else None
     columns = EvaluatedColumns(
-        schema,
-        task,
-        group or usual_group(schema, instruction),
-        instruction,
-        response,
-        {f"{SCORER}{name}": name for name in scores} | own,
-        reference if label is None else None,
-        label,
-        known("decoding") if generates else None,
-        known("sample_index") if generates and known("decoding") else None,
-        [name for name in DATASET if known(name)],
-        next(filter(known, _TEMPLATES), None) if task == CLASSIFICATION else None,
-        known(_EXAMPLE),
+        schema=schema,
+        task=task,
+        group=group or usual_group(schema, instruction),
+        instruction=instruction,
+        response=response,
+        methods={f"{SCORER}{name}": name for name in scores} | own,
+        references=reference if label is None else None,
+        label=label,
+        decoding=decoding,
+        sample_index=known("sample_index") if decoding else None,
+        dataset=[name for name in DATASET if known(name)],
+        template=next(filter(known, _TEMPLATES), None) if task == CLASSIFICATION else None,
+        example=known(_EXAMPLE),
     )
     _check_types(columns)
-    used = [*columns.of_candidates, columns.group, instruction, columns.references, *columns.dataset]
-    used += [columns.template, columns.example]
-    found = pa.schema([schema.field(name) for name in dict.fromkeys(filter(None, used))])
-    return EvaluatedColumns(**{**vars(columns), "schema": found})
+    return replace(columns, schema=pa.schema([schema.field(name) for name in columns.used]))
 
 
 def _worth(schema: pa.Schema, task: str, reference: str, label: str | None) -> tuple[str, str]:
