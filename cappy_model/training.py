@@ -5,11 +5,13 @@ The loss is the mean squared error of the head's raw output, in float32, over al
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from safetensors import SafetensorError
@@ -247,24 +249,36 @@ class _Trainer(Trainer):
         scores = torch.from_numpy(self._assessment.scores(model, self.args.device, self._place))
         whole = self.accelerator.reduce(scores.to(self.args.device), "sum").cpu().numpy()
         metrics = {f"eval_{name}": value for name, value in self._assessment.metrics(whole).items()}
+        if not np.isfinite(metrics["eval_loss"]):
+            raise TrainingError(
+                f"step {self.state.global_step}: the loss on the pairs held out is {metrics['eval_loss']}: this step "
+                "has spoilt the weights. Try a lower --learning-rate, or --dtype float32."
+            )
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         folder = self._folder / f"checkpoint-{self.state.global_step}"
-        try:
-            with quiet():
-                super()._save_checkpoint(model, trial)
-        except (OSError, RuntimeError, SafetensorError) as error:
-            raise TrainingError(
-                f"{folder}: the checkpoint cannot be written: {error}. Free space or mend the permissions, then give "
-                "the same command again: it goes on from the checkpoint before."
-            ) from error
+        with _written(folder), quiet():
+            super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            mark_whole(folder)
+            with _written(folder):
+                mark_whole(folder)
             self._saved(folder)
+
+
+@contextmanager
+def _written(checkpoint: Path) -> Iterator[None]:
+    """What the disk says of a checkpoint that is being written becomes a TrainingError."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise TrainingError(
+            f"{checkpoint}: the checkpoint cannot be written: {error}. Free space or mend the permissions, then give "
+            "the same command again: it goes on from the checkpoint before."
+        ) from error
 
 
 def _state(checkpoint: Path) -> TrainerState:

@@ -19,7 +19,7 @@ from cappy_model.data import Place, Stream, evaluation_pairs
 from cappy_model.encoding import PairEncoder
 from cappy_model.split import Policy, select
 from cappy_model.training import Settings, Trained, TrainingError, train
-from cappy_model.training_checkpoints import last_checkpoint
+from cappy_model.training_checkpoints import WHOLE, last_checkpoint
 from schemas.errors import UsageError
 from tests.cappy_model.corpora import some_rows, write_corpus, write_pairs
 from tests.cappy_model.models import save_tiny_generator, save_tiny_scorer, tiny_tokenizer
@@ -219,6 +219,29 @@ def test_a_full_disk_at_a_checkpoint(
     assert same(trained(tiny, corpus, tmp_path)[0], undisturbed[0])
 
 
+def test_a_full_disk_at_the_mark_of_a_checkpoint(
+    tiny: Path,
+    corpus: list[str],
+    undisturbed: tuple[Weights, Trained],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write = Path.write_text
+
+    def full(path: Path, text: str, *rest: Any) -> int:
+        if path.parent.name == "checkpoint-4" and path.name == WHOLE:
+            write(path, text[:20])
+            raise OSError(28, "No space left on device")
+        return write(path, text, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", full)
+        with pytest.raises(TrainingError, match=r"checkpoint-4: the checkpoint cannot be written: .*No space left"):
+            trained(tiny, corpus, tmp_path)
+    assert (tmp_path / "checkpoint-4" / WHOLE).stat().st_size == 20
+    assert same(trained(tiny, corpus, tmp_path)[0], undisturbed[0])
+
+
 @pytest.mark.parametrize("part", ["optimizer.pt", "whole"])
 def test_a_checkpoint_of_which_a_part_is_not_whole_does_not_count(
     part: str, tiny: Path, corpus: list[str], undisturbed: tuple[Weights, Trained], tmp_path: Path
@@ -288,6 +311,13 @@ def test_a_loss_that_is_no_number_names_the_pairs(calm: Path, corpus: list[str],
     with pytest.raises(TrainingError, match=f"step 1: the loss is nan; .*pair_ids: {', '.join(first)}"):
         train(model, stream, held, settings, tmp_path, saved=lambda path: None)
     assert not list(tmp_path.glob("checkpoint-*"))
+
+
+def test_weights_that_the_last_step_spoils_are_no_result(calm: Path, corpus: list[str], tmp_path: Path) -> None:
+    with pytest.raises(
+        TrainingError, match="step 1: the loss on the pairs held out is nan: .* a lower --learning-rate"
+    ):
+        trained(calm, corpus, tmp_path, steps=1, learning_rate=1e38, warm_up=0.0)
 
 
 def test_gradients_that_are_no_numbers_name_the_pairs_of_the_step(
