@@ -130,6 +130,10 @@ def _frame(backend: Any) -> _Frame:
     """The special tokens that a tokenizer puts around a pair, found by looking at one."""
     found = backend.encode("a", "b", add_special_tokens=True)
     places = [[i for i, text in enumerate(found.sequence_ids) if text == side] for side in (0, 1)]
+    if not all(places):
+        raise CappyError(
+            "the tokenizer knows no token of a plain text; does the model's folder hold its tokenizer.json?"
+        )
     (a, a_end), (b, b_end) = ((place[0], place[-1] + 1) for place in places)
     segments = (slice(0, a), slice(a, a_end), slice(a_end, b), slice(b, b_end), slice(b_end, None))
     types = tuple(next(iter(found.type_ids[segment]), 0) for segment in segments)

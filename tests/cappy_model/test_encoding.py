@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoTokenizer, BertConfig, MPNetConfig, RobertaConfig, T5Config, XLNetConfig
+from tokenizers import Tokenizer, models
+from transformers import (
+    AutoTokenizer,
+    BertConfig,
+    MPNetConfig,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    T5Config,
+    XLNetConfig,
+)
 
 from cappy_model.encoding import (
     KEEP_RESPONSE,
@@ -158,6 +167,12 @@ def test_unknown_policy_and_slow_tokenizer() -> None:
         PairEncoder(tiny_tokenizer("bert"), policy="middle", max_length=16)
     with pytest.raises(CappyError, match="fast tokenizer"):
         PairEncoder(object(), policy=LONGEST_FIRST, max_length=16)  # type: ignore[arg-type]
+
+
+def test_a_tokenizer_without_a_vocabulary() -> None:
+    empty = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()))
+    with pytest.raises(CappyError, match="the tokenizer knows no token of a plain text; .* its tokenizer.json"):
+        PairEncoder(empty, policy=KEEP_RESPONSE, max_length=64)
 
 
 def test_ten_megabytes_of_text(tmp_path: Path) -> None:
