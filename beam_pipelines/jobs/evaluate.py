@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
+import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_pipelines.jobs.base import Job, Run
@@ -71,8 +72,14 @@ def plan(config: EvaluateConfig) -> EvaluatePlan:
     found = open_input([absolute(config.input)], config.storage, limit=config.limit)
     if not found.rows:
         raise CappyError(f"{config.input}: has no rows, so there is nothing to evaluate")
-    columns = evaluated_columns(
-        found.schema,
+    columns = columns_of(config, found.schema)
+    return EvaluatePlan(config, found, columns, config.shards or shards_for(found.bytes))
+
+
+def columns_of(config: EvaluateConfig, schema: pa.Schema) -> EvaluatedColumns:
+    """Which columns of an input with this schema are what. Raises CappyError as `evaluated_columns` does."""
+    return evaluated_columns(
+        schema,
         task=config.task,
         group=config.group_column,
         instruction=config.instruction_column,
@@ -81,7 +88,6 @@ def plan(config: EvaluateConfig) -> EvaluatePlan:
         reference=config.reference_column,
         label=config.label_column,
     )
-    return EvaluatePlan(config, found, columns, config.shards or shards_for(found.bytes))
 
 
 def _check(config: EvaluateConfig) -> None:
@@ -100,7 +106,10 @@ def _check(config: EvaluateConfig) -> None:
 def facts(plan: EvaluatePlan) -> dict[str, Any]:
     """Everything that shapes the bytes of the results: what the fingerprint is made of."""
     config, columns = plan.config, plan.columns
-    names = ("group", "instruction", "response", "references", "label", "decoding", "sample_index", "template")
+    names = (
+        *("group", "instruction", "response", "references", "label"),
+        *("generator", "decoding", "sample_index", "template"),
+    )
     return {
         "job": JOB,
         "format_version": FORMAT_VERSION,
@@ -143,7 +152,8 @@ def run(config: EvaluateConfig, options: PipelineOptions) -> dict[str, Any]:
     """Evaluates scored rows; the manifest. Raises CappyError. A finished run is recognised and left alone."""
     planned = plan(config)
     known = facts(planned)
-    run = Run(planned.folder, known, CARD, EvaluationSummary(known), [Stage("", None, 1, resumes=False)])
+    reading = [file.url for file in planned.input.files]
+    run = Run(planned.folder, known, CARD, EvaluationSummary(known), [Stage("", None, 1, resumes=False)], reading)
     manifest = run.carry_out(config, options, lambda root, finish: build(root, planned, finish))
     content = to_json(metrics(manifest))
     if read_bytes(join(planned.folder.url, METRICS), config.storage) != content:

@@ -55,7 +55,8 @@ _MOST_DECODINGS = 64
 def conclude(examples: pa.Table, columns: EvaluatedColumns, seed: int) -> tuple[pa.Table, dict[str, Any]]:
     """What metrics.parquet holds, a row for each example ordered by (dataset, group), and the results for JSON.
 
-    `examples` are rows of `example_schema`, of all shards. Raises CappyError for more than 64 decodings.
+    `examples` are rows of `example_schema`, of all shards. Raises CappyError for more than 64
+    decodings or language models.
     """
     examples = examples.sort_by([("dataset", "ascending"), ("group", "ascending")]).combine_chunks()
     values = _values(examples, columns)
@@ -156,19 +157,26 @@ def _values(examples: pa.Table, columns: EvaluatedColumns) -> dict[str, np.ndarr
 
 
 def _first_samples(examples: pa.Table) -> dict[str, np.ndarray]:
-    """What the first sample of each decoding is worth, by method."""
+    """What the first sample of each decoding is worth, by method; of each language model where an example has several.
+
+    Raises CappyError for more than 64 decodings, or language models.
+    """
     lists = examples["first"].combine_chunks()
-    parents, firsts = pc.list_parent_indices(lists).to_numpy(), lists.flatten()
-    names, values = firsts.field("decoding").to_pylist(), firsts.field("value").to_numpy()
-    known = sorted(set(names))
-    if len(known) > _MOST_DECODINGS:
-        raise CappyError(
-            f"the column 'decoding' has {len(known):,} values, such as {known[0]!r} and {known[1]!r}; it names the way "
-            f"of drawing a response, of which there are at most {_MOST_DECODINGS}: rename that column"
-        )
-    found = {f"{FIRST}{name}": np.full(examples.num_rows, np.nan) for name in known}
-    for parent, name, value in zip(parents.tolist(), names, values.tolist(), strict=True):
-        found[f"{FIRST}{name}"][parent] = value
+    parents, firsts = pc.list_parent_indices(lists).to_pylist(), lists.flatten()
+    drawn = {name: firsts.field(name).to_pylist() for name in ("generator", "decoding")}
+    for column, what in (("decoding", "the way of drawing a response"), ("generator", "a language model")):
+        known = sorted(set(drawn[column]) - {None})
+        if len(known) > _MOST_DECODINGS:
+            raise CappyError(
+                f"the column {column!r} has {len(known):,} values, such as {known[0]!r} and {known[1]!r}; it names "
+                f"{what}, of which there are at most {_MOST_DECODINGS}: rename that column"
+            )
+    pairs = list(zip(drawn["generator"], drawn["decoding"], strict=True))
+    several = len(set(zip(parents, drawn["generator"], strict=True))) > len(set(parents))
+    names = [f"{FIRST}{model} {name}" if several and model is not None else f"{FIRST}{name}" for model, name in pairs]
+    found = {name: np.full(examples.num_rows, np.nan) for name in sorted(set(names))}
+    for parent, name, value in zip(parents, names, firsts.field("value").to_pylist(), strict=True):
+        found[name][parent] = value
     return found
 
 

@@ -40,6 +40,7 @@ class EvaluatedColumns:
     methods: Mapping[str, str]
     references: str | None
     label: str | None
+    generator: str | None
     decoding: str | None
     sample_index: str | None
     dataset: Sequence[str]
@@ -54,13 +55,15 @@ class EvaluatedColumns:
     @property
     def of_candidates(self) -> Sequence[str]:
         """The columns that say something of a candidate, the response first."""
-        optional = (self.label, self.decoding, self.sample_index)
+        # A row that holds lists may say once whose they all are.
+        listed = self.generator is not None and pa.types.is_list(self.schema.field(self.generator).type)
+        optional = (self.label, self.generator if listed else None, self.decoding, self.sample_index)
         return tuple(dict.fromkeys((self.response, *self.methods.values(), *filter(None, optional))))
 
     @property
     def used(self) -> Sequence[str]:
         """All of these columns, each once."""
-        optional = (self.references, self.template, self.example)
+        optional = (self.references, self.template, self.example, self.generator)
         rest = (self.group, self.instruction, *self.dataset, *filter(None, optional))
         return tuple(dict.fromkeys((*self.of_candidates, *rest)))
 
@@ -102,6 +105,7 @@ def evaluated_columns(
         methods={f"{SCORER}{name}": name for name in scores} | own,
         references=reference if label is None else None,
         label=label,
+        generator=known("generator") if decoding else None,
         decoding=decoding,
         sample_index=known("sample_index") if decoding else None,
         dataset=[name for name in DATASET if known(name)],
@@ -155,6 +159,8 @@ def _check_types(columns: EvaluatedColumns) -> None:
     if columns.label is not None:
         kind = of(columns.label)
         checks.append(("--label-column", columns.label, is_number(kind) or pa.types.is_boolean(kind), "numbers"))
+    if columns.generator is not None:
+        checks.append(("the language model", columns.generator, is_text(of(columns.generator)), "text"))
     if columns.decoding is not None:
         checks.append(("the decoding", columns.decoding, is_text(of(columns.decoding)), "text"))
     if columns.sample_index is not None:

@@ -48,6 +48,7 @@ def measured_schema(columns: EvaluatedColumns) -> pa.Schema:
             pa.field(GROUP, pa.string(), nullable=False),
             *(pa.field(name, pa.string(), nullable=nullable) for name, nullable in texts.items()),
             *(pa.field(name, kind, nullable=False) for name, kind in (places | known).items()),
+            pa.field("generator", pa.string()),
             pa.field("decoding", pa.string()),
             pa.field("sample_index", pa.int64()),
             *(pa.field(method, pa.float64()) for method in columns.methods),
@@ -169,7 +170,7 @@ def _chunk(
     value: np.ndarray,
 ) -> pa.RecordBatch:
     """The candidates at `row` and `item` as rows of `measured_schema`."""
-    texts = _row_texts(unit, columns)
+    rows, texts = unit.rows, _row_texts(unit, columns)
     of_rows = {name: array.take(pa.array(row)) for name, array in texts.items()}
     arrays = {
         **of_rows,
@@ -178,6 +179,7 @@ def _chunk(
         "item": pa.array(item, pa.int32()),
         "text": pa.array([digest(text) for text in found[columns.response].to_pylist()], pa.string()),
         "value": pa.array(value, pa.float64()),
+        "generator": _generator(rows, columns, row, found),
         "decoding": found[columns.decoding] if columns.decoding else pa.nulls(len(row), pa.string()),
         "sample_index": pa.nulls(len(row), pa.int64()),
     }
@@ -187,6 +189,15 @@ def _chunk(
         arrays[method] = pa.array(as_numbers(unit, name, row, found[name]), pa.float64(), from_pandas=True)
     schema = measured_schema(columns)
     return pa.RecordBatch.from_arrays([arrays[name] for name in schema.names], schema=schema)
+
+
+def _generator(
+    rows: pa.RecordBatch, columns: EvaluatedColumns, row: np.ndarray, found: Mapping[str, pa.Array]
+) -> pa.Array:
+    """The language model that each candidate is of: said of it, or of its row."""
+    if columns.generator is None:
+        return pa.nulls(len(row), pa.string())
+    return found[columns.generator] if columns.generator in found else rows[columns.generator].take(pa.array(row))
 
 
 def _row_texts(unit: Unit, columns: EvaluatedColumns) -> dict[str, pa.Array]:

@@ -16,7 +16,7 @@ from schemas.tally import Tally, count_scores, score_bins
 PER_GROUP = ("spearman", "kendall", "pairwise_accuracy")
 """The measures of an order within a group."""
 
-_FIRST = pa.list_(pa.struct([pa.field("decoding", pa.string()), pa.field("value", pa.float64())]))
+_FIRST = pa.list_(pa.struct({"generator": pa.string(), "decoding": pa.string(), "value": pa.float64()}))
 _NUMBERS = pa.list_(pa.float64())
 
 
@@ -38,8 +38,8 @@ def scores_of(method: str) -> str:
 def example_schema(columns: EvaluatedColumns) -> pa.Schema:
     """What the last step is given of an example: whose it is, what the methods are worth, and what sums need.
 
-    Of generation and classification: `first` by decoding, curves, and `right`, the digest of the right choice. Of
-    ranking: the `labels` and scores of all candidates, for the measures over all of them.
+    Of generation and classification: `first` by language model and decoding, curves, and `right`, the digest of the
+    right choice. Of ranking: the `labels` and scores of all candidates, for the measures over all of them.
     """
     fields = [pa.field(name, pa.string(), nullable=False) for name in ("dataset", "group", "example")]
     fields += [pa.field("template", pa.string()), pa.field("candidates", pa.int64(), nullable=False)]
@@ -241,19 +241,22 @@ def _by_size(group: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def _first_samples(found: _Candidates) -> list[list[dict[str, Any]]]:
-    """What the first sample of each decoding is worth, by group: that of the smallest number, then the first one."""
+    """What the first sample of each language model and decoding is worth, by group: that of the smallest number, then
+    the first one."""
     samples: list[list[dict[str, Any]]] = [[] for _ in range(found.groups)]
-    codes = found.rows["decoding"].dictionary_encode()
     known = np.flatnonzero(found.rows["decoding"].is_valid())
-    code = codes.indices.fill_null(0).to_numpy()[known].astype(np.int64)
-    index = found.rows["sample_index"].fill_null(np.iinfo(np.int64).max).to_numpy()[known]
-    ordered = np.lexsort((known, index, code, found.group[known]))
-    key = found.group[known][ordered] * max(1, len(codes.dictionary)) + code[ordered]
-    first = ordered[np.flatnonzero(np.diff(key, prepend=-1))]
-    values, names = found.numbers("value")[known], codes.dictionary.to_pylist()
+    drawn = found.rows.take(pa.array(known))
+    by = [drawn[name].dictionary_encode(null_encoding="encode") for name in ("generator", "decoding")]
+    generator, decoding = (codes.indices.to_numpy().astype(np.int64) for codes in by)
+    generators, decodings = (codes.dictionary.to_pylist() for codes in by)
+    key = (found.group[known] * len(generators) + generator) * len(decodings) + decoding
+    index = drawn["sample_index"].fill_null(np.iinfo(np.int64).max).to_numpy()
+    ordered = np.lexsort((known, index, key))
+    first = ordered[np.flatnonzero(np.diff(key[ordered], prepend=-1))]
+    values = found.numbers("value")[known]
     for place in first.tolist():
-        group = int(found.group[known[place]])
-        samples[group].append({"decoding": names[code[place]], "value": float(values[place])})
+        drawn_by = {"generator": generators[generator[place]], "decoding": decodings[decoding[place]]}
+        samples[int(found.group[known[place]])].append({**drawn_by, "value": float(values[place])})
     return samples
 
 

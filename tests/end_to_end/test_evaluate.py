@@ -346,6 +346,7 @@ LAUNCH_ERRORS: list[tuple[dict[str, Any], Sequence[str], int, str]] = [
     ({"label": "good"}, [*RANKING, "--label-column", "label"], 1, "column 'label' is string and must be numbers"),
     ({"score": [0.5]}, [], 1, "column 'score' is list<item: double> and column 'response' is string"),
     ({"references": [7]}, [], 1, "column 'references' is list<item: int64> and must be lists of texts"),
+    ({"decoding": "d", "generator": 7}, [], 1, "the language model: column 'generator' is int64 and must be text"),
     ({"decoding": 7}, [], 1, "the decoding: column 'decoding' is int64 and must be text"),
     ({}, ["--group-column", "score"], 1, "column 'score' is double and must be text, integers or booleans"),
 ]
@@ -430,6 +431,28 @@ def test_a_text_column_that_is_no_decoding(tmp_path: Path, capsys: pytest.Captur
     rows = [{**ROW, "instruction": str(n), "decoding": f"anything {n}"} for n in range(65)]
     assert run_over(rows, tmp_path / "out") == 1
     assert "the column 'decoding' has 65 values" in said(capsys)
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_first_samples_of_several_language_models(listed: bool, tmp_path: Path) -> None:
+    """Where none of the examples has several, a decoding is one method; rows of lists say once whose they are."""
+
+    def of(group: int, model: str, right: bool) -> dict[str, Any]:
+        responses, scores, decodings = ["r" if right else "s", "t"], [0.5, 0.1], ["beam4", "topk40"]
+        shared = {**ROW, "instruction": f"i{group}", "generator": model}
+        if listed:
+            return {**shared, "response": responses, "score": scores, "decoding": decodings}
+        return {**shared, "response": responses[0], "decoding": "beam4"}
+
+    alone = [of(group, "large" if group % 2 else "small", bool(group % 2)) for group in range(10)]
+    both = [of(group, model, model == "large") for group in range(10) for model in ("small", "large")]
+    for rows, expected in ((alone, {"beam4": 0.5}), (both, {"small beam4": 0.0, "large beam4": 1.0})):
+        output = tmp_path / f"out {len(rows)}"
+        assert run_over(rows, output) == 0
+        methods = metrics_of(output)["measures"]["rouge_l"]["macro"]["methods"]
+        found = {name: entry["value"] for name, entry in methods.items() if name.startswith("first:")}
+        assert {f"first:{name}": value for name, value in expected.items()}.items() <= found.items()
+        assert len(found) == len(expected) * (1 + listed)
 
 
 def test_infinite_scores_choose(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ SCHEMA = pa.schema(
         "references": pa.list_(pa.string()),
         "score": pa.float64(),
         "label": pa.float64(),
+        "generator": pa.string(),
         "decoding": pa.string(),
         "sample_index": pa.int64(),
         "dataset": pa.string(),
@@ -33,7 +34,7 @@ SCHEMA = pa.schema(
 )
 ROW = {
     "group": 1, "instruction": "i", "response": "a b", "references": ["a b"], "score": 0.0, "label": 1.0,
-    "decoding": None, "sample_index": None, "dataset": None, "subset": None, "split": None,
+    "generator": None, "decoding": None, "sample_index": None, "dataset": None, "subset": None, "split": None,
 }  # fmt: skip
 
 
@@ -65,7 +66,23 @@ def test_the_first_sample_is_that_of_the_smallest_number_then_place() -> None:
         {"response": "a b", "decoding": None},
     ]
     (example,) = examples_of(rows, columns_of()).rows.to_pylist()
-    assert example["first"] == [{"decoding": "beam4", "value": 0.5}, {"decoding": "topk40", "value": 0.0}]
+    assert example["first"] == [
+        {"generator": None, "decoding": "beam4", "value": 0.5},
+        {"generator": None, "decoding": "topk40", "value": 0.0},
+    ]
+
+
+def test_the_first_samples_of_several_language_models_are_told_apart() -> None:
+    rows = [
+        {"generator": "large", "response": "a b", "decoding": "beam4", "sample_index": 1},
+        {"generator": "small", "response": "a x", "decoding": "beam4", "sample_index": 0},
+        {"generator": "large", "response": "y", "decoding": "beam4", "sample_index": 2},
+    ]
+    (example,) = examples_of(rows, columns_of()).rows.to_pylist()
+    assert example["first"] == [
+        {"generator": "large", "decoding": "beam4", "value": 1.0},
+        {"generator": "small", "decoding": "beam4", "value": 0.5},
+    ]
 
 
 def test_equal_texts_are_one_candidate_with_the_first_known_score() -> None:
