@@ -3,7 +3,7 @@
 import fcntl
 import json
 import re
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import Any
@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from beam_pipelines.storage import OutputError, StorageOptions, file_system, is_local, join, read_bytes, write_whole
-from schemas.errors import CappyError
+from schemas.errors import CappyError, UsageError
 from schemas.ids import digest_of
 from schemas.manifest import CARD, FAILURE, MANIFEST, METRICS, REPORT, RUN, differences, fingerprint, to_json
 from schemas.tally import FileEntry
@@ -47,19 +47,22 @@ def is_finished(output: str, run: Mapping[str, Any], storage: StorageOptions) ->
     return read_bytes(join(output, MANIFEST), storage) is not None
 
 
-def open_run(output: str, run: Mapping[str, Any], *, overwrite: bool, storage: StorageOptions) -> list[str]:
+def open_run(
+    output: str, run: Mapping[str, Any], *, overwrite: bool, storage: StorageOptions, reading: Collection[str] = ()
+) -> list[str]:
     """Claims the folder `output` for a run (see `is_finished`) by writing its run.json there.
 
     With `overwrite`, files of a former run go first, but runs within the folder stay. Returns the temporary files there
     that writers of earlier runs have left, or are still at. Raises CappyError when the folder holds something else than
-    a run, or a run with other facts, naming what differs; OutputError when it cannot be written.
+    a run, or a run with other facts, naming what differs; UsageError where a file that the run is `reading` would be
+    deleted; OutputError when it cannot be written.
     """
     names = refuse_foreign(output, storage)
     stored = read_bytes(join(output, RUN), storage)
     if stored is not None:
         before = _decode(output, stored)
         if overwrite:
-            _delete_run(output, names, storage)
+            _delete_run(output, names, storage, reading)
         else:
             _refuse_other(output, before, run)
     _delete(output, [name for name in names if name == FAILURE], storage)
@@ -159,12 +162,23 @@ def _names(output: str, storage: StorageOptions) -> list[str]:
     return [name for name in names if name != _LOCK]
 
 
-def _delete_run(output: str, names: list[str], storage: StorageOptions) -> None:
+def _delete_run(output: str, names: list[str], storage: StorageOptions, reading: Collection[str]) -> None:
     """Deletes the files of a run, run.json last, so that an interrupted deletion is still a folder of ours."""
     mine = [name for name in names if not name.startswith(_runs_within(names))]
     kinds = (_DATA, _LEFTOVER, _OTHER)
-    _delete(output, [name for name in mine if any(kind.fullmatch(name) for kind in kinds)], storage)
+    former = [name for name in mine if any(kind.fullmatch(name) for kind in kinds)]
+    refuse_to_delete(output, former, reading)
+    _delete(output, former, storage)
     _delete(output, [RUN], storage)
+
+
+def refuse_to_delete(output: str, names: Sequence[str], reading: Collection[str]) -> None:
+    """Raises UsageError where one of the files (relative to `output`) that are to be deleted is still to be read."""
+    for name in names:
+        if join(output, name) in reading:
+            raise UsageError(
+                f"{join(output, name)}: is to be read, and --overwrite would delete it; give another --output"
+            )
 
 
 def _runs_within(names: Sequence[str]) -> tuple[str, ...]:

@@ -63,6 +63,7 @@ def _training(config: AdaptConfig) -> TrainConfig:
     given = {name: getattr(config, name) for name in names}
     steps = max(1, ADAPTATION_PAIRS // (config.batch_size * config.accumulation))
     given |= {"output": config.below(SCORER), "max_steps": config.max_steps or steps}
+    given["held_out"] = (*config.held_out, config.validation)
     return TrainConfig(**given, corpus=join(config.below(PAIRS), "shard-*.parquet"))
 
 
@@ -123,9 +124,15 @@ def _check(config: AdaptConfig) -> None:
         raise UsageError("adapt runs in one process; give `cappy train` to torchrun, on pairs that adapt has made")
     refuse_foreign(config.folder, config.storage)
     columns = open_input([absolute(config.validation)], config.storage).schema
-    missing = [name for name in ("instruction", "response", "references") if name not in columns.names]
-    if missing:
-        raise CappyError(f"--validation: has no column {missing[0]!r}; there are {', '.join(columns.names)}")
+    scoring, choosing, evaluating = _scoring(config), _choosing(config), _evaluating(config)
+    try:
+        scored = score.columns_of(scoring).output(columns)
+        rerank.columns_of(choosing, scored)
+        evaluate.columns_of(evaluating, scored)
+    except CappyError as error:
+        raise CappyError(
+            f"--validation: {error}. These columns have fixed names here: rename or drop those of the files"
+        ) from error
 
 
 def make_pairs(config: AdaptConfig) -> dict[str, Any]:
@@ -208,10 +215,11 @@ def dry_run(config: AdaptConfig) -> str:
 
 def summary(found: Mapping[str, Mapping[str, Any]]) -> str:
     """Some lines about what came of the stages."""
-    pairs = found[PAIRS]["totals"]
+    pairs, lacking = found[PAIRS]["totals"], found[PAIRS]["notes"].get("mismatch_skipped", 0)
+    told = f"; {plural(lacking, 'wrong response')} could not be drawn: too few references differ" if lacking else ""
     return "\n".join(
         [
-            f"{plural(pairs['pairs'], 'pair')} of {plural(pairs['instructions'], 'instruction')}",
+            f"{plural(pairs['pairs'], 'pair')} of {plural(pairs['instructions'], 'instruction')}{told}",
             train.summary(found[SCORER]),
             score.SCORE.summary(found[SCORED]),
             rerank.RERANK.summary(found[SELECTIONS]),

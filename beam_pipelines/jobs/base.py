@@ -50,7 +50,8 @@ class Run:
     """A run of a job: its folder, everything that shapes its bytes (`facts`), and how its tally becomes the manifest.
 
     `facts` hold the `job`, its `settings`, and what else the fingerprint is made of. `summarise` gives the job's own
-    part of the manifest; `inputs`, `rejects` (with their `rate`) and `totals` are among it.
+    part of the manifest; `inputs`, `rejects` (with their `rate`) and `totals` are among it. `reading`: the input files,
+    which --overwrite must not delete.
     """
 
     folder: Folder
@@ -58,6 +59,7 @@ class Run:
     card: Card
     summarise: Callable[[Tally], dict[str, Any]]
     stages: Sequence[Stage]
+    reading: Sequence[str] = ()
 
     def carry_out(
         self, config: JobConfig, options: PipelineOptions, build: Callable[[beam.Pipeline, FinishRun], None]
@@ -71,7 +73,9 @@ class Run:
         done = not config.overwrite and is_finished(folder.url, told, storage)
         if not done:
             with hold(folder.url, storage):
-                leftovers = open_run(folder.url, told, overwrite=config.overwrite, storage=storage)
+                leftovers = open_run(
+                    folder.url, told, overwrite=config.overwrite, storage=storage, reading=self.reading
+                )
                 summary = _Summary(self.facts, self.summarise, datetime.now(UTC).isoformat(timespec="seconds"))
                 finish = FinishRun(folder, summary, self.card, config.max_reject_rate)
                 execute(lambda root: build(root, finish), options, Progress(folder.url, self.stages, storage))

@@ -221,7 +221,9 @@ def run(config: BuildCorpusConfig, options: PipelineOptions) -> dict[str, Any]:
     stages = [Stage("instructions", planned.instructions, planned.units, resumes=False)]
     stages += [] if config.instructions_only else [Stage("pairs", None, planned.shards, resumes=False)]
     described = card(instructions_only=config.instructions_only)
-    run = Run(planned.folder, known, described, CorpusSummary(planned.mixture, known), stages)
+    inputs = [*planned.inputs, *([planned.candidates] if planned.candidates else [])]
+    reading = [file.url for found in inputs for file in found.files]
+    run = Run(planned.folder, known, described, CorpusSummary(planned.mixture, known), stages, reading)
     return run.carry_out(config, options, lambda root, finish: build(root, planned, finish))
 
 

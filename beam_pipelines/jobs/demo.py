@@ -80,7 +80,7 @@ def _training(config: DemoConfig) -> TrainConfig:
     return TrainConfig(
         corpus=config.below(CORPUS, "pairs/*.parquet"),
         model=str(minilm_folder()),
-        held_out=_shipped("candidates/validation.parquet"),
+        held_out=(_shipped("candidates/validation.parquet"),),
         weights=_shipped("weights.yaml"),
         max_pairs=config.pairs,
         batch_size=16,

@@ -215,7 +215,8 @@ def run(config: GenerateConfig, options: PipelineOptions) -> dict[str, Any]:
     # Nobody knows how many of the samples are distinct, so there progress is in files.
     rows = None if config.distinct else planned.sampled * planned.samples
     stages = [Stage("", rows, planned.units, resumes=True, tokens=True)]
-    run = Run(planned.folder, known, CARD, GenerateSummary(known, config.model), stages)
+    reading = [file.url for file in planned.input.files]
+    run = Run(planned.folder, known, CARD, GenerateSummary(known, config.model), stages, reading)
     return run.carry_out(config, options, lambda root, finish: build(root, planned, finish))
 
 

@@ -69,10 +69,11 @@ class RerankPlan:
 def plan(config: RerankConfig) -> RerankPlan:
     """Looks into scored rows. Raises CappyError for a column that is missing, cannot serve, or clashes with another."""
     found = open_input([absolute(config.input)], config.storage, limit=config.limit)
-    return RerankPlan(config, found, _columns(config, found.schema), config.shards or shards_for(found.bytes))
+    return RerankPlan(config, found, columns_of(config, found.schema), config.shards or shards_for(found.bytes))
 
 
-def _columns(config: RerankConfig, schema: pa.Schema) -> ScoredColumns:
+def columns_of(config: RerankConfig, schema: pa.Schema) -> ScoredColumns:
+    """Which columns of an input with this schema are what. Raises CappyError as `scored_columns` does."""
     return scored_columns(
         schema,
         group=config.group_column,
@@ -127,13 +128,16 @@ def run(config: RerankConfig, options: PipelineOptions) -> dict[str, Any]:
         config = _score_first(config, options)
     planned = plan(config)
     known = facts(planned)
-    run = Run(planned.folder, known, CARD, SelectionSummary(known), [Stage("", None, planned.shards, resumes=False)])
+    reading = [file.url for file in planned.input.files]
+    run = Run(
+        planned.folder, known, CARD, SelectionSummary(known), [Stage("", None, planned.shards, resumes=False)], reading
+    )
     return run.carry_out(config, options, lambda root, finish: build(root, planned, finish))
 
 
 def _score_first(config: RerankConfig, options: PipelineOptions) -> RerankConfig:
     """Scores the input into `scored/` below the output; the configuration for what stands there then."""
-    _columns(config, score.output_columns(config))
+    columns_of(config, score.output_columns(config))
     refuse_foreign(absolute(config.output), config.storage)
     scoring = _scoring(config)
     score.run(scoring, in_threads(options))
@@ -149,7 +153,7 @@ def _scoring(config: RerankConfig) -> score.ScoreConfig:
 def dry_run(config: RerankConfig) -> str:
     """What the job would do: its input, how it is grouped, and the files it would write."""
     if config.model is not None:
-        columns = _columns(config, score.output_columns(config))
+        columns = columns_of(config, score.output_columns(config))
         return f"{score.dry_run(_scoring(config))}\n{_choice(config, columns)}"
     planned = plan(config)
     columns, found = planned.columns, planned.input

@@ -89,7 +89,7 @@ def plan(config: ScoreConfig, *, local: bool) -> ScorePlan:
     """
     check_settled(config, local=local)
     source = open_input([absolute(config.input)], config.storage, limit=config.limit)
-    columns = ScoreColumns(config.instruction_column, config.response_column, config.score_column)
+    columns = columns_of(config)
     columns.output(source.schema)
     spec, model = _settle(config, local=local)
     return ScorePlan(config, source, columns, spec, model)
@@ -115,10 +115,15 @@ def _settle(config: ScoreConfig, *, local: bool) -> tuple[ScorerSpec, dict[str, 
     return spec, {"content": found.content, "type": model_config.model_type, **settled_facts(spec), **cut}
 
 
+def columns_of(config: ScorerConfig) -> ScoreColumns:
+    """Which columns hold the pairs, and what the new ones are called."""
+    return ScoreColumns(config.instruction_column, config.response_column, config.score_column)
+
+
 def output_columns(config: ScorerConfig) -> pa.Schema:
     """The columns of the scored rows. Raises CappyError for one that is missing, not text, or would be overwritten."""
     source = open_input([absolute(config.input)], config.storage, limit=config.limit)
-    return ScoreColumns(config.instruction_column, config.response_column, config.score_column).output(source.schema)
+    return columns_of(config).output(source.schema)
 
 
 def facts(plan: ScorePlan) -> dict[str, Any]:
@@ -153,7 +158,8 @@ def run(config: ScoreConfig, options: PipelineOptions) -> dict[str, Any]:
     planned = plan(config, local=is_local(options))
     known = facts(planned)
     stages = [Stage("", planned.input.rows, planned.units, resumes=True, tokens=True)]
-    run = Run(planned.folder, known, CARD, ScoreSummary(known, config.model), stages)
+    reading = [file.url for file in planned.input.files]
+    run = Run(planned.folder, known, CARD, ScoreSummary(known, config.model), stages, reading)
     return run.carry_out(config, options, lambda root, finish: build(root, planned, finish))
 
 

@@ -3,7 +3,7 @@
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,7 +23,7 @@ from beam_pipelines.jobs.train_manifest import Made, export
 from beam_pipelines.reads import Input, kind_of, open_input
 from beam_pipelines.report.words import plural
 from beam_pipelines.runs import described, hold, is_finished, load_manifest, open_run
-from beam_pipelines.storage import absolute, explained
+from beam_pipelines.storage import absolute, explained, join
 from schemas.errors import CappyError, UsageError
 from schemas.manifest import FORMAT_VERSION
 
@@ -46,7 +46,7 @@ class TrainPlan:
 
     config: TrainConfig
     corpus: Input
-    held_out: Input | None
+    held_out: Sequence[Input]
     rates: Mapping[str, Mapping[str, float]]
     checkpoint: "Checkpoint"
     max_length: int
@@ -60,6 +60,12 @@ class TrainPlan:
         """Where everything is written."""
         return absolute(self.config.output)
 
+    @property
+    def reading(self) -> list[str]:
+        """The files that must stay: of the corpus, those held out, and what tells a model."""
+        files = [file.url for found in (self.corpus, *self.held_out) for file in found.files]
+        return [*files, join(self.checkpoint.source.name, "config.json")]
+
 
 def plan(config: TrainConfig) -> TrainPlan:
     """Looks into the corpus, the model and the other files. Raises CappyError or UsageError for what is wrong there."""
@@ -68,7 +74,7 @@ def plan(config: TrainConfig) -> TrainPlan:
     foreign = [file.url for file in corpus.files if kind_of(file.url)[0] != "parquet"]
     if foreign:
         raise UsageError(f"--corpus {foreign[0]}: is no Parquet file; labelled pairs are, as build-corpus writes them")
-    held_out = open_input([absolute(config.held_out)], config.storage) if config.held_out else None
+    held_out = [open_input([absolute(pattern)], config.storage) for pattern in config.held_out]
     rates = read_weights(absolute(config.weights), config.storage) if config.weights else {}
     with needing_extra("train", "training"):
         from cappy_model import checkpoints, devices, encoding, training
@@ -115,7 +121,7 @@ def facts(plan: TrainPlan) -> dict[str, Any]:
         },
         "model": {"content": plan.checkpoint.content},
         "files": [file.facts() for file in plan.corpus.files],
-        "held_out": [file.facts() for file in plan.held_out.files] if plan.held_out else None,
+        "held_out": [file.facts() for found in plan.held_out for file in found.files] or None,
     }
 
 
@@ -149,7 +155,7 @@ def _claimed(plan: TrainPlan, told: Mapping[str, Any]) -> Iterator[None]:
     storage = plan.config.storage
     with hold(plan.output, storage):
         if plan.config.overwrite:
-            delete_former(plan.output, storage)
+            delete_former(plan.output, storage, reading=plan.reading)
         open_run(plan.output, told, overwrite=plan.config.overwrite, storage=storage)
         yield
 
@@ -215,7 +221,7 @@ def _select(plan: TrainPlan) -> "Selection":
     config = plan.config
     policy = Policy(
         seed=config.seed,
-        held_out=held_out_instructions(plan.held_out),
+        held_out=frozenset().union(*map(held_out_instructions, plan.held_out)),
         evaluation_share=config.eval_fraction,
         rates=plan.rates,
         max_pairs=config.max_pairs,

@@ -1,7 +1,7 @@
 """The files around training: weights, held-out instructions, the folder of checkpoints, and its copy elsewhere."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import pyarrow as pa
 import yaml
 
 from beam_pipelines.reads import Input, Wanted, list_reads, read_units
-from beam_pipelines.runs import load_manifest, refuse_foreign
+from beam_pipelines.runs import load_manifest, refuse_foreign, refuse_to_delete
 from beam_pipelines.storage import (
     StorageOptions,
     copy_whole,
@@ -57,16 +57,14 @@ def read_weights(url: str, storage: StorageOptions) -> dict[str, dict[str, float
     return {column: {str(name): float(value) for name, value in content[column].items()} for column in sorted(content)}
 
 
-def held_out_instructions(found: Input | None) -> frozenset[int]:
+def held_out_instructions(found: Input) -> frozenset[int]:
     """The keys of all instructions in some files. Raises CappyError where they have no column of them."""
     from cappy_model.split import instruction_key
 
-    if found is None:
-        return frozenset()
     names = found.schema.names
     if "instruction" not in names or not is_text(found.schema.field("instruction").type):
         raise CappyError(
-            f"--held-out {found.files[0].url}: has no text column 'instruction'; there are {', '.join(names)}"
+            f"{found.files[0].url}: is held out, and has no text column 'instruction'; there are {', '.join(names)}"
         )
     wanted = Wanted(pa.schema([found.schema.field("instruction")]), CHUNK_ROWS)
     keys: set[int] = set()
@@ -76,7 +74,7 @@ def held_out_instructions(found: Input | None) -> frozenset[int]:
                 if unit.bad:
                     row = unit.bad[0]
                     raise CappyError(
-                        f"--held-out {file.url}#{row.position}: cannot be read: {row.reason}: {row.detail}"
+                        f"{file.url}#{row.position}: is held out, and cannot be read: {row.reason}: {row.detail}"
                     )
                 texts = unit.rows.column("instruction").drop_null().unique().to_pylist()
                 keys.update(map(instruction_key, texts))
@@ -90,14 +88,16 @@ def workplace(output: str, facts: Mapping[str, Any]) -> Path:
     return cache_folder() / "training" / fingerprint({"output": output, "facts": facts})
 
 
-def delete_former(output: str, storage: StorageOptions) -> None:
-    """Deletes the model and the checkpoints of a former run, if the folder is one's. Raises CappyError if it is not."""
+def delete_former(output: str, storage: StorageOptions, *, reading: Collection[str]) -> None:
+    """Deletes the model and the checkpoints of a former run, if the folder is one's. Raises CappyError if it is not,
+    UsageError where a file that this run is `reading` would go."""
     names = refuse_foreign(output, storage)
     listed = [entry["path"] for entry in load_manifest(output, storage)["files"]] if MANIFEST in names else []
     fs, path = file_system(output, storage)
-    for name in names:
-        if name in listed or name.startswith(f"{CHECKPOINTS}/"):
-            fs.rm_file(join(path, name))
+    former = [name for name in names if name in listed or name.startswith(f"{CHECKPOINTS}/")]
+    refuse_to_delete(output, former, reading)
+    for name in former:
+        fs.rm_file(join(path, name))
     if is_local(output):
         shutil.rmtree(Path(path) / CHECKPOINTS, ignore_errors=True)
 

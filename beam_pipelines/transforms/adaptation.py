@@ -30,15 +30,18 @@ def adaptation_instructions(
 ) -> pa.RecordBatch:
     """LABELLED_INSTRUCTION rows for CANDIDATE rows that have references, one for each instruction_id, ordered by it.
 
-    `wrong` are as many responses as there are references, each a reference of another instruction of the same dataset,
+    Its references are those of all its candidates, in order. `wrong` are as many responses as there are references, each a reference of another instruction of the same dataset,
     drawn by seed and drawn again where it is right here, too. What is missing after five draws is counted.
     """
     first: dict[str, Mapping[str, Any]] = {}
+    texts_of: dict[str, dict[str, None]] = {}
     for row in candidates:
         if row["instruction_id"] is not None and row["instruction"] is not None:
-            first.setdefault(row["instruction_id"], row)
+            example = first.setdefault(row["instruction_id"], row)
+            if row["instruction"] == example["instruction"]:
+                texts_of.setdefault(row["instruction_id"], {}).update(dict.fromkeys(references_of(row)))
     rows = [first[known] for known in sorted(first)]
-    references = [references_of(row) for row in rows]
+    references = [list(texts_of[row["instruction_id"]]) for row in rows]
     datasets = [row.get("dataset") or UNNAMED for row in rows]
     members: dict[str, list[int]] = {}
     for index, dataset in enumerate(datasets):

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from beam_pipelines.runs import close_run, hold, is_finished, load_manifest, open_run
-from schemas.errors import CappyError
+from schemas.errors import CappyError, UsageError
 
 
 def claim(folder: str, *, overwrite: bool = False, **facts: Any) -> list[str]:
@@ -122,3 +122,21 @@ def test_a_folder_with_nothing_but_a_run_within_is_new(tmp_path: Path) -> None:
     claim(str(tmp_path / "scored"), seed=1)
     claim(str(tmp_path), seed=1)
     assert (tmp_path / "run.json").exists()
+
+
+@pytest.mark.parametrize("protocol", ["", "memory://"])
+def test_overwriting_does_not_delete_what_is_to_be_read(tmp_path: Path, protocol: str) -> None:
+    import fsspec
+
+    folder = f"{protocol}{tmp_path}/out"
+    claim(folder, seed=1)
+    unit = f"{folder}/part-00000-00000-00000.parquet"
+    with fsspec.open(unit, "wb") as file:
+        file.write(b"scored")
+    with pytest.raises(
+        UsageError, match=r"part-00000-00000-00000.parquet: is to be read, and --overwrite would delete"
+    ):
+        open_run(folder, {"job": "j", "facts": {"seed": 2}}, overwrite=True, storage={}, reading=[unit])
+    with fsspec.open(unit, "rb") as file:
+        assert file.read() == b"scored"
+    claim(folder, seed=1)

@@ -92,6 +92,31 @@ def test_all_stages_and_again(inputs: Path, tmp_path: Path, capsys: pytest.Captu
     assert {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file()} == before
 
 
+def test_instructions_on_both_sides_are_not_learned_from(
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (inputs / "validation.jsonl").write_bytes(
+        json_lines(*({**row, "instruction": row["instruction"].upper()} for row in candidates(20, first=25)))
+    )
+    (inputs / "more.jsonl").write_bytes(json_lines(*candidates(2)))
+    output = tmp_path / "out"
+    assert cappy(*flags(inputs, output, "--held-out", inputs / "more.jsonl")) == 0
+    assert "4 steps over 92 pairs; 28 pairs dropped for held-out instructions" in capsys.readouterr().out
+    assert manifest_of(output / "scorer")["pairs"]["held_out_instructions"] == 7
+    (inputs / "validation.jsonl").write_bytes(json_lines(*candidates(30)))
+    assert cappy(*flags(inputs, tmp_path / "all")) == 1
+    assert "no pair is left to learn from: of 120 read, 120 have a held-out instruction" in said(capsys)
+
+
+def test_wrong_responses_that_cannot_be_drawn_are_told(
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (inputs / "train.jsonl").write_bytes(json_lines(*candidates(30, references=["yes"])))
+    assert cappy(*flags(inputs, tmp_path / "out")) == 0
+    told = capsys.readouterr().out.splitlines()[0]
+    assert told == ("120 pairs of 30 instructions; 30 wrong responses could not be drawn: too few references differ")
+
+
 def test_a_stage_that_is_lost_is_made_again(inputs: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     assert cappy(*flags(inputs, output)) == 0
@@ -124,12 +149,32 @@ def test_candidates_that_cannot_be_learned_from(
     assert message in said(capsys)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"score": 0.5}, "--validation: column 'score' is there already"),
+        ({"rank": 1}, "--validation: the input has a column 'rank'"),
+        ({"references": None}, "--validation: --reference-column: column 'references' is null"),
+        ({"references": [1]}, "--validation: --reference-column: column 'references' is list<item: int64>"),
+        ({"response": ["a", "b"]}, "--validation: column 'decoding' is string and column 'response' is list"),
+    ],
+)
+def test_columns_that_a_later_stage_cannot_use_are_told_before_training(
+    change: dict[str, Any], message: str, inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (inputs / "validation.jsonl").write_bytes(json_lines(*candidates(10, first=30, **change)))
+    assert cappy(*flags(inputs, tmp_path / "out")) == 1
+    error = said(capsys)
+    assert message in error and "fixed names here: rename or drop" in error
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_is_wrong_with_the_validation_is_said_first(
     inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (inputs / "validation.jsonl").write_bytes(json_lines({"instruction": "x"}))
     assert cappy(*flags(inputs, tmp_path / "out")) == 1
-    assert "--validation: has no column 'response'" in said(capsys)
+    assert "--validation: --response-column response: there is no such column" in said(capsys)
     assert not (tmp_path / "out").exists()
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert cappy(*flags(inputs, tmp_path / "out")) == 2

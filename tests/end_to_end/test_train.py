@@ -130,6 +130,20 @@ def test_another_run_in_the_folder_and_overwrite(
     assert "holds 'thesis.txt' and no run.json, so it is not ours" in said(capsys)
 
 
+def test_overwriting_does_not_delete_what_is_learned_from(
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    assert cappy(*flags(inputs, "--output", output, "--max-steps", 2)) == 0
+    before = weights(output)
+    for model in (output, output / "checkpoints" / "checkpoint-2"):
+        for path in output.glob("tokenizer*"):
+            (model / path.name).write_bytes(path.read_bytes())
+        assert cappy(*flags(inputs, "--output", output, "--max-steps", 2, "--model", model, "--overwrite")) == 2
+        assert "config.json: is to be read, and --overwrite would delete it; give another --output" in said(capsys)
+    assert all(np.array_equal(before[name], value) for name, value in weights(output).items())
+
+
 def test_weights_and_limits(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "weights.yaml").write_text("label_source: {wrong_choice: 0.5}\ndataset: {quiz: 0.0}\n")
     more = ("--weights", tmp_path / "weights.yaml", "--max-pairs", 60, "--epochs", 2)

@@ -128,3 +128,12 @@ def test_what_cannot_be_used_says_where_it_stands() -> None:
 )
 def test_which_references_count(references: list[str] | None, expected: list[str]) -> None:
     assert references_of({"references": references}) == expected
+
+
+def test_references_are_those_of_all_candidates_of_an_instruction() -> None:
+    found, _ = pairs_of([candidate(0, "a red fox", ["it rains"]), candidate(0, "no", ["a red fox", "it rains"])])
+    assert labels(found) == {
+        ("i0", "it rains", 1.0, "ground_truth"),
+        ("i0", "a red fox", 1.0, "ground_truth"),
+        ("i0", "no", 0.0, "generated"),
+    }
