@@ -30,8 +30,9 @@ def adaptation_instructions(
 ) -> pa.RecordBatch:
     """LABELLED_INSTRUCTION rows for CANDIDATE rows that have references, one for each instruction_id, ordered by it.
 
-    Its references are those of all its candidates, in order. `wrong` are as many responses as there are references, each a reference of another instruction of the same dataset,
-    drawn by seed and drawn again where it is right here, too. What is missing after five draws is counted.
+    Its references are those of all its candidates, in order. `wrong` are as many responses as there are references,
+    each a reference of another instruction of the same dataset, drawn by seed and drawn again where it is right here,
+    too. What is missing after five draws is counted.
     """
     first: dict[str, Mapping[str, Any]] = {}
     texts_of: dict[str, dict[str, None]] = {}
