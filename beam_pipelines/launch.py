@@ -74,7 +74,7 @@ def execute(
     if state not in (PipelineState.DONE, None):
         raise PipelineFailed(f"the runner ended the job as {state}; its own log says why")
     template = options.view_as(GoogleCloudOptions).template_location
-    if template:
+    if template and is_dataflow(options):
         raise HandedOver(
             f"{template}: is the job, for Dataflow to run. When it is done, the same command without "
             "--template_location finds it done and draws the report."

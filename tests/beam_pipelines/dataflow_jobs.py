@@ -57,8 +57,8 @@ def fill(folder: str, files: Mapping[str, bytes]) -> None:
         fsspec.filesystem("memory").pipe_file(f"{folder}/{name}", content)
 
 
-def fill_bucket(tmp_path: Path) -> None:
-    """What the jobs read: rows, a mixture with its templates, and two models."""
+def fill_with_rows() -> None:
+    """What the jobs read: rows, and a mixture with its templates."""
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(ROWS), sink)
     templates = {"dataset": "tasks", "templates": {"t": template("t", "t", "{{ instruction }}|||{{ response }}")}}
@@ -66,6 +66,10 @@ def fill_bucket(tmp_path: Path) -> None:
     fill("/bucket/in/rows", {"a.parquet": sink.getvalue(), "b.parquet": sink.getvalue()})
     fill("/bucket/in", {"mixture.yaml": yaml.safe_dump(mixture).encode()})
     fill("/bucket/in/templates/tasks", {"templates.yaml": yaml.safe_dump(templates).encode()})
+
+
+def fill_with_models(tmp_path: Path) -> None:
+    """The models of the jobs that have one, made in a folder of this machine."""
     for name, save in (("scorer", save_tiny_scorer), ("generator", save_tiny_generator)):
         folder = save(tmp_path / name)
         fill(f"/bucket/{name}", {path.name: path.read_bytes() for path in folder.iterdir()})

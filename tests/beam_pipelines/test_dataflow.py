@@ -24,7 +24,8 @@ from tests.beam_pipelines.dataflow_jobs import (
     DATAFLOW,
     GPU,
     IMAGE,
-    fill_bucket,
+    fill_with_models,
+    fill_with_rows,
     hints,
     payloads,
     submitted,
@@ -39,7 +40,8 @@ REQUEST_LIMIT = 10 * 10**6
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The files of `memory://bucket`."""
-    fill_bucket(tmp_path_factory.mktemp("models"))
+    fill_with_rows()
+    fill_with_models(tmp_path_factory.mktemp("models"))
     memory: Any = fsspec.get_filesystem_class("memory")
     return dict(memory.store)
 
