@@ -27,7 +27,7 @@ lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
 
 types: $(VENV)/installed-test
-	$(BIN)/mypy schemas cappy_model beam_pipelines
+	$(BIN)/mypy schemas cappy_model beam_pipelines deploy/dataflow
 
 bench: $(VENV)/installed-bench
 	$(BIN)/python -m benchmarks.rouge

@@ -22,6 +22,7 @@ from beam_pipelines.jobs.generate import GENERATE
 from beam_pipelines.jobs.rerank import RERANK
 from beam_pipelines.jobs.score import SCORE
 from beam_pipelines.jobs.train_config import TrainConfig, add_train_flags
+from beam_pipelines.launch import HandedOver
 from beam_pipelines.options import add_job_flags, beam_options, json_object
 from beam_pipelines.program import interrupted
 from beam_pipelines.report.page import render_report
@@ -53,6 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     command: Command = arguments.run
     try:
         return command(arguments, rest)
+    except HandedOver as told:
+        print(told)
+        return DONE
     except CappyError as error:
         return _fail(arguments, error, WRONG_USAGE if isinstance(error, UsageError) else FAILED)
     except KeyboardInterrupt:

@@ -13,16 +13,19 @@ from contextlib import AbstractContextManager, suppress
 import apache_beam as beam
 import grpc
 import psutil
-from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
+from apache_beam.options.pipeline_options import DirectOptions, GoogleCloudOptions, PipelineOptions
+from apache_beam.pipeline import AppliedPTransform, PipelineVisitor
 from apache_beam.portability.api import beam_provision_api_pb2
+from apache_beam.runners.dataflow import dataflow_runner
 from apache_beam.runners.portability.fn_api_runner.fn_runner import ExtendedProvisionInfo, FnApiRunner
 from apache_beam.runners.runner import PipelineState
 from apache_beam.runners.worker import sdk_worker
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
-from beam_pipelines.options import is_local
+from beam_pipelines.options import is_dataflow, is_local
 from schemas.errors import CappyError
 
+_LOG = logging.getLogger("cappy")
 _STEP = "[while running"  # Beam adds the step's label to a worker's message
 _OURS = re.compile(r"(?:schemas|beam_pipelines|cappy_model)[\w.]*\.[A-Z]\w+: (.+?)(?:\s*\[while running|\n\n|\Z)", re.S)
 
@@ -39,6 +42,10 @@ class PipelineFailed(CappyError):
     """The pipeline stopped with an error."""
 
 
+class HandedOver(Exception):
+    """No error: the job was not run but written for others to run, so there is no end to wait for. Says what next."""
+
+
 class WorkerLost(CappyError):
     """A worker process of the in-process runner ended on its own."""
 
@@ -46,16 +53,44 @@ class WorkerLost(CappyError):
 def execute(
     build: Callable[[beam.Pipeline], None], options: PipelineOptions, progress: AbstractContextManager[object]
 ) -> None:
-    """Builds and runs a pipeline to its end. Raises PipelineFailed with what a worker said, in words."""
-    pipeline = beam.Pipeline(runner=_local_runner(options) if is_local(options) else None, options=options)
+    """Builds and runs a pipeline to its end. Raises PipelineFailed with what a worker said, in words; HandedOver when
+    there is no end to wait for."""
+    local = is_local(options)
+    pipeline = beam.Pipeline(runner=_local_runner(options) if local else None, options=options)
     build(pipeline)
+    if is_dataflow(options):
+        logging.getLogger(dataflow_runner.__name__).setLevel(logging.INFO)  # the job's name, states and messages
+    else:
+        pipeline.visit(_WithoutHints())
     with progress:
         try:
             state = _run(pipeline)
-        except (CappyError, RuntimeError) as error:
+        except (KeyboardInterrupt, SystemExit):
+            if not local:
+                _LOG.warning("the job goes on without us; it can be cancelled where it runs")
+            raise
+        except Exception as error:  # each runner has errors of its own, for missing credentials above all
             raise PipelineFailed(explain(error)) from error
     if state not in (PipelineState.DONE, None):
         raise PipelineFailed(f"the runner ended the job as {state}; its own log says why")
+    template = options.view_as(GoogleCloudOptions).template_location
+    if template and is_dataflow(options):
+        raise HandedOver(
+            f"{template}: is the job, for Dataflow to run. When it is done, the same command without "
+            "--template_location finds it done and draws the report."
+        )
+
+
+class _WithoutHints(PipelineVisitor):
+    """Takes the hints off a pipeline for a runner that does nothing with them.
+
+    To Beam a step with hints has an environment of its own: other worker processes, which it is not fused with.
+    """
+
+    def enter_composite_transform(self, transform_node: AppliedPTransform) -> None:
+        transform_node.resource_hints = {}
+
+    visit_transform = enter_composite_transform
 
 
 def _run(pipeline: beam.Pipeline) -> str | None:
@@ -129,5 +164,8 @@ def explain(error: Exception) -> str:
     ours = _OURS.findall(text)
     if ours:
         return str(ours[-1]).strip()
-    lines = [line for line in text.splitlines() if line.strip()]
-    return f"the pipeline failed: {lines[-1].strip() if lines else type(error).__name__}; --debug shows the traceback"
+    # Dataflow prints None where it knows no reason.
+    lines = [line.strip() for line in text.splitlines() if line.strip() not in ("", "None")]
+    kind = type(error).__name__
+    reason = lines[-1] if lines and isinstance(error, RuntimeError) else ": ".join([kind, *lines[-1:]])
+    return f"the pipeline failed: {reason}; --debug shows the traceback"

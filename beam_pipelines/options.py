@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, SetupOptions, StandardOptions
+from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
+from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner
 from apache_beam.runners.runner import create_runner
 
 from cappy_model.host import usable_cores
@@ -93,8 +95,8 @@ def beam_options(rest: Sequence[str], *, local_mode: str, ours: Sequence[str] = 
     Without a runner, or with DirectRunner, the job runs in Beam's in-process FnApiRunner on all cores of this machine,
     in `local_mode` (`multi_processing` or `multi_threading`); one worker runs in memory. (DirectRunner itself may hand
     over to Prism, which ignores the number of workers.) Raises UsageError for a flag that Beam does not know, naming
-    the nearest of Beam's and of `ours`, for a wrong value, for a runner that is not there, and for the workers of a
-    remote runner where none is named.
+    the nearest of Beam's and of `ours`, for a wrong value, for a runner that is not there or lacks a flag, and for the
+    workers of a remote runner where none is named.
     """
     _check_known(rest, ours)
     options = PipelineOptions(list(rest))
@@ -109,9 +111,12 @@ def beam_options(rest: Sequence[str], *, local_mode: str, ours: Sequence[str] = 
         if direct.direct_num_workers < 0:
             raise UsageError(f"--direct_num_workers {direct.direct_num_workers} is less than 0; 0 means every core")
     try:
-        create_runner(standard.runner)
+        runner = create_runner(standard.runner)
     except (ValueError, ImportError, AttributeError) as error:
         raise UsageError(f"--runner {standard.runner}: {error}") from error
+    faults = PipelineOptionsValidator(options, runner).validate()
+    if faults:
+        raise UsageError(f"--runner {standard.runner}: {' '.join(faults)}")
     options.view_as(SetupOptions).save_main_session = False
     return options
 
@@ -133,6 +138,11 @@ def _names_local(runner: str | None) -> bool:
 def is_local(options: PipelineOptions) -> bool:
     """Whether the job runs on this machine, in processes that the launcher starts."""
     return options.view_as(StandardOptions).runner == LOCAL_RUNNER
+
+
+def is_dataflow(options: PipelineOptions) -> bool:
+    """Whether the job runs on Dataflow: machines of its own, which see no disk of ours, and which heed hints."""
+    return isinstance(create_runner(options.view_as(StandardOptions).runner), DataflowRunner)
 
 
 def in_one_process(options: PipelineOptions) -> bool:

@@ -198,12 +198,18 @@ def load_manifest(output: str, storage: StorageOptions) -> dict[str, Any]:
     data = read_bytes(join(output, MANIFEST), storage)
     if data is not None:
         return _parsed(output, MANIFEST, data, needed="files")
-    failure = read_bytes(join(output, FAILURE), storage)
-    if failure is not None:
-        raise CappyError(f"{output}: the run failed: {_parsed(output, FAILURE, failure, needed='reason')['reason']}")
+    reason = reason_of_failure(output, storage)
+    if reason is not None:
+        raise CappyError(f"{output}: the run failed: {reason}")
     if read_bytes(join(output, RUN), storage) is not None:
         raise CappyError(f"{output}: holds an unfinished run; give its command again to finish it")
     raise CappyError(f"{output}: holds no {MANIFEST}; give the output folder of a job")
+
+
+def reason_of_failure(output: str, storage: StorageOptions) -> str | None:
+    """Why the last run in a folder failed, in its own words; None where it left none. Raises CappyError."""
+    data = read_bytes(join(output, FAILURE), storage)
+    return None if data is None else str(_parsed(output, FAILURE, data, needed="reason")["reason"])
 
 
 def _parsed(output: str, name: str, data: bytes, *, needed: str) -> dict[str, Any]:

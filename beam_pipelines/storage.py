@@ -86,6 +86,7 @@ def find(pattern: str, options: StorageOptions) -> dict[str, str]:
     if is_local(pattern):
         path = os.path.normpath(path)
     with explained(pattern, "listed"):
+        fs.invalidate_cache()  # the job before this one may have written there since this process last looked
         if fs.isdir(path):
             raise CappyError(
                 f"{pattern}: is a folder; give a pattern of files, such as {pattern.rstrip('/')}/*.parquet"

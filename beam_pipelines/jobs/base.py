@@ -14,13 +14,15 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_pipelines import DISTRIBUTION
 from beam_pipelines.cards import Card
-from beam_pipelines.launch import execute
-from beam_pipelines.options import JobConfig
+from beam_pipelines.launch import PipelineFailed, execute
+from beam_pipelines.options import JobConfig, is_dataflow
 from beam_pipelines.progress import Progress, Stage
+from beam_pipelines.reads import Input
 from beam_pipelines.report.page import render_report
-from beam_pipelines.runs import close_run, described, hold, is_finished, load_manifest, open_run
+from beam_pipelines.runs import close_run, described, hold, is_finished, load_manifest, open_run, reason_of_failure
 from beam_pipelines.sinks import FinishRun, Folder
-from beam_pipelines.storage import join, read_bytes
+from beam_pipelines.storage import StorageOptions, is_local, join, read_bytes
+from schemas.errors import UsageError
 from schemas.manifest import FORMAT_VERSION, REPORT, fingerprint
 from schemas.tally import Tally
 
@@ -47,38 +49,40 @@ class Job:
 
 @dataclass(frozen=True)
 class Run:
-    """A run of a job: its folder, everything that shapes its bytes (`facts`), and how its tally becomes the manifest.
+    """A run of a job: its folder and inputs, everything that shapes its bytes (`facts`), and how its tally becomes the
+    manifest.
 
     `facts` hold the `job`, its `settings`, and what else the fingerprint is made of. `summarise` gives the job's own
-    part of the manifest; `inputs`, `rejects` (with their `rate`) and `totals` are among it. `reading`: the input files,
-    which --overwrite must not delete.
+    part of the manifest; `inputs`, `rejects` (with their `rate`) and `totals` are among it.
     """
 
     folder: Folder
+    inputs: Sequence[Input]
     facts: Mapping[str, Any]
     card: Card
     summarise: Callable[[Tally], dict[str, Any]]
     stages: Sequence[Stage]
-    reading: Sequence[str] = ()
 
     def carry_out(
         self, config: JobConfig, options: PipelineOptions, build: Callable[[beam.Pipeline, FinishRun], None]
     ) -> dict[str, Any]:
         """Runs the pipeline that `build` composes, unless it is done, and draws the report; the manifest.
 
-        Raises CappyError: the folder is not ours or holds another run, the pipeline failed, or too many rejects.
+        Raises CappyError: the folder is not ours or holds another run, the pipeline failed, or too many rejects;
+        UsageError for files that the runner cannot reach; HandedOver where the job is left to others to run.
         """
+        if is_dataflow(options):
+            self._check_reachable()
         folder, storage = self.folder, config.storage
         told = described(self.facts, config)
         done = not config.overwrite and is_finished(folder.url, told, storage)
         if not done:
             with hold(folder.url, storage):
-                leftovers = open_run(
-                    folder.url, told, overwrite=config.overwrite, storage=storage, reading=self.reading
-                )
+                reading = self._reading()
+                leftovers = open_run(folder.url, told, overwrite=config.overwrite, storage=storage, reading=reading)
                 summary = _Summary(self.facts, self.summarise, datetime.now(UTC).isoformat(timespec="seconds"))
                 finish = FinishRun(folder, summary, self.card, config.max_reject_rate)
-                execute(lambda root: build(root, finish), options, Progress(folder.url, self.stages, storage))
+                self._execute(lambda root: build(root, finish), options, storage)
                 close_run(folder.url, load_manifest(folder.url, storage), leftovers, storage)
         manifest = load_manifest(folder.url, storage)
         page = render_report(manifest).encode()  # says what a damaged manifest lacks
@@ -87,6 +91,27 @@ class Run:
         if read_bytes(join(folder.url, REPORT), storage) != page:
             folder.write(REPORT, page)
         return manifest
+
+    def _reading(self) -> list[str]:
+        return [file.url for source in self.inputs for file in source.files]
+
+    def _check_reachable(self) -> None:
+        """Raises UsageError for a file on this machine's disks, which no other machine sees."""
+        local = next((url for url in (self.folder.url, *self._reading()) if is_local(url)), None)
+        if local is not None:
+            raise UsageError(f"{local}: is on this machine, where Dataflow's workers are not; give a gs:// URL")
+
+    def _execute(
+        self, build: Callable[[beam.Pipeline], None], options: PipelineOptions, storage: StorageOptions
+    ) -> None:
+        """Runs a pipeline. A runner may cut or lose what a worker said, and what the job itself wrote is whole."""
+        try:
+            execute(build, options, Progress(self.folder.url, self.stages, storage))
+        except PipelineFailed as error:
+            reason = reason_of_failure(self.folder.url, storage)
+            if reason is None:
+                raise
+            raise PipelineFailed(reason) from error
 
 
 @dataclass(frozen=True)

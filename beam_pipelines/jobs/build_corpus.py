@@ -27,7 +27,7 @@ from beam_pipelines.transforms.candidates import NEEDED, PlaceCandidates, candid
 from beam_pipelines.transforms.labelling import LabelAndWrite
 from beam_pipelines.transforms.negatives import AddWrongResponses
 from beam_pipelines.transforms.render import RenderPlan, RenderTemplates, WriteInstructions, threshold
-from beam_pipelines.transforms.sharding import GroupIntoShards, shards_for
+from beam_pipelines.transforms.sharding import GroupIntoShards, finishing_memory, shards_for
 from cappy_model.host import usable_cores
 from schemas.chunks import CHUNK_ROWS
 from schemas.errors import CappyError, UsageError
@@ -49,14 +49,23 @@ class BuildCorpusConfig(JobConfig):
 
 @dataclass(frozen=True)
 class CorpusPlan:
-    """A configuration with everything looked up: the mixture, its inputs (one for each dataset), and what follows."""
+    """A configuration with everything looked up: the mixture, its inputs (one for each dataset), and what follows.
+
+    `bytes` is about how much text the pairs have.
+    """
 
     config: BuildCorpusConfig
     mixture: Mixture
     inputs: tuple[Input, ...]
     wanted: tuple[Wanted, ...]
     candidates: Input | None
+    bytes: int
     shards: int
+
+    @property
+    def memory(self) -> int:
+        """Bytes that a machine needs which finishes shards."""
+        return finishing_memory(self.bytes, self.shards)
 
     @property
     def folder(self) -> Folder:
@@ -110,8 +119,9 @@ def plan(config: BuildCorpusConfig) -> CorpusPlan:
     if config.candidates:
         candidates = open_input([absolute(config.candidates)], config.storage, limit=config.limit)
         candidate_columns(candidates.schema)
-    shards = config.shards or shards_for(_estimated_bytes(mixture, inputs, candidates))
-    return CorpusPlan(config, mixture, tuple(inputs), tuple(wanted), candidates, shards)
+    size = _estimated_bytes(mixture, inputs, candidates)
+    shards = config.shards or shards_for(size)
+    return CorpusPlan(config, mixture, tuple(inputs), tuple(wanted), candidates, size, shards)
 
 
 def _wanted(dataset: Dataset, source: Input) -> Wanted:
@@ -209,7 +219,7 @@ def build(root: beam.Pipeline, plan: CorpusPlan, finish: FinishRun) -> None:
             chunks
             | "Chunks" >> beam.Flatten()
             | "GroupIntoShards" >> GroupIntoShards("instruction", plan.shards)
-            | "LabelAndWrite" >> LabelAndWrite(folder, plan.shards, file.rouge)
+            | "LabelAndWrite" >> LabelAndWrite(folder, plan.shards, file.rouge).with_resource_hints(min_ram=plan.memory)
         )
     tallies | "Tallies" >> beam.Flatten() | "FinishRun" >> finish
 
@@ -222,8 +232,7 @@ def run(config: BuildCorpusConfig, options: PipelineOptions) -> dict[str, Any]:
     stages += [] if config.instructions_only else [Stage("pairs", None, planned.shards, resumes=False)]
     described = card(instructions_only=config.instructions_only)
     inputs = [*planned.inputs, *([planned.candidates] if planned.candidates else [])]
-    reading = [file.url for found in inputs for file in found.files]
-    run = Run(planned.folder, known, described, CorpusSummary(planned.mixture, known), stages, reading)
+    run = Run(planned.folder, inputs, known, described, CorpusSummary(planned.mixture, known), stages)
     return run.carry_out(config, options, lambda root, finish: build(root, planned, finish))
 
 

@@ -22,7 +22,7 @@ from beam_pipelines.transforms.conclusion import Conclude, EvaluateShards
 from beam_pipelines.transforms.evaluated_columns import GENERATION, TASKS, EvaluatedColumns, evaluated_columns
 from beam_pipelines.transforms.evaluated_rows import MeasureCandidates
 from beam_pipelines.transforms.reduction import GROUP
-from beam_pipelines.transforms.sharding import GroupIntoShards, shards_for
+from beam_pipelines.transforms.sharding import GroupIntoShards, finishing_memory, shards_for
 from cappy_model.metrics import REPLICATES
 from schemas.chunks import CHUNK_ROWS
 from schemas.errors import CappyError, UsageError
@@ -133,6 +133,9 @@ def facts(plan: EvaluatePlan) -> dict[str, Any]:
 def build(root: beam.Pipeline, plan: EvaluatePlan, finish: FinishRun) -> None:
     """Candidates are measured and brought together by example; all examples come together in the last step."""
     folder, columns, shards = plan.folder, plan.columns, plan.shards
+    evaluate, conclude = EvaluateShards(folder, columns, shards), Conclude(folder, columns, plan.config.seed)
+    for holding in (evaluate, conclude):
+        holding.with_resource_hints(min_ram=finishing_memory(plan.input.bytes, shards))
     candidates, measured = (
         root
         | "Input" >> beam.Create(plan.input.files)
@@ -140,11 +143,9 @@ def build(root: beam.Pipeline, plan: EvaluatePlan, finish: FinishRun) -> None:
         | "MeasureCandidates" >> MeasureCandidates(folder, columns)
     )
     examples, evaluated = (
-        candidates
-        | "GroupIntoShards" >> GroupIntoShards(GROUP, shards)
-        | "EvaluateShards" >> EvaluateShards(folder, columns, shards)
+        candidates | "GroupIntoShards" >> GroupIntoShards(GROUP, shards) | "EvaluateShards" >> evaluate
     )
-    concluded = examples | "Conclude" >> Conclude(folder, columns, plan.config.seed)
+    concluded = examples | "Conclude" >> conclude
     (measured, evaluated, concluded) | "Tallies" >> beam.Flatten() | "FinishRun" >> finish
 
 
@@ -152,8 +153,9 @@ def run(config: EvaluateConfig, options: PipelineOptions) -> dict[str, Any]:
     """Evaluates scored rows; the manifest. Raises CappyError. A finished run is recognised and left alone."""
     planned = plan(config)
     known = facts(planned)
-    reading = [file.url for file in planned.input.files]
-    run = Run(planned.folder, known, CARD, EvaluationSummary(known), [Stage("", None, 1, resumes=False)], reading)
+    run = Run(
+        planned.folder, [planned.input], known, CARD, EvaluationSummary(known), [Stage("", None, 1, resumes=False)]
+    )
     manifest = run.carry_out(config, options, lambda root, finish: build(root, planned, finish))
     content = to_json(metrics(manifest))
     if read_bytes(join(planned.folder.url, METRICS), config.storage) != content:

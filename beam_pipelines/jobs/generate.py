@@ -199,9 +199,8 @@ def build(root: beam.Pipeline, plan: GeneratePlan, finish: FinishRun) -> None:
         from beam_pipelines.transforms.inference import GenerateUnits
 
     work = GenerateUnits(plan.spec, plan.task)
-    tallies = (
-        root | "Files" >> beam.Create(plan.input.files) | "GenerateUnits" >> MapUnits(plan.wanted, plan.folder, work)
-    )
+    units = MapUnits(plan.wanted, plan.folder, work, plan.config.accelerator)
+    tallies = root | "Files" >> beam.Create(plan.input.files) | "GenerateUnits" >> units
     tallies | "FinishRun" >> finish
 
 
@@ -215,8 +214,7 @@ def run(config: GenerateConfig, options: PipelineOptions) -> dict[str, Any]:
     # Nobody knows how many of the samples are distinct, so there progress is in files.
     rows = None if config.distinct else planned.sampled * planned.samples
     stages = [Stage("", rows, planned.units, resumes=True, tokens=True)]
-    reading = [file.url for file in planned.input.files]
-    run = Run(planned.folder, known, CARD, GenerateSummary(known, config.model), stages, reading)
+    run = Run(planned.folder, [planned.input], known, CARD, GenerateSummary(known, config.model), stages)
     return run.carry_out(config, options, lambda root, finish: build(root, planned, finish))
 
 

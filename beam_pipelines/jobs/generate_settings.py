@@ -18,7 +18,7 @@ TRANSFORMERS, OPENAI = "transformers", "openai"
 _HOLE = "{instruction}"
 _MIN_NEW_TOKENS = {TRANSFORMERS: 3, OPENAI: 0}
 _OF_TRANSFORMERS = (
-    *("device", "dtype", "tokens_per_batch", "allow_pickle", "trust_remote_code"),
+    *("device", "dtype", "tokens_per_batch", "accelerator", "allow_pickle", "trust_remote_code"),
     *("max_prompt_tokens", "truncation_side"),
 )
 _BUDGETS = ("max_requests", "max_tokens_total")

@@ -4,6 +4,7 @@ import argparse
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,13 +22,21 @@ if TYPE_CHECKING:
     from cappy_model.checkpoints import Source
 
 
+_ACCELERATOR = re.compile(r"type:[\w-]+;count:[1-9]\d*(;[\w.:-]+)*")
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(JobConfig):
-    """How a model is loaded and where it computes. `tokens_per_batch` None: by the device."""
+    """How a model is loaded and where it computes. `tokens_per_batch` None: by the device.
+
+    `accelerator` is what a runner shall give to the machines that compute, in the words of Beam's hint; of no
+    consequence for what comes out.
+    """
 
     device: str = "auto"
     dtype: str = "auto"
     tokens_per_batch: int | None = None
+    accelerator: str | None = None
     allow_pickle: bool = False
     trust_remote_code: bool = False
 
@@ -37,16 +46,37 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda (all GPUs) or cuda:N")
     parser.add_argument("--dtype", default="auto", metavar="T", help="auto, float32, bfloat16 or float16")
     parser.add_argument("--tokens-per-batch", type=positive, metavar="N", help="(default: by the device)")
+    parser.add_argument(
+        "--accelerator",
+        metavar="A",
+        help="for --runner DataflowRunner: type:T;count:N[;machine_type:M];install-nvidia-driver, for the steps that "
+        "compute alone",
+    )
     parser.add_argument("--allow-pickle", action="store_true", help="load pickled weights, which can run any code")
     parser.add_argument("--trust-remote-code", action="store_true", help="run Python code that comes with the model")
 
 
 def check_settled(config: ModelConfig, *, local: bool) -> None:
-    """Raises UsageError where a remote runner is to use a device that only its own workers could settle."""
+    """Raises UsageError where a remote runner is to use a device that only its own workers could settle, and for an
+    accelerator that is none, or that nothing would compute on."""
+    _check_accelerator(config)
     if not local and "auto" in (config.device, config.dtype):
         raise UsageError("--device and --dtype must be named for a remote runner: this machine cannot settle them")
     if not local and not config.tokens_per_batch and not _earlier_tokens(config):
         raise UsageError("--tokens-per-batch must be given for a remote runner: this machine cannot settle it")
+
+
+def _check_accelerator(config: ModelConfig) -> None:
+    asked = config.accelerator
+    if asked is None:
+        return
+    if not _ACCELERATOR.fullmatch(asked):
+        raise UsageError(
+            f"--accelerator {asked!r} must be type:T;count:N and more, such as "
+            "'type:nvidia-l4;count:1;machine_type:g2-standard-8;install-nvidia-driver'"
+        )
+    if config.device == "cpu":
+        raise UsageError(f"--accelerator {asked} and --device cpu exclude each other: nothing would compute on it")
 
 
 @contextmanager

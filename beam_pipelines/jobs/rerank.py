@@ -24,7 +24,7 @@ from beam_pipelines.storage import absolute, join
 from beam_pipelines.transforms.reduction import GROUP, KeepBestOfUnits
 from beam_pipelines.transforms.scored_rows import ScoredColumns, scored_columns
 from beam_pipelines.transforms.selection import SelectAndWrite
-from beam_pipelines.transforms.sharding import GroupIntoShards, shards_for
+from beam_pipelines.transforms.sharding import GroupIntoShards, finishing_memory, shards_for
 from schemas.chunks import CHUNK_ROWS
 from schemas.manifest import FORMAT_VERSION
 
@@ -105,17 +105,15 @@ def facts(plan: RerankPlan) -> dict[str, Any]:
 def build(root: beam.Pipeline, plan: RerankPlan, finish: FinishRun) -> None:
     """The best of each unit are brought together by group, and the best of those are written."""
     folder, columns, top_k, shards = plan.folder, plan.columns, plan.config.top_k, plan.shards
+    select = SelectAndWrite(folder, columns, top_k, shards)
+    select.with_resource_hints(min_ram=finishing_memory(plan.input.bytes, shards))
     chunks, counted = (
         root
         | "Input" >> beam.Create(plan.input.files)
         | "ReadInput" >> ReadInputs([Wanted(columns.schema, CHUNK_ROWS, exact=True)])
         | "KeepBestOfUnits" >> KeepBestOfUnits(folder, columns, top_k)
     )
-    selected = (
-        chunks
-        | "GroupIntoShards" >> GroupIntoShards(GROUP, shards)
-        | "SelectAndWrite" >> SelectAndWrite(folder, columns, top_k, shards)
-    )
+    selected = chunks | "GroupIntoShards" >> GroupIntoShards(GROUP, shards) | "SelectAndWrite" >> select
     (counted, selected) | "Tallies" >> beam.Flatten() | "FinishRun" >> finish
 
 
@@ -128,9 +126,13 @@ def run(config: RerankConfig, options: PipelineOptions) -> dict[str, Any]:
         config = _score_first(config, options)
     planned = plan(config)
     known = facts(planned)
-    reading = [file.url for file in planned.input.files]
     run = Run(
-        planned.folder, known, CARD, SelectionSummary(known), [Stage("", None, planned.shards, resumes=False)], reading
+        planned.folder,
+        [planned.input],
+        known,
+        CARD,
+        SelectionSummary(known),
+        [Stage("", None, planned.shards, resumes=False)],
     )
     return run.carry_out(config, options, lambda root, finish: build(root, planned, finish))
 

@@ -149,7 +149,8 @@ def build(root: beam.Pipeline, plan: ScorePlan, finish: FinishRun) -> None:
         from beam_pipelines.transforms.inference import ScoreUnits
 
     work = ScoreUnits(plan.spec, plan.columns)
-    tallies = root | "Files" >> beam.Create(plan.input.files) | "ScoreUnits" >> MapUnits(plan.wanted, plan.folder, work)
+    units = MapUnits(plan.wanted, plan.folder, work, plan.config.accelerator)
+    tallies = root | "Files" >> beam.Create(plan.input.files) | "ScoreUnits" >> units
     tallies | "FinishRun" >> finish
 
 
@@ -158,8 +159,7 @@ def run(config: ScoreConfig, options: PipelineOptions) -> dict[str, Any]:
     planned = plan(config, local=is_local(options))
     known = facts(planned)
     stages = [Stage("", planned.input.rows, planned.units, resumes=True, tokens=True)]
-    reading = [file.url for file in planned.input.files]
-    run = Run(planned.folder, known, CARD, ScoreSummary(known, config.model), stages, reading)
+    run = Run(planned.folder, [planned.input], known, CARD, ScoreSummary(known, config.model), stages)
     return run.carry_out(config, options, lambda root, finish: build(root, planned, finish))
 
 

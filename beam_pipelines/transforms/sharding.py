@@ -12,11 +12,25 @@ from schemas.ids import text_key
 
 SHARD_BYTES = 64 * 2**20
 MAX_SHARDS = 2_000
+_PROCESS_BYTES = 600 * 2**20
+_HELD_PER_BYTE = 5
+_SHARDS_AT_ONCE = 4
 
 
 def shards_for(estimated_bytes: int) -> int:
     """The number of shards, from 1 to 2,000, for so many bytes of text: a function of the inputs only."""
     return max(1, min(MAX_SHARDS, -(-estimated_bytes // SHARD_BYTES)))
+
+
+def finishing_memory(estimated_bytes: int, shards: int) -> int:
+    """Bytes of memory that a machine needs to finish shards, for the hint `min_ram`.
+
+    Finishing a shard holds five times its text (docs/architecture.md, Memory) beside what the process holds anyway: the
+    largest worker that was measured had 0.9 GB with shards of 64 MB (docs/results.md, by size), so 0.6 GB for itself.
+    The hint is of a machine, which runs a process for each of its vCPUs: four, those of the machines that
+    deploy/dataflow/submit.py asks for.
+    """
+    return _SHARDS_AT_ONCE * (_PROCESS_BYTES + _HELD_PER_BYTE * max(SHARD_BYTES, -(-estimated_bytes // shards)))
 
 
 def text_keys(texts: pa.Array) -> np.ndarray:

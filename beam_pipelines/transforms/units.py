@@ -62,22 +62,40 @@ class WriteUnits(beam.PTransform):
 
 
 @dataclass
-class MapUnits(beam.PTransform):
-    """Files -> tallies, the whole of a map job: `work` is done on the units without an output file, the rest count.
+class DoMissing(beam.PTransform):
+    """Units -> tallies: `work` is done on those without an output file and written, the rest only count.
 
-    `work` is a transform from units to what came of them (`UnitOutput`).
+    A hint belongs on all of it and not on `work` alone: a runner that gives some steps machines of their own redoes
+    what one of these machines had begun, and here that is only what has no file yet.
+    """
+
+    folder: Folder
+    work: beam.PTransform
+
+    def expand(self, units: beam.PCollection) -> beam.PCollection:
+        missing, finished = units | "SkipFinished" >> SkipFinished(self.folder)
+        written = missing | "Work" >> self.work | "WriteUnits" >> WriteUnits(self.folder)
+        return (finished, written) | "Tallies" >> beam.Flatten()
+
+
+@dataclass
+class MapUnits(beam.PTransform):
+    """Files -> tallies, the whole of a map job.
+
+    `work` is a transform from units to what came of them (`UnitOutput`). `accelerator` is what the machines that do it
+    must have, in the words of Beam's hint (`type:T;count:N;...`).
     """
 
     wanted: Wanted
     folder: Folder
     work: beam.PTransform
+    accelerator: str | None
 
     def expand(self, files: beam.PCollection) -> beam.PCollection:
-        missing, finished = (
-            files | "ReadInputs" >> ReadInputs([self.wanted]) | "SkipFinished" >> SkipFinished(self.folder)
-        )
-        written = missing | "Work" >> self.work | "WriteUnits" >> WriteUnits(self.folder)
-        return (finished, written) | "Tallies" >> beam.Flatten()
+        missing = DoMissing(self.folder, self.work)
+        if self.accelerator is not None:
+            missing.with_resource_hints(accelerator=self.accelerator)
+        return files | "ReadInputs" >> ReadInputs([self.wanted]) | "DoMissing" >> missing
 
 
 def unit_path(name: str) -> str:

@@ -15,6 +15,7 @@ from beam_pipelines.storage import (
     write_whole,
 )
 from schemas.errors import CappyError
+from tests.beam_pipelines.remote_files import Remote
 
 
 @pytest.mark.parametrize(
@@ -95,6 +96,20 @@ def test_found_files_keep_their_host(remote: dict[str, bytes], pattern: str, fou
     fsspec.filesystem("memory").pipe("/d/a.jsonl", b"x")
     assert find(pattern, {}) == found
     assert read_bytes(next(iter(found)), {}) == b"x"
+
+
+def test_files_are_found_that_came_after_the_last_look(
+    remote: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Object stores' file systems remember listings, and `rerank --model` reads what the job before it has written."""
+    listings: dict[str, list[object]] = {}
+    fresh = Remote.ls
+    monkeypatch.setattr(Remote, "ls", lambda self, path, **_: listings.setdefault(path, fresh(self, path)))
+    monkeypatch.setattr(Remote, "invalidate_cache", lambda self, path=None: listings.clear())
+    for name in ("a", "b"):
+        remote[f"/folder/{name}.csv"] = b"x"
+        found = find("remote://host/folder/*.csv", {})
+    assert list(found.values()) == ["a.csv", "b.csv"]
 
 
 def test_local_files_are_named_however_their_folder_is_written(tmp_path: Path) -> None:

@@ -1,0 +1,211 @@
+"""What an operator builds and applies: versions that agree, files that exist, templates that know the jobs' flags."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+DATAFLOW, FLINK = ROOT / "deploy" / "dataflow", ROOT / "deploy" / "flink"
+DOCKERFILES = sorted(DATAFLOW.glob("Dockerfile*"))
+MANIFESTS = sorted(FLINK.rglob("*.yaml"))
+sys.path.insert(0, str(DATAFLOW))  # scripts, not a package
+
+import metadata  # noqa: E402
+import submit  # noqa: E402
+import template  # noqa: E402
+
+FLINK_VERSION = "1.20"
+PLACE = ["--project=p", "--region=r", "--bucket=gs://b/", "--image=i:1", "--max-workers=3"]
+
+
+def beam_version() -> str:
+    return re.search(r"^apache-beam==(.+)$", (ROOT / "constraints.txt").read_text(), re.M)[1]  # type: ignore[index]
+
+
+def documents(path: Path) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all(path.read_text()))
+
+
+def images(found: Any) -> list[str]:
+    """Every `image` within a document."""
+    if isinstance(found, dict):
+        return [v for k, v in found.items() if k == "image"] + [i for v in found.values() for i in images(v)]
+    return [image for each in found for image in images(each)] if isinstance(found, list) else []
+
+
+def instructions(path: Path, word: str) -> list[list[str]]:
+    """The words of each instruction of a Dockerfile."""
+    lines = path.read_text().replace("\\\n", " ").splitlines()
+    return [line.split()[1:] for line in lines if line.startswith(f"{word} ")]
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
+def test_what_images_copy_is_there(path: Path) -> None:
+    values = dict(words[0].split("=", 1) for words in instructions(path, "ARG") if "=" in words[0])
+    ignored = (ROOT / ".dockerignore").read_text().split("\n")
+    for *sources, _ in instructions(path, "COPY"):
+        if not sources[0].startswith("--from="):
+            for source in sources:
+                source = re.sub(r"\$\{(\w+)\}", lambda found: values[found[1]], source)
+                assert (ROOT / source).exists() and source.split("/")[0] not in ignored, source
+
+
+def test_the_image_has_all_that_is_packaged() -> None:
+    copied = {source for *sources, _ in instructions(DATAFLOW / "Dockerfile", "COPY") for source in sources}
+    assert {"setup.py", "constraints.txt", "README.md", "schemas", "cappy_model", "beam_pipelines"} <= copied
+
+
+def test_images_are_of_the_version_of_beam_that_is_tested() -> None:
+    assert f"ARG BEAM={beam_version()}\n" in (DATAFLOW / "Dockerfile").read_text()
+    servers = [
+        image for path in MANIFESTS for each in documents(path) for image in images(each) if "job_server" in image
+    ]
+    assert set(servers) == {f"apache/beam_flink{FLINK_VERSION}_job_server:{beam_version()}"} and len(servers) == 2
+
+
+def test_flink_is_of_one_version() -> None:
+    found = {image for path in MANIFESTS for each in documents(path) for image in images(each) if "flink:" in image}
+    assert found == {f"flink:{FLINK_VERSION}-java17"}
+    (session,) = documents(FLINK / "kubernetes" / "session.yaml")
+    assert session["spec"]["flinkVersion"] == f"v{FLINK_VERSION.replace('.', '_')}"
+
+
+def test_every_taskmanager_has_workers_in_its_own_network() -> None:
+    (compose,) = documents(FLINK / "compose.yaml")
+    services = compose["services"]
+    managers = {name for name, each in services.items() if each.get("command") == "taskmanager"}
+    pools = {each["network_mode"]: each for each in services.values() if each.get("command") == ["--worker_pool"]}
+    assert set(pools) == {f"service:{name}" for name in managers} and len(managers) == 2
+    (gpus,) = documents(FLINK / "compose.gpu.yaml")
+    assert all(services[name]["command"] == ["--worker_pool"] for name in gpus["services"])
+    for name in managers:
+        assert "numberOfTaskSlots" in services[name]["environment"]["FLINK_PROPERTIES"]
+
+
+@pytest.mark.parametrize("folder", ["kubernetes", "kubernetes-gpu"])
+def test_patches_hit_what_they_are_for(folder: str) -> None:
+    (kustomization,) = documents(FLINK / folder / "kustomization.yaml")
+    (session,) = documents(FLINK / "kubernetes" / "session.yaml")
+    assert all((FLINK / folder / name).exists() for name in kustomization["resources"])
+    for patch in kustomization["patches"]:
+        assert patch["target"] == {"kind": session["kind"], "name": session["metadata"]["name"]}
+        for step in yaml.safe_load(patch["patch"]):
+            *way, last = [part.replace("~1", "/") for part in step["path"].split("/")[1:]]
+            place: Any = session
+            for part in way:
+                place = place[int(part)] if isinstance(place, list) else place[part]
+            assert step["op"] == "add" or last in place, step
+
+
+def test_the_job_server_is_asked_for_where_it_is() -> None:
+    deployment, service = documents(FLINK / "kubernetes" / "jobserver.yaml")
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert service["spec"]["selector"] == labels == deployment["spec"]["selector"]["matchLabels"]
+    (job,) = documents(FLINK / "kubernetes" / "submit.yaml")
+    command = job["spec"]["template"]["spec"]["containers"][0]["command"]
+    for port in service["spec"]["ports"]:
+        name = "job_endpoint" if port["name"] == "jobs" else "artifact_endpoint"
+        assert f"--{name}={service['metadata']['name']}:{port['port']}" in command
+
+
+@pytest.mark.parametrize("job", submit.JOBS)
+def test_templates_are_those_of_the_jobs_flags(job: str) -> None:
+    written = (DATAFLOW / "templates" / f"{job}.json").read_text()
+    assert written == metadata.text(job), "python deploy/dataflow/metadata.py writes them anew"
+    for parameter in json.loads(written)["parameters"]:
+        assert re.fullmatch("[a-z][a-z_]*", parameter["name"]) and parameter["helpText"]
+
+
+def test_there_is_a_template_for_each_job() -> None:
+    assert {path.stem for path in (DATAFLOW / "templates").iterdir()} == {job.name for job in template.JOBS}
+    assert set(submit.JOBS) == {job.name for job in template.JOBS}
+    built = (DATAFLOW / "build.sh").read_text()
+    assert f"for job in {' '.join(submit.JOBS)}; do" in built
+
+
+def test_parameters_become_flags() -> None:
+    given = ["--mixture=gs://b/m.yaml", "--max_reject_rate=0.5", "--overwrite=true", "--instructions_only=false"]
+    beams = ["--runner=DataflowRunner", "--template_location=gs://b/job_object"]
+    found = template.arguments(template.job_named("build-corpus"), [*given, *beams])
+    assert found == ["--mixture=gs://b/m.yaml", "--max-reject-rate=0.5", "--overwrite", *beams]
+    with pytest.raises(template.UsageError, match="overwrite=1: must be true or false"):
+        template.arguments(template.job_named("build-corpus"), ["--overwrite=1"])
+
+
+def test_a_template_starts_its_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(template, "cappy", lambda arguments: started.append(arguments) or 0)
+    monkeypatch.setenv("CAPPY_JOB", "score")
+    monkeypatch.setenv("CAPPY_IMAGE", "gpu:1")
+    assert template.main(["--output=gs://b/o", "--device=cuda", "--accelerator=type:t;count:1", "--job_name=n"]) == 0
+    (flags,) = started
+    assert flags[0] == "score" and {"--sdk_container_image=gpu:1", "--accelerator=type:t;count:1"} <= set(flags)
+    assert flags[-1] == "--job_name=n"
+    with pytest.raises(SystemExit, match="needs --accelerator"):
+        template.main(["--output=gs://b/o", "--device=cuda"])
+
+
+ONE_PROCESS = ["--experiments=no_use_multiple_sdk_containers", "--number_of_worker_harness_threads=4"]
+
+
+@pytest.mark.parametrize(
+    ("job", "flags", "model"),
+    [
+        ("build-corpus", [], False),
+        ("evaluate", [], False),
+        ("rerank", [], False),
+        ("rerank", ["--model=m"], True),
+        ("score", ["--model", "m"], True),
+        ("generate", ["--model=m"], True),
+        ("generate", ["--model=m", "--engine=openai"], False),
+    ],
+)
+def test_a_model_is_held_once_on_a_machine(job: str, flags: list[str], model: bool) -> None:
+    found = submit.command([job, *PLACE, "--output=gs://b/o", *flags])
+    assert (set(ONE_PROCESS) <= set(found)) is model
+    assert found[0] == job and found[-len(flags) :] == flags if flags else True
+    assert {"--runner=DataflowRunner", "--temp_location=gs://b/temp", "--max_num_workers=3"} <= set(found)
+    assert not any("worker_accelerator" in flag for flag in found)
+
+
+def test_the_same_output_is_the_same_job() -> None:
+    names = [submit.job_name("score", output) for output in ("gs://b/o", "gs://b/o", "gs://b/p")]
+    assert names[0] == names[1] != names[2] and re.fullmatch("[a-z]([-a-z0-9]*[a-z0-9])?", names[0])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["score", *PLACE, "--output=gs://b/o", "--device=cuda"],
+        ["score", *PLACE],
+        ["train", *PLACE, "--output=gs://b/o"],
+        ["rerank", *PLACE[:2], "--bucket=b", *PLACE[3:], "--output=gs://b/o"],
+    ],
+    ids=["no accelerator", "no output", "no pipeline", "no bucket"],
+)
+def test_what_cannot_be_submitted(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        submit.command(arguments)
+    assert caught.value.code == 2 and "error:" in capsys.readouterr().err
+
+
+def test_beam_knows_every_flag_that_is_added() -> None:
+    from beam_pipelines.options import beam_options
+
+    arguments = submit.command(["score", *PLACE, "--output=gs://b/o"])
+    beams = [flag for flag in arguments[1:] if not flag.startswith(("--output", "--staging", "--temp", "--runner"))]
+    beam_options([*beams, "--runner=FlinkRunner"], local_mode="multi_threading")
+
+
+def test_the_script_is_one() -> None:
+    bash = shutil.which("bash")
+    assert bash is not None
+    subprocess.run([bash, "-n", str(DATAFLOW / "build.sh")], check=True)
+    assert subprocess.run([bash, str(DATAFLOW / "build.sh")], capture_output=True).returncode == 2
