@@ -157,7 +157,7 @@ class Claims:
     def adapt(self, seed: int) -> None:
         """A scorer adapted to each generation task, beside the one it comes from, on the held-out candidates."""
         folder, scorer = self.work / "boost" / f"seed{seed}", self.scorer(ALONE, seed)
-        for task in TASKS:
+        for task in self.arguments.tasks:
             held_out = self.work / "candidates" / HELD_OUT / f"{task}.parquet"
             validation = self.score(held_out, {ALONE: scorer}, folder / task)
             self.cappy(
@@ -205,6 +205,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-new-tokens", type=int, default=12, metavar="N", help="of a candidate (default: 12)")
     parser.add_argument("--pairs", type=int, default=8_000, metavar="N", help="a scorer learns from (default: 8000)")
     parser.add_argument("--adaptation-steps", type=int, default=60, metavar="N", help="of 16 pairs (default: 60)")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS, help="to adapt to (default: all)")
     parser.add_argument("--problems", type=int, default=300, metavar="N", help="of GSM8K a split (default: 300)")
     parser.add_argument("--learning-rate", type=float, default=2e-4, metavar="R", help="(default: 0.0002)")
     parser.add_argument("--max-length", type=int, default=256, metavar="N", help="tokens of a pair (default: 256)")
