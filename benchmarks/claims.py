@@ -175,7 +175,8 @@ class Claims:
         scorers = {}
         for seed in self.seeds:
             scorers[f"{ALONE}{seed}"] = self.scorer(ALONE, seed)
-            self.train("ranker", folder / "train.parquet", self.scorer(ALONE, seed), seed, 4 * self.arguments.problems)
+            pairs, some = folder / "train.parquet", ("--eval-fraction", 0.1)  # there are few problems
+            self.train("ranker", pairs, self.scorer(ALONE, seed), seed, 4 * self.arguments.problems, *some)
             scorers[f"{ADAPTED}{seed}"] = self.scorer("ranker", seed)
         scored = self.score(folder / "held_out.parquet", scorers, folder)
         self.evaluate("ranking", scored, scorers, folder / "evaluation", "--label-column", "is_correct")

@@ -106,7 +106,8 @@ def _differing(values: np.ndarray) -> float:
 
 def kendall(score: np.ndarray, label: np.ndarray) -> float:
     """Kendall's tau-b of float[n] and float[n], in O(n log n)."""
-    return float(scipy.stats.kendalltau(score, label, method="asymptotic").statistic)
+    method = "asymptotic" if len(score) > 2 else "auto"  # how scipy finds a p-value: of two rows it has no such
+    return float(scipy.stats.kendalltau(score, label, method=method).statistic)
 
 
 class Tied(NamedTuple):

@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import roc_auc_score
@@ -44,6 +44,7 @@ def test_spearman_is_scipys(columns: np.ndarray) -> None:
 
 
 @given(two_columns())
+@example(np.array([[0.0, 1.0], [-np.inf, -1.5]]))
 def test_kendall_is_scipys(columns: np.ndarray) -> None:
     score, label = columns
     expected = scipy_or_nan(stats.kendalltau, score, label)
