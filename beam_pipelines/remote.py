@@ -1,7 +1,10 @@
 """Clusters: whether one is there, a job's life on it, and its errors in words."""
 
+import logging
 import re
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import apache_beam as beam
@@ -11,7 +14,7 @@ from apache_beam.runners.runner import PipelineResult
 from schemas.errors import CappyError
 
 _CONNECT_SECONDS = 10
-_PACKAGES = "docs/runners.md says how workers get the packages"
+_PACKAGES = "docs/flink.md says how workers get what they need"
 _REMEDIES = (
     (
         r"No module named '((?:schemas|cappy_model|beam_pipelines)[\w.]*)'",
@@ -23,8 +26,8 @@ _REMEDIES = (
         "the workers run another version of this project ({} is not in it): install this one; " + _PACKAGES,
     ),
     (
-        r"UNAVAILABLE.*?Connection refused: ([\w./:-]+)",
-        "the cluster reaches no worker pool at {}: start it, or mend --environment_config, the address as the "
+        r"(Connection refused)",
+        "the cluster reaches no worker pool ({}): start it, or mend --environment_config, its address as the "
         "TaskManagers see it",
     ),
     (
@@ -59,11 +62,27 @@ def run_remotely(pipeline: beam.Pipeline) -> str | None:
     """Runs a pipeline on a cluster to its end; its final state. Ends the job there when this process is told to end."""
     result: PipelineResult = pipeline.run()
     try:
-        state: str | None = result.wait_until_finish()
+        with _told_once():
+            state: str | None = result.wait_until_finish()
     except (KeyboardInterrupt, SystemExit):
         result.cancel()
         raise
     return state
+
+
+@contextmanager
+def _told_once() -> Iterator[None]:
+    """Beam logs each error of a job, with its traceback, and raises it, too. Unless debugging, raising it is enough."""
+    debugging, root = logging.getLogger("cappy").isEnabledFor(logging.DEBUG), logging.getLogger()
+
+    def wanted(record: logging.LogRecord) -> bool:
+        return debugging or record.module != "portable_runner"
+
+    root.addFilter(wanted)
+    try:
+        yield
+    finally:
+        root.removeFilter(wanted)
 
 
 def remedy(text: str) -> str | None:

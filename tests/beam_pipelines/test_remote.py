@@ -49,8 +49,8 @@ def test_what_is_there_or_needs_nothing_is_let_through() -> None:
         ("ModuleNotFoundError: No module named 'torch'", "the workers lack the module torch: install it"),
         ("Can't get attribute '_OnOurCode' on <module 'beam_pipelines.reads' from", "(_OnOurCode is not in it)"),
         (
-            "StatusRuntimeException: UNAVAILABLE: io exception\nCaused by: Connection refused: localhost/127.0.0.1:5",
-            "no worker pool at localhost/127.0.0.1:5: start it, or mend --environment_config",
+            "java.net.ConnectException: finishConnect(..) failed: Connection refused",
+            "no worker pool (Connection refused): start it, or mend --environment_config",
         ),
         ("jobmanager.scheduler.NoResourceAvailableException: Could not", "lower --parallelism"),
     ],
