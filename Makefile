@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= out
 
-.PHONY: demo model test format lint types bench constraints clean
+.PHONY: demo model test flink-up flink-down test-flink format lint types bench constraints clean
 
 demo: $(VENV)/installed-demo
 	$(BIN)/cappy demo --output $(OUT)/demo
@@ -16,7 +16,17 @@ demo: $(VENV)/installed-demo
 model: $(VENV)/installed-model
 
 test: $(VENV)/installed-test
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile -m 'not flink'
+
+# FLINK takes flags of tools/flink.py, such as --jar FILE or --flink 1.20 --beam 2.77.0
+flink-up: $(VENV)/installed-test
+	$(BIN)/python -m tools.flink up $(FLINK)
+
+flink-down:
+	$(BIN)/python -m tools.flink down
+
+test-flink: flink-up
+	$(BIN)/pytest -m flink tests/flink; status=$$?; $(BIN)/python -m tools.flink down; exit $$status
 
 format: $(VENV)/installed-test
 	$(BIN)/ruff format .

@@ -23,6 +23,7 @@ from apache_beam.runners.worker import sdk_worker
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from beam_pipelines.options import is_dataflow, is_local
+from beam_pipelines.remote import check_reachable, remedy, run_remotely
 from schemas.errors import CappyError
 
 _LOG = logging.getLogger("cappy")
@@ -55,18 +56,20 @@ def execute(
 ) -> None:
     """Builds and runs a pipeline to its end. Raises PipelineFailed with what a worker said, in words; HandedOver when
     there is no end to wait for."""
-    local = is_local(options)
+    local, dataflow = is_local(options), is_dataflow(options)
+    if not local:
+        check_reachable(options)
     pipeline = beam.Pipeline(runner=_local_runner(options) if local else None, options=options)
     build(pipeline)
-    if is_dataflow(options):
+    if dataflow:
         logging.getLogger(dataflow_runner.__name__).setLevel(logging.INFO)  # the job's name, states and messages
     else:
         pipeline.visit(_WithoutHints())
     with progress:
         try:
-            state = _run(pipeline)
+            state = _run(pipeline) if local or dataflow else run_remotely(pipeline)
         except (KeyboardInterrupt, SystemExit):
-            if not local:
+            if dataflow:
                 _LOG.warning("the job goes on without us; it can be cancelled where it runs")
             raise
         except Exception as error:  # each runner has errors of its own, for missing credentials above all
@@ -74,7 +77,7 @@ def execute(
     if state not in (PipelineState.DONE, None):
         raise PipelineFailed(f"the runner ended the job as {state}; its own log says why")
     template = options.view_as(GoogleCloudOptions).template_location
-    if template and is_dataflow(options):
+    if template and dataflow:
         raise HandedOver(
             f"{template}: is the job, for Dataflow to run. When it is done, the same command without "
             "--template_location finds it done and draws the report."
@@ -164,6 +167,9 @@ def explain(error: Exception) -> str:
     ours = _OURS.findall(text)
     if ours:
         return str(ours[-1]).strip()
+    known = remedy(text)
+    if known:
+        return known
     # Dataflow prints None where it knows no reason.
     lines = [line.strip() for line in text.splitlines() if line.strip() not in ("", "None")]
     kind = type(error).__name__

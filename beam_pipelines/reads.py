@@ -5,11 +5,11 @@ map job one output file.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import apache_beam as beam
 import numpy as np
@@ -28,6 +28,7 @@ from beam_pipelines.formats.base import (
     kind_of,
     nested_types,
 )
+from beam_pipelines.release import check_release, this_release
 from beam_pipelines.storage import StorageOptions, explained, file_system, find
 from schemas.errors import CappyError
 
@@ -227,9 +228,22 @@ def read_units(read: Read, wanted: Wanted) -> Iterator[Unit]:
         yield Unit(read.file, read.number, number, *piece)
 
 
+class _OnOurCode(beam.DoFn):
+    """Gives what `work` makes of an element, on a worker that runs the submitter's code."""
+
+    def __init__(self, work: Callable[[Any], Iterable[Any]]) -> None:
+        self._work, self._release = work, this_release()
+
+    def setup(self) -> None:
+        check_release(self._release)
+
+    def process(self, element: Any) -> Iterable[Any]:
+        return self._work(element)
+
+
 @dataclass
 class ReadInputs(beam.PTransform):
-    """Files -> their units. `wanted` is indexed by the files' group."""
+    """Files -> their units. `wanted` is indexed by the files' group. Refuses workers with other code than ours."""
 
     wanted: Sequence[Wanted]
 
@@ -237,7 +251,7 @@ class ReadInputs(beam.PTransform):
         wanted = self.wanted
         return (
             files
-            | "ListReads" >> beam.FlatMap(lambda file: list_reads(file, wanted[file.group].unit_rows))
+            | "ListReads" >> beam.ParDo(_OnOurCode(lambda file: list_reads(file, wanted[file.group].unit_rows)))
             | "Spread" >> beam.Reshuffle()
-            | "ReadUnits" >> beam.FlatMap(lambda read: read_units(read, wanted[read.file.group]))
+            | "ReadUnits" >> beam.ParDo(_OnOurCode(lambda read: read_units(read, wanted[read.file.group])))
         )

@@ -1,0 +1,94 @@
+"""Clusters: whether one is there, a job's life on it, and its errors in words."""
+
+import logging
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import FlinkRunnerOptions, PipelineOptions, PortableOptions, StandardOptions
+from apache_beam.runners.runner import PipelineResult
+
+from schemas.errors import CappyError
+
+_CONNECT_SECONDS = 10
+_PACKAGES = "docs/flink.md says how workers get what they need"
+_REMEDIES = (
+    (
+        r"No module named '((?:schemas|cappy_model|beam_pipelines)[\w.]*)'",
+        "the workers lack this project (no module {}): install it where they run, or give --setup_file; " + _PACKAGES,
+    ),
+    (r"No module named '([\w.]+)'", "the workers lack the module {}: install it where they run; " + _PACKAGES),
+    (
+        r"Can't get attribute '(\w+)' on <module '(?:schemas|cappy_model|beam_pipelines)",
+        "the workers run another version of this project ({} is not in it): install this one; " + _PACKAGES,
+    ),
+    (
+        r"(Connection refused)",
+        "the cluster reaches no worker pool ({}): start it, or mend --environment_config, its address as the "
+        "TaskManagers see it",
+    ),
+    (
+        r"(NoResourceAvailableException)",
+        "the cluster has not got as many free slots as the job wants: lower --parallelism, or add TaskManagers",
+    ),
+)
+
+
+def check_reachable(options: PipelineOptions) -> None:
+    """Raises CappyError, naming the flag, where nothing listens at the address of a job server or a Flink cluster."""
+    endpoint = options.view_as(PortableOptions).job_endpoint
+    if endpoint and endpoint != "embed":
+        _connect(f"//{endpoint}", "--job_endpoint", "a job server: start it, or mend the address")
+    runner = options.view_as(StandardOptions).runner or ""
+    master = options.view_as(FlinkRunnerOptions).flink_master
+    if not endpoint and runner.lower().startswith("flink") and not master.startswith("["):
+        url = master if "://" in master else f"//{master}"
+        _connect(url, "--flink_master", "the REST port of a Flink JobManager: start the cluster, or mend the address")
+
+
+def _connect(url: str, flag: str, wanted: str) -> None:
+    address = urlsplit(url)
+    try:
+        where = (address.hostname or "", address.port or {"https": 443}.get(address.scheme, 80))
+        socket.create_connection(where, _CONNECT_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise CappyError(f"{flag} {url.removeprefix('//')}: no answer ({error}); it wants {wanted}") from error
+
+
+def run_remotely(pipeline: beam.Pipeline) -> str | None:
+    """Runs a pipeline on a cluster to its end; its final state. Ends the job there when this process is told to end."""
+    result: PipelineResult = pipeline.run()
+    try:
+        with _told_once():
+            state: str | None = result.wait_until_finish()
+    except (KeyboardInterrupt, SystemExit):
+        result.cancel()
+        raise
+    return state
+
+
+@contextmanager
+def _told_once() -> Iterator[None]:
+    """Beam logs each error of a job, with its traceback, and raises it, too. Unless debugging, raising it is enough."""
+    debugging, root = logging.getLogger("cappy").isEnabledFor(logging.DEBUG), logging.getLogger()
+
+    def wanted(record: logging.LogRecord) -> bool:
+        return debugging or record.module != "portable_runner"
+
+    root.addFilter(wanted)
+    try:
+        yield
+    finally:
+        root.removeFilter(wanted)
+
+
+def remedy(text: str) -> str | None:
+    """What to do about an error of a cluster, by the text of its traceback; None where that is not known."""
+    for pattern, message in _REMEDIES:
+        found = re.search(pattern, text, re.S)
+        if found:
+            return message.format(found.group(1))
+    return None

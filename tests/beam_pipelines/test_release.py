@@ -1,0 +1,42 @@
+import shutil
+from pathlib import Path
+
+import apache_beam as beam
+import pytest
+
+from beam_pipelines import reads
+from beam_pipelines.options import beam_options
+from beam_pipelines.release import OtherRelease, Release, check_release, code_of, this_release
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_a_worker_of_this_code_passes() -> None:
+    check_release(this_release())
+
+
+@pytest.mark.parametrize("other", [Release("9.9.9", this_release().code), Release(this_release().version, "0" * 12)])
+def test_a_worker_of_other_code_names_both(other: Release) -> None:
+    with pytest.raises(OtherRelease) as caught:
+        check_release(other)
+    said = str(caught.value)
+    assert str(other) in said and str(this_release()) in said and "restart" in said
+
+
+def test_the_code_is_every_python_file_and_nothing_else(tmp_path: Path) -> None:
+    for package in ("beam_pipelines", "cappy_model", "schemas"):
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    before = code_of(tmp_path)
+    assert before == this_release().code
+    (tmp_path / "schemas" / "notes.txt").write_text("no code")
+    assert code_of(tmp_path) == before
+    (tmp_path / "schemas" / "extra.py").write_text("")
+    assert code_of(tmp_path) != before
+
+
+def test_reading_refuses_a_worker_of_other_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reads, "this_release", lambda: Release("9.9.9", "f" * 12))
+    options = beam_options(["--direct_num_workers=1"], local_mode="multi_processing")
+    refused = pytest.raises(Exception, match=r"submitted by cappy 9\.9\.9 \(code ffffffffffff\)")
+    with refused, beam.Pipeline(options=options) as root:
+        root | beam.Create([]) | reads.ReadInputs([])
