@@ -79,6 +79,7 @@ def test_hints_are_for_those_who_heed_them(
     """To Beam a step with hints has an environment of its own, so worker processes of its own."""
     pipelines: list[beam.Pipeline] = []
     monkeypatch.setattr(launch, "_run", pipelines.append)
+    monkeypatch.setattr(launch, "run_remotely", launch._run)
     monkeypatch.setattr(GoogleCloudOptions, "_warn_if_soft_delete_policy_enabled", lambda self, name: None)
 
     def build(root: beam.Pipeline) -> None:
