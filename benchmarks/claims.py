@@ -54,7 +54,7 @@ UNTRAINED, ALONE, ADAPTED = "untrained", "alone", "adapted"
 
 
 class Claims:
-    """The commands over one folder. `each` step may be run again: what has finished is left alone."""
+    """The commands over one folder. Each step may be run again: what has finished is left alone."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.arguments, self.work = arguments, arguments.work.resolve()
