@@ -33,6 +33,7 @@ _OURS = re.compile(r"(?:schemas|beam_pipelines|cappy_model)[\w.]*\.[A-Z]\w+: (.+
 
 _WORKER_THREAD = "run_worker"  # the runner's thread that waits for a worker process, and raises when it dies
 _WORKER_MODULE = "beam_pipelines.worker"
+_KILLED_SECONDS = 5
 _LOST = (
     "{}: it was killed, or there was no memory left. Give the same command again; "
     "--direct_num_workers=1 needs the least memory."
@@ -123,10 +124,19 @@ def _run(pipeline: beam.Pipeline) -> str | None:
     try:
         return outcome.result()
     finally:
-        for process in worker_processes(os.getpid()):
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
+        _end_workers()
         threading.excepthook = before
+
+
+def _end_workers() -> None:
+    """Kills what worker processes are left, and waits for the threads that wait for them: each of these raises."""
+    left = worker_processes(os.getpid())
+    for process in left:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    waiting = [thread for thread in threading.enumerate() if left and thread.name == _WORKER_THREAD]
+    for thread in waiting:
+        thread.join(_KILLED_SECONDS)
 
 
 def worker_processes(launcher: int) -> list[psutil.Process]:
