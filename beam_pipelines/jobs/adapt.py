@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_pipelines.jobs import evaluate, rerank, score, train
+from beam_pipelines.jobs.base import versions
 from beam_pipelines.jobs.train_config import TrainConfig, TrainingConfig, add_training_flags
 from beam_pipelines.options import in_threads, share
 from beam_pipelines.reads import Input, Wanted, list_reads, open_input, read_units
@@ -150,9 +152,11 @@ def make_pairs(config: AdaptConfig) -> dict[str, Any]:
     if config.overwrite or not is_finished(folder.url, told, storage):
         with hold(folder.url, storage):
             open_run(folder.url, told, overwrite=config.overwrite, storage=storage)
+            started = time.monotonic()
             manifest = {"job": known["job"], "fingerprint": fingerprint(known), "inputs": known["files"]}
-            manifest |= _write_pairs(source, columns, folder, config)
-            manifest["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
+            manifest |= {"versions": versions("pyarrow"), **_write_pairs(source, columns, folder, config)}
+            manifest |= {"finished": datetime.now(UTC).isoformat(timespec="seconds")}
+            manifest |= {"seconds": round(time.monotonic() - started, 1)}
             folder.write(MANIFEST, to_json(manifest))
     return load_manifest(folder.url, storage)
 
@@ -186,11 +190,13 @@ def _write_pairs(source: Input, columns: pa.Schema, folder: Folder, config: Adap
     instructions = adaptation_instructions(rows, rouge, seed=config.seed, tally=tally)
     pairs, unknown = adaptation_pairs(instructions, chunks, rouge, tally)
     rejects += unknown
+    if not source.rows:
+        raise CappyError(f"--train {config.train}: holds no candidate; give files of candidates with references")
     if len(rejects) > config.max_reject_rate * source.rows or not pairs.num_rows:
-        reason = f"{rejects[0]['reason']}: {rejects[0]['detail']}" if rejects else "there are none"
+        reason = f"{rejects[0]['reason']}: {rejects[0]['detail']}"
         raise CappyError(
-            f"--train: {len(rejects):,} of {plural(source.rows, 'candidate')} cannot be learned from, more than "
-            f"--max-reject-rate {config.max_reject_rate:.2%}. The first one: {reason}"
+            f"--train: {len(rejects):,} of {plural(source.rows, 'candidate')} cannot be learned from, and "
+            f"--max-reject-rate is {config.max_reject_rate:.2%}. The first one: {reason}"
         )
     tally.add(write_rejects(folder, "part-00000-00000-00000", rejects))
     tally.files.add(folder.write_parquet("shard-00000-of-00001.parquet", [pairs], LABELLED_PAIR))

@@ -232,6 +232,9 @@ def read_candidates(unit: Unit, columns: ScoredColumns) -> tuple[Candidates, Los
 def row_faults(rows: pa.RecordBatch, columns: CandidateColumns) -> dict[int, tuple[str, str]]:
     """The rows none of whose candidates can be used, each with a reason and a detail."""
     faults: dict[int, tuple[str, str]] = {}
+    for name in columns.lists:
+        for row in np.flatnonzero(pc.equal(pc.list_value_length(rows[name]), 0).fill_null(False)).tolist():
+            faults[row] = ("no_candidates", f"none in {name}")
     for other in columns.lists[1:]:
         first = columns.lists[0]
         wanted, lengths = (pc.list_value_length(rows[name]).fill_null(0).to_numpy() for name in (first, other))

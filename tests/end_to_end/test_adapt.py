@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from transformers import dynamic_module_utils
 
@@ -147,6 +149,15 @@ def test_candidates_that_cannot_be_learned_from(
     (inputs / "train.jsonl").write_bytes(json_lines(*rows))
     assert cappy(*flags(inputs, tmp_path / "out")) == status
     assert message in said(capsys)
+
+
+def test_no_candidates_to_learn_from(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (inputs / "train.jsonl").unlink()
+    empty = pa.Table.from_pylist(candidates(1)).slice(0, 0)
+    pq.write_table(empty, inputs / "train.parquet")
+    given = [str(word).replace("train.jsonl", "train.parquet") for word in flags(inputs, tmp_path / "out")]
+    assert cappy(*given) == 1
+    assert "train.parquet: holds no candidate; give files of candidates" in said(capsys)
 
 
 @pytest.mark.parametrize(

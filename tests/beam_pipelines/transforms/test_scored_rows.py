@@ -136,6 +136,8 @@ LISTS = schema_of(response=TEXTS, score=NUMBERS)
     ("row", "expected"),
     [
         ({"response": ["a", "b"], "score": [1.0]}, ("#11", "lists_differ", "2 in response and 1 in score")),
+        ({"response": [], "score": []}, ("#11", "no_candidates", "none in score")),
+        ({"response": [], "score": [1.0]}, ("#11", "lists_differ", "0 in response and 1 in score")),
         ({"response": ["a", "b"], "score": None}, ("#11", "null_value", "null in score")),
         ({"response": None, "score": [1.0]}, ("#11", "null_value", "null in response")),
         ({"response": ["a", "b"], "score": [1.0, None]}, ("#11", "unscored", "item 1: null in score")),
@@ -150,8 +152,8 @@ def test_a_lost_row_counts_for_its_longer_list_and_at_least_for_one() -> None:
     lists = [(["a", "b"], [1.0]), (["a"], [1.0, 2.0, 3.0]), (None, None), ([], None), ([], [])]
     rows = [{"instruction": "i", "response": response, "score": score} for response, score in lists]
     found, lost = read_candidates(unit_of(rows, LISTS), columns_of(LISTS))
-    assert len(found.row) == 0 and len(lost.rejects) == 4
-    assert lost.candidates == 2 + 3 + 1 + 1, "a row of empty lists holds no candidate, and none is lost"
+    assert len(found.row) == 0 and len(lost.rejects) == 5
+    assert lost.candidates == 2 + 3 + 1 + 1 + 1
 
 
 def test_errors_of_a_list_are_told_item_by_item() -> None:
