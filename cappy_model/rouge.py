@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
 from typing import Any
 
-from nltk.stem.porter import PorterStemmer
 from rapidfuzz.distance import LCSseq
 
 Tokens = tuple[int, ...]
@@ -146,7 +145,7 @@ class _TokenCache(dict[str, int]):
 
     def __init__(self, stem: bool, max_words: int):
         super().__init__()
-        self._stem: Callable[[str], str] | None = PorterStemmer().stem if stem else None
+        self._stem: Callable[[str], str] | None = _porter_stemmer() if stem else None
         self._max_words = max_words
 
     def __missing__(self, word: str) -> int:
@@ -161,6 +160,14 @@ class _TokenCache(dict[str, int]):
                 self.clear()
             self[word] = token
         return token
+
+
+def _porter_stemmer() -> Callable[[str], str]:
+    # NLTK imports scipy.stats: more than a second, at the start of every command and worker, which few of them need.
+    from nltk.stem.porter import PorterStemmer
+
+    stem: Callable[[str], str] = PorterStemmer().stem
+    return stem
 
 
 def _spell(stem: str) -> int:
