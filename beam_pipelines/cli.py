@@ -143,7 +143,7 @@ def _run_job(job: Job, arguments: argparse.Namespace, rest: Sequence[str]) -> in
     config = _config(job.config, arguments)
     options = beam_options(rest, local_mode=job.local_mode, ours=arguments.flags)
     if config.dry_run:
-        print(job.dry_run(config))
+        print(job.dry_run(config, options))
         return DONE
     manifest = job.run(config, options)
     print(f"{job.summary(manifest)}\nreport: {join(absolute(config.output), REPORT)}")
