@@ -59,8 +59,12 @@ def _connect(url: str, flag: str, wanted: str) -> None:
 
 
 def run_remotely(pipeline: beam.Pipeline) -> str | None:
-    """Runs a pipeline on a cluster to its end; its final state. Ends the job there when this process is told to end."""
-    result: PipelineResult = pipeline.run()
+    """Runs a pipeline on a cluster to its end; its final state. See `await_end`."""
+    return await_end(pipeline.run())
+
+
+def await_end(result: PipelineResult) -> str | None:
+    """Waits for a job on a cluster to end; its final state. Ends the job there when this process is told to end."""
     try:
         with _told_once():
             state: str | None = result.wait_until_finish()
