@@ -1,4 +1,7 @@
-"""Planning: what some rows of a job, timed here, say of the whole of it, here and on a cluster."""
+"""Planning: what some rows, measured, say of any number of them, here and on a cluster.
+
+Used by `--dry-run`, which measures some rows, and by `tools/capacity.py`, which takes what whole runs have measured.
+"""
 
 import time
 from collections.abc import Callable
@@ -26,19 +29,29 @@ class Work:
     def __add__(self, other: "Work") -> "Work":
         return Work(self.seconds + other.seconds, self.bytes + other.bytes)
 
-    def __mul__(self, factor: float) -> "Work":
-        return Work(self.seconds * factor, self.bytes * factor)
+
+@dataclass(frozen=True)
+class Measured:
+    """The work that some rows have been."""
+
+    rows: int
+    work: Work
+
+    def of(self, rows: int) -> Work:
+        """The work of so many rows at the same rate; `self.rows` must not be 0."""
+        factor = rows / self.rows
+        return Work(self.work.seconds * factor, self.work.bytes * factor)
 
 
-def time_first_rows(source: Input, wanted: Wanted, rows: int, do: Callable[[Unit], int]) -> tuple[int, Work]:
-    """How many of the first `rows` of an input `do` was given, which returns bytes, and the work that was."""
+def measure_first_rows(source: Input, wanted: Wanted, rows: int, do: Callable[[Unit], int]) -> Measured:
+    """Times `do`, which returns bytes, with at most the first `rows` of an input, fewer where its units are small."""
     for file in source.files:
         for read in list_reads(replace(file, rows=min(rows, file.rows), limit=rows), rows):
             for unit in read_units(read, wanted._replace(unit_rows=rows)):
                 started = time.perf_counter()
                 made = do(unit)
-                return unit.rows.num_rows, Work(time.perf_counter() - started, made)
-    return 0, Work()
+                return Measured(unit.rows.num_rows, Work(time.perf_counter() - started, made))
+    return Measured(0, Work())
 
 
 def forecast(work: Work, options: PipelineOptions, worker: Worker) -> str:

@@ -18,7 +18,8 @@ _PACKAGES = "docs/flink.md says how workers get what they need"
 _REMEDIES = (
     (
         r"No module named '((?:schemas|cappy_model|beam_pipelines)[\w.]*)'",
-        "the workers lack this project (no module {}): install it where they run, or give --setup_file; " + _PACKAGES,
+        "the workers lack this project, or this version of it (no module {}): install it where they run, or give "
+        "--setup_file; " + _PACKAGES,
     ),
     (r"No module named '([\w.]+)'", "the workers lack the module {}: install it where they run; " + _PACKAGES),
     (

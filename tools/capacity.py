@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from beam_pipelines.capacity import Work
+from beam_pipelines.capacity import Measured, Work
 from beam_pipelines.options import positive
 from beam_pipelines.report.words import compact, size
 from beam_pipelines.runs import load_manifest
@@ -31,13 +31,12 @@ NOT_MEASURED = "not measured"
 
 
 class Stage(NamedTuple):
-    """A run: its `rows` (what it made or scored, `unit` in words), its `work` of one core, and a model's tokens."""
+    """A run: what was `measured` of the work of one core, its rows being `unit` in words, and a model's tokens."""
 
     name: str
-    rows: int
     unit: str
     seconds: float
-    work: Work
+    measured: Measured
     tokens: int | None
 
 
@@ -65,17 +64,18 @@ def stage_of(manifest: Mapping[str, Any], cores: int) -> Stage:
         raise UsageError(f"this run of {job} has no {counted}")
     unit = "pairs" if job == "score" else counted
     seconds = manifest["seconds"]
-    return Stage(name, rows, unit, seconds, Work(seconds * cores, written), tokens["real"] if tokens else None)
+    measured = Measured(rows, Work(seconds * cores, written))
+    return Stage(name, unit, seconds, measured, tokens["real"] if tokens else None)
 
 
 def table(stages: Sequence[Stage], *, pairs: int, cluster_cores: int, gpu_rate: float | None) -> str:
     """A Markdown row for each stage; `gpu_rate` in tokens that one GPU scores in a second."""
     lines = [HEADER, "| :--- " + "| ---: " * (HEADER.count("|") - 2) + "|"]
     for stage in stages:
-        million, whole = stage.work * (MILLION / stage.rows), stage.work * (pairs / stage.rows)
+        million, whole = stage.measured.of(MILLION), stage.measured.of(pairs)
         cells = (
             stage.name,
-            f"{stage.rows:,} {stage.unit} in {stage.seconds:,} s",
+            f"{stage.measured.rows:,} {stage.unit} in {stage.seconds:,} s",
             _hours(million.seconds),
             size(round(million.bytes)),
             f"{compact(pairs)} {stage.unit}",
@@ -98,7 +98,7 @@ def _gpu_hours(stage: Stage, pairs: int, rate: float | None) -> str:
         return ""
     if stage.name != "score" or rate is None:
         return NOT_MEASURED
-    return _hours(stage.tokens / stage.rows * pairs / rate)
+    return _hours(stage.tokens / stage.measured.rows * pairs / rate)
 
 
 def rate_in(path: Path) -> float:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
-from beam_pipelines.capacity import Work
+from beam_pipelines.capacity import Measured, Work
 from beam_pipelines.formats.base import InputFile
 from beam_pipelines.mixture import MixtureFile
 from beam_pipelines.reads import Wanted, list_reads, read_units
@@ -55,4 +55,5 @@ def _work_of(source: Source, mixture: MixtureFile, rouge: RougeL | None) -> Work
             [instructions] = gather((data for _, data in slice_chunk(labelled, "instruction", 1)), labelled.schema)
             rows = labelled_pairs(instructions, join_pairs(list(ground_truth_and_wrong(instructions))), Tally())
             written += len(parquet_bytes([rows], LABELLED_PAIR))
-    return Work(time.perf_counter() - started, written) * (source.instructions / made) if made else Work()
+    measured = Measured(made, Work(time.perf_counter() - started, written))
+    return measured.of(source.instructions) if made else Work()

@@ -9,7 +9,7 @@ import apache_beam as beam
 import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_pipelines.capacity import Work, forecast, time_first_rows
+from beam_pipelines.capacity import Measured, forecast, measure_first_rows
 from beam_pipelines.jobs.base import Job, Run
 from beam_pipelines.jobs.generate_manifest import CARD, GenerateSummary
 from beam_pipelines.jobs.generate_settings import (
@@ -234,22 +234,22 @@ def dry_run(config: GenerateConfig, options: PipelineOptions) -> str:
         + ", ".join(f"{name} {value}" for name, value in planned.model.items() if name != "content"),
     ]
     if config.engine != OPENAI:
-        rows, work = _timed(planned)
-        if rows:
-            told = forecast(work * (planned.sampled / rows), options, "machine")
-            lines.append(f"by generating for {plural(rows, 'row')} here: {told}")
+        measured = _measure(planned)
+        if measured.rows:
+            told = forecast(measured.of(planned.sampled), options, "machine")
+            lines.append(f"by generating for {plural(measured.rows, 'row')} here: {told}")
     return "\n".join(lines)
 
 
-def _timed(plan: GeneratePlan) -> tuple[int, Work]:
-    """How many of the first rows were generated for, sampled or not, and the work that was."""
+def _measure(plan: GeneratePlan) -> Measured:
+    """Generates for some of the first rows, sampled or not."""
     engine, task = load_engine(plan.spec), replace(plan.task, sampling=Sampling(plan.config.seed))
 
     def generate_rows(unit: Unit) -> int:
         made = generate_unit(unit, engine, task)
         return len(parquet_bytes(made.rows, made.schema))
 
-    return time_first_rows(plan.input, plan.wanted, _TIMED_ROWS, generate_rows)
+    return measure_first_rows(plan.input, plan.wanted, _TIMED_ROWS, generate_rows)
 
 
 def _summary(manifest: Mapping[str, Any]) -> str:

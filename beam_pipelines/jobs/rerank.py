@@ -4,13 +4,14 @@ import argparse
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_pipelines.capacity import forecast, time_first_rows
+from beam_pipelines.capacity import forecast, measure_first_rows
 from beam_pipelines.jobs import score
 from beam_pipelines.jobs.base import Job, Run
 from beam_pipelines.jobs.rerank_manifest import CARD, SelectionSummary
@@ -173,18 +174,18 @@ def dry_run(config: RerankConfig, options: PipelineOptions) -> str:
         _choice(config, columns),
         f"{plural(planned.shards, 'shard')} of selections",
     ]
-    rows, work = time_first_rows(found, planned.wanted, CHUNK_ROWS, lambda unit: _choose(unit, columns, config.top_k))
-    if rows:
-        told = forecast(work * (found.rows / rows), options, "core")
-        lines.append(f"by choosing from {plural(rows, 'row')} here: {told}")
+    measured = measure_first_rows(found, planned.wanted, CHUNK_ROWS, partial(_choose, columns=columns, k=config.top_k))
+    if measured.rows:
+        told = forecast(measured.of(found.rows), options, "core")
+        lines.append(f"by choosing from {plural(measured.rows, 'row')} here: {told}")
     return "\n".join(lines)
 
 
-def _choose(unit: Unit, columns: ScoredColumns, top_k: int) -> int:
+def _choose(unit: Unit, *, columns: ScoredColumns, k: int) -> int:
     """The bytes of what is chosen from one unit, by everything that is done with it on the way through a shard."""
-    slices = [data for chunk in reduce_unit(unit, columns, top_k).chunks for _, data in slice_chunk(chunk, GROUP, 1)]
+    slices = [data for chunk in reduce_unit(unit, columns, k).chunks for _, data in slice_chunk(chunk, GROUP, 1)]
     kept, parts = gather(slices, kept_schema(columns), part_schema(columns))
-    return len(parquet_bytes([select(kept, parts, columns, top_k).rows], columns.output))
+    return len(parquet_bytes([select(kept, parts, columns, k).rows], columns.output))
 
 
 def _choice(config: RerankConfig, columns: ScoredColumns) -> str:

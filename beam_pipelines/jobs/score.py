@@ -10,7 +10,7 @@ import apache_beam as beam
 import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_pipelines.capacity import forecast, time_first_rows
+from beam_pipelines.capacity import forecast, measure_first_rows
 from beam_pipelines.jobs.base import Job, Run
 from beam_pipelines.jobs.models import (
     ModelConfig,
@@ -178,10 +178,10 @@ def dry_run(config: ScoreConfig, options: PipelineOptions) -> str:
         made = score_unit(unit, scorer, planned.columns)
         return len(parquet_bytes(made.rows, made.schema))
 
-    rows, work = time_first_rows(source, planned.wanted, _TIMED_ROWS, score_rows)
-    if rows:
-        told = forecast(work * (source.rows / rows), options, "machine")
-        lines.append(f"by scoring {plural(rows, 'row')} here: {told}")
+    measured = measure_first_rows(source, planned.wanted, _TIMED_ROWS, score_rows)
+    if measured.rows:
+        told = forecast(measured.of(source.rows), options, "machine")
+        lines.append(f"by scoring {plural(measured.rows, 'row')} here: {told}")
     return "\n".join(lines)
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_pipelines.capacity import Work, Worker, forecast, workers_of
+from beam_pipelines.capacity import Measured, Work, Worker, forecast, workers_of
 from beam_pipelines.options import beam_options
 
 REMOTE = ("--runner=PortableRunner", "--job_endpoint=embed")
@@ -45,4 +45,4 @@ def test_words(flags: Sequence[str], worker: Worker, words: str) -> None:
 def test_work_adds_up_and_scales(parts: list[tuple[int, int]], factor: int) -> None:
     whole = sum((Work(*part) for part in parts), Work())
     assert whole == Work(sum(seconds for seconds, _ in parts), sum(count for _, count in parts))
-    assert whole * factor == sum((Work(*part) * factor for part in parts), Work())
+    assert Measured(7, whole).of(7 * factor) == sum((Measured(7, Work(*part)).of(7 * factor) for part in parts), Work())
