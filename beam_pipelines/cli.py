@@ -27,7 +27,7 @@ from beam_pipelines.jobs.rerank import RERANK
 from beam_pipelines.jobs.score import SCORE
 from beam_pipelines.jobs.train_config import TrainConfig, add_train_flags
 from beam_pipelines.launch import HandedOver
-from beam_pipelines.options import add_job_flags, beam_options, json_object
+from beam_pipelines.options import add_job_flags, beam_options, json_object, positive
 from beam_pipelines.program import interrupted
 from beam_pipelines.report.page import render_report
 from beam_pipelines.report.words import plural
@@ -106,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     _add(commands, demo.JOB, _demo, demo.HELP, demo.add_demo_flags, epilog=_EPILOG)
     _add(commands, "report", _report, "draw report.html again from a finished run's manifest", _folder_flags)
     _add(commands, "verify", _verify, "check a finished run's files against its manifest", _folder_flags)
-    _add(commands, "doctor", _doctor, _DOCTOR, _doctor_flags)
+    _add(commands, "doctor", _doctor, _DOCTOR, _doctor_flags, epilog=_EPILOG)
     return parser
 
 
@@ -224,6 +224,8 @@ def _doctor_flags(parser: argparse.ArgumentParser) -> None:
         ),
     ):
         parser.add_argument(f"--{name}", dest=f"{name}s", action="append", default=[], metavar=metavar, help=text)
+    wait = "how long the worker may take to answer (default: 300); Dataflow takes minutes to start one"
+    parser.add_argument("--wait", type=positive, default=300, metavar="SECONDS", help=wait)
     _add_common_flags(parser)
 
 
@@ -231,7 +233,13 @@ def _doctor(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     if not (rest or arguments.inputs or arguments.outputs):
         return doctor()
     options = beam_options(rest, local_mode="multi_threading", ours=arguments.flags)
-    findings = check_cluster(options, inputs=arguments.inputs, outputs=arguments.outputs, storage=arguments.storage)
+    findings = check_cluster(
+        options,
+        inputs=arguments.inputs,
+        outputs=arguments.outputs,
+        storage=arguments.storage,
+        seconds=arguments.wait,
+    )
     print(render(findings, f"on {options.view_as(StandardOptions).runner}"))
     return exit_status(findings)
 

@@ -64,11 +64,14 @@ def run_remotely(pipeline: beam.Pipeline) -> str | None:
     return await_end(pipeline.run())
 
 
-def await_end(result: PipelineResult) -> str | None:
-    """Waits for a job on a cluster to end; its final state. Ends the job there when this process is told to end."""
+def await_end(result: PipelineResult, seconds: int | None = None) -> str | None:
+    """Waits, at most so many `seconds`, for a job on a cluster to end; its state then.
+
+    Ends the job there when this process is told to end.
+    """
     try:
         with _told_once():
-            state: str | None = result.wait_until_finish()
+            state: str | None = result.wait_until_finish(seconds and 1000 * seconds)
     except (KeyboardInterrupt, SystemExit):
         result.cancel()
         raise

@@ -1,72 +1,83 @@
-"""What a worker says of itself and of the files that it reaches."""
+"""What a worker says of itself and of the files that it reaches.
+
+This file is sent to the worker as text, since the worker may have another version of the project, or none at all. So it
+refers to nothing of the project, and imports what may be missing where it asks for it.
+"""
 
 import json
 import platform
 import socket
-from collections.abc import Callable, Sequence
-
-import apache_beam as beam
-from apache_beam.metrics import Metrics
-
-from beam_pipelines.doctor.loading import load
-from beam_pipelines.release import this_release
-from beam_pipelines.storage import StorageOptions, explained, find, open_file, read_bytes, write_whole
-from schemas.errors import CappyError
+from collections.abc import Callable
+from importlib import metadata
+from typing import Any
 
 METRIC = "cappy-doctor"
 
 
-# A DoFn and not a function: Beam pickles a class by its name, so that no bytecode reaches a worker with another Python,
-# and a worker without this project fails as it would in a job, with an error that `remote.remedy` knows.
-class Probe(beam.DoFn):
-    """Puts what a worker is into a metric, as JSON: any runner brings that back.
+def report(asked: str) -> None:
+    """Puts all that is `asked` of a worker, as JSON, into a Beam metric, which any runner brings back.
 
-    Looked at are `inputs` (patterns of files) and `outputs` (files that hold their own URL). Told are `host`, `python`,
-    `beam`, `cappy`, `torch` (its version and the names of the CUDA devices; None without it), and `files`: by URL what
-    stands against using it, or None.
+    Asked are `inputs` (patterns of files), `outputs` (files that hold their own URL), and the `storage` options. Told
+    are `host`, `python`, `beam`, `cappy` and `torch`, and `files`: by URL what stands against using it, or None.
     """
+    from apache_beam.metrics import Metrics
 
-    def __init__(self, inputs: Sequence[str], outputs: Sequence[str], storage: StorageOptions) -> None:
-        self._inputs, self._outputs, self._storage = inputs, outputs, storage
+    wanted = json.loads(asked)
+    files = {url: _problem(read_first, url, wanted["storage"]) for url in wanted["inputs"]}
+    files |= {url: _problem(answer, url, wanted["storage"]) for url in wanted["outputs"]}
+    told = {"host": socket.gethostname(), "python": platform.python_version(), "beam": metadata.version("apache-beam")}
+    Metrics.string_set(METRIC, METRIC).add(json.dumps({**told, "cappy": _release(), "torch": _torch(), "files": files}))
 
-    def process(self, element: object) -> None:
-        """Looks, whatever the element."""
-        files = {url: _problem(_read_first, url, self._storage) for url in self._inputs}
-        files |= {url: _problem(_answer, url, self._storage) for url in self._outputs}
-        told = {"host": socket.gethostname(), "python": platform.python_version(), "beam": beam.__version__}
-        told |= {"cappy": this_release(), "torch": _torch(), "files": files}
-        Metrics.string_set(METRIC, METRIC).add(json.dumps(told))
+
+def _release() -> list[str] | None:
+    """Version and code of the project, where the worker has it."""
+    try:
+        from beam_pipelines.release import this_release
+    except ImportError:
+        return None
+    return list(this_release())
 
 
 def _torch() -> list[str] | None:
-    torch, _ = load("torch")
-    if torch is None:
+    """The version of torch and the names of the CUDA devices; None without torch."""
+    try:
+        import torch
+    except (ImportError, OSError):  # the latter where its libraries do not fit the machine
         return None
     return [torch.__version__, *(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))]
 
 
-def _problem(use: Callable[[str, StorageOptions], None], url: str, storage: StorageOptions) -> str | None:
+def _problem(use: Callable[[str, dict[str, Any]], str | None], url: str, storage: dict[str, Any]) -> str | None:
     try:
-        use(url, storage)
-    except CappyError as error:
-        return str(error)
+        return use(url, storage)
+    except Exception as error:  # every file system has errors of its own, and fsspec may not be there
+        return f"{type(error).__name__}: {error}"
+
+
+def read_first(pattern: str, storage: dict[str, Any]) -> str | None:
+    """What stands against reading the first file that matches."""
+    from fsspec.core import url_to_fs
+
+    fs, path = url_to_fs(pattern, **storage)
+    found = [name for name in fs.glob(path) if not fs.isdir(name)]
+    if not found:
+        return "no file matches"
+    with fs.open(found[0], "rb") as file:
+        file.read(1)
     return None
 
 
-def _read_first(pattern: str, storage: StorageOptions) -> None:
-    """Reads a byte of the first file that matches. Raises CappyError."""
-    url = next(iter(find(pattern, storage)))
-    with explained(url, "read"), open_file(url, storage) as file:
-        file.read(1)
+def answer(url: str, storage: dict[str, Any]) -> str | None:
+    """What stands against writing below the file at `url` that it was seen."""
+    from fsspec.core import url_to_fs
+
+    fs, path = url_to_fs(url, **storage)
+    if not fs.exists(path) or fs.cat_file(path).decode() != url:
+        return "what this machine writes there the worker does not see: it is not the same folder for both"
+    fs.pipe_file(path, answered(url).encode())
+    return None
 
 
-def _answer(url: str, storage: StorageOptions) -> None:
-    """Writes into the file at `url` that it was seen. Raises CappyError."""
-    if read_bytes(url, storage) != url.encode():
-        raise CappyError("what this machine writes there the worker does not see: it is not the same folder for both")
-    write_whole(url, answered(url), storage)
-
-
-def answered(url: str) -> bytes:
-    """What the file at `url` holds when a worker has seen it."""
-    return f"{url} was seen".encode()
+def answered(url: str) -> str:
+    """What a file at `url` holds when a worker has seen it."""
+    return f"{url} was seen"

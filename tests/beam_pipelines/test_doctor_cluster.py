@@ -1,23 +1,30 @@
 """`cappy doctor --runner ...`: a probe goes through one worker; what it says of itself and of files is a finding."""
 
+import json
+import site
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import apache_beam as beam
 import pytest
 
 from beam_pipelines.doctor import cluster, probe
-from beam_pipelines.options import beam_options
 from beam_pipelines.release import Release, this_release
-from schemas.errors import CappyError
-from tests.beam_pipelines.dataflow_jobs import payloads
 from tests.conftest import cappy
 
 LOCAL = ("--runner=FnApiRunner",)
 PORTABLE = ("--runner=PortableRunner", "--job_endpoint=embed", "--environment_type=LOOPBACK")
 TOLD: dict[str, Any] = {"host": "far", "python": "3.11.7", "beam": "2.77.0", "torch": None, "files": {}}
 NAMES = ("round trip", "cappy", "apache-beam", "Python", "torch", "input", "output")
+# The packages of this environment, without what makes the project importable.
+BARE = f"""
+import runpy, sys
+sys.path.append({site.getsitepackages()[0]!r})
+sys.modules["beam_pipelines"] = None
+runpy.run_path(sys.argv[1])
+"""
 Doctor = Callable[..., tuple[int, dict[str, str], str]]
 
 
@@ -57,39 +64,39 @@ def test_files_out_of_reach(doctor: Doctor, tmp_path: Path) -> None:
 
 
 def test_a_worker_that_sees_other_disks() -> None:
-    with pytest.raises(CappyError, match="this machine writes there the worker does not see"):
-        probe._answer("memory://doctor/never-written", {})
-    assert "the worker writes there this machine does not" in str(cluster._unanswered("memory://doctor/unanswered", {}))
+    assert "does not see" in str(probe.answer("memory://doctor/never-written", {}))
+    assert "this machine does not see" in str(cluster._unanswered("memory://doctor/never-answered", {}))
+    assert probe._problem(probe.read_first, "nosuch://x/*", {}) is not None
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("source", "said"),
     [
-        (ModuleNotFoundError("No module named 'beam_pipelines'"), "the workers lack this project"),
-        (ModuleNotFoundError("No module named 'fsspec'"), "the workers lack the module fsspec"),
+        (
+            "raise ModuleNotFoundError(\"No module named 'apache_beam.metrics'\")",
+            "the workers lack the module apache_beam",
+        ),
+        ("pass", "brought back nothing"),
     ],
 )
-def test_a_worker_that_cannot_be_asked(
-    error: Exception, said: str, monkeypatch: pytest.MonkeyPatch, doctor: Doctor
-) -> None:
-    def fail(self: object, element: object) -> None:
-        raise error
-
-    monkeypatch.setattr(probe.Probe, "process", fail)
+def test_a_worker_that_tells_nothing(source: str, said: str, monkeypatch: pytest.MonkeyPatch, doctor: Doctor) -> None:
+    monkeypatch.setattr(cluster, "_source", lambda asked: source)
     status, lines, _ = doctor(*LOCAL)
     assert status == 1 and said in lines["round trip"]
 
 
-def test_a_runner_that_brings_nothing_back(monkeypatch: pytest.MonkeyPatch, doctor: Doctor) -> None:
-    monkeypatch.setattr(probe.Probe, "process", lambda self, element: None)
-    status, lines, _ = doctor(*LOCAL)
-    assert status == 1 and "brought back nothing" in lines["round trip"]
+def test_a_worker_that_is_silent_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, doctor: Doctor) -> None:
+    monkeypatch.setattr(cluster, "_source", lambda asked: "import time; time.sleep(8)")
+    status, lines, _ = doctor(*PORTABLE, "--wait", 1)
+    assert status == 1 and "no worker has answered within 1 s, and the job is RUNNING" in lines["round trip"]
 
 
-def test_another_release_is_named_beside_ours() -> None:
-    release, *_ = cluster._worker({**TOLD, "cappy": ["0.0.9", "0123456789ab"]})
-    assert release.needed and release.status == "missing"
-    assert release.detail == f"the worker has cappy 0.0.9 (code 0123456789ab), this machine {this_release()}"
+@pytest.mark.parametrize(
+    ("theirs", "named"), [(["0.0.9", "0123456789ab"], "cappy 0.0.9 (code 0123456789ab)"), (None, "no cappy")]
+)
+def test_another_release_is_named_beside_ours(theirs: list[str] | None, named: str) -> None:
+    release, *_ = cluster._worker({**TOLD, "cappy": theirs})
+    assert release.needed and release.detail == f"the worker has {named}, this machine {this_release()}"
 
 
 def test_other_versions(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,15 +112,10 @@ def test_other_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["Python"].detail == "the worker has 3.11.7, this machine 3.12.1"
 
 
-def test_the_probe_travels_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another Python can read it: there is no bytecode in it."""
-    pipelines: list[beam.Pipeline] = []
-
-    def keep(self: beam.Pipeline) -> NoReturn:
-        pipelines.append(self)
-        raise CappyError("not run")
-
-    monkeypatch.setattr(beam.Pipeline, "run", keep)
-    cluster.check_cluster(beam_options(LOCAL, local_mode="multi_threading"), inputs=["in"], outputs=[], storage={})
-    sent = b"".join(payload for _, payload in payloads(pipelines[0].to_runner_api()))
-    assert b"beam_pipelines.doctor.probe" in sent and b"CodeType" not in sent
+def test_the_probe_needs_nothing_of_the_project(tmp_path: Path) -> None:
+    """It runs as bare text, where there is no such project."""
+    script = tmp_path / "probe.py"
+    asked = {"inputs": [], "outputs": [], "storage": {}}
+    script.write_text(f"{cluster._source(json.dumps(asked))}print(_release())")
+    found = subprocess.run([sys.executable, "-I", "-S", "-c", BARE, script], capture_output=True, text=True)
+    assert found.stdout == "None\n", found.stderr
