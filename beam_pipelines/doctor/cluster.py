@@ -58,12 +58,12 @@ def check_cluster(
             told = _ask(json.dumps(asked), options, seconds)
         except CappyError as error:
             return [_needed("round trip", str(error)), *found]
-        seconds = time.monotonic() - started
+        took = time.monotonic() - started
         found += [_needed(f"input {url}", told["files"][url], "the worker reads it") for url in inputs]
         for url, folder in left.items():
             problem = told["files"][url] or _unanswered(url, storage)
             found.append(_needed(f"output {folder}", problem, "the worker writes there, and this machine sees it"))
-    return [_needed("round trip", None, f"{seconds:.1f} s, through a worker on {told['host']}"), *_worker(told), *found]
+    return [_needed("round trip", None, f"{took:.1f} s, through a worker on {told['host']}"), *_worker(told), *found]
 
 
 def _ask(asked: str, options: PipelineOptions, seconds: int) -> dict[str, Any]:
