@@ -65,7 +65,7 @@ def forecast(work: Work, options: PipelineOptions, worker: Worker) -> str:
         count, named = workers
         spread = f", {duration(work.seconds / count)} on {plural(count, worker)}{named}" if count > 1 else ""
     whose = "one core's" if worker == "core" else "this machine's"
-    return f"about {duration(work.seconds)} of {whose} work{spread}; at most about {size(round(work.bytes))} of files"
+    return f"about {duration(work.seconds)} of {whose} work{spread}; about {size(round(work.bytes))} of files"
 
 
 _UNTOLD = "--max_num_workers or --parallelism says how many may share it"
