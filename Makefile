@@ -71,7 +71,7 @@ $(VENV)/installed-demo: $(VENV)/installed
 
 $(VENV)/installed-test: $(VENV)/installed
 	@echo "Installing what the tests need into $(VENV), torch among it, which takes some minutes"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,test]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,gcp,test]'
 	touch $@
 
 $(VENV)/installed-bench: $(VENV)/installed-test

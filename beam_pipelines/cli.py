@@ -11,8 +11,12 @@ from dataclasses import fields
 from functools import partial
 from typing import Any, NoReturn
 
+from apache_beam.options.pipeline_options import StandardOptions
+
 from beam_pipelines import DISTRIBUTION
+from beam_pipelines.doctor.cluster import check_cluster
 from beam_pipelines.doctor.diagnosis import doctor
+from beam_pipelines.doctor.findings import exit_status, render
 from beam_pipelines.doctor.installation import installed_version
 from beam_pipelines.jobs import adapt, demo, train
 from beam_pipelines.jobs.base import Job
@@ -23,7 +27,7 @@ from beam_pipelines.jobs.rerank import RERANK
 from beam_pipelines.jobs.score import SCORE
 from beam_pipelines.jobs.train_config import TrainConfig, add_train_flags
 from beam_pipelines.launch import HandedOver
-from beam_pipelines.options import add_job_flags, beam_options, json_object
+from beam_pipelines.options import add_job_flags, beam_options, json_object, positive
 from beam_pipelines.program import interrupted
 from beam_pipelines.report.page import render_report
 from beam_pipelines.report.words import plural
@@ -41,6 +45,8 @@ Flags of Apache Beam that matter most; any other flag must be one of Beam's, too
   --direct_num_workers N    workers on this machine (default: its cores; 1 needs the least memory)
   --job_endpoint HOST:PORT  of the job server of --runner PortableRunner
 """
+
+_DOCTOR = "what works on this machine, and what to install; with any flag, what works on the runner that it names"
 
 Command = Callable[[argparse.Namespace, Sequence[str]], int]
 
@@ -100,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     _add(commands, demo.JOB, _demo, demo.HELP, demo.add_demo_flags, epilog=_EPILOG)
     _add(commands, "report", _report, "draw report.html again from a finished run's manifest", _folder_flags)
     _add(commands, "verify", _verify, "check a finished run's files against its manifest", _folder_flags)
-    _add(commands, "doctor", _doctor, "what works on this machine, and what to install", lambda parser: None)
+    _add(commands, "doctor", _doctor, _DOCTOR, _doctor_flags, epilog=_EPILOG)
     return parser
 
 
@@ -143,7 +149,7 @@ def _run_job(job: Job, arguments: argparse.Namespace, rest: Sequence[str]) -> in
     config = _config(job.config, arguments)
     options = beam_options(rest, local_mode=job.local_mode, ours=arguments.flags)
     if config.dry_run:
-        print(job.dry_run(config))
+        print(job.dry_run(config, options))
         return DONE
     manifest = job.run(config, options)
     print(f"{job.summary(manifest)}\nreport: {join(absolute(config.output), REPORT)}")
@@ -175,6 +181,10 @@ def _demo(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
 
 def _folder_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="DIR", help="the output folder of a job")
+    _add_common_flags(parser)
+
+
+def _add_common_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--storage-options", dest="storage", type=json_object, default={}, metavar="JSON", help="passed to fsspec"
     )
@@ -204,9 +214,34 @@ def _verify(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     return FAILED if faults else DONE
 
 
+def _doctor_flags(parser: argparse.ArgumentParser) -> None:
+    for name, metavar, text in (
+        ("input", "PATTERN", "files that a worker must be able to read; may be given again"),
+        (
+            "output",
+            "DIR",
+            "a folder that a worker must be able to write to, made where there is none; may be given again",
+        ),
+    ):
+        parser.add_argument(f"--{name}", dest=f"{name}s", action="append", default=[], metavar=metavar, help=text)
+    wait = "how long the worker may take to answer (default: 300); Dataflow takes minutes to start one"
+    parser.add_argument("--wait", type=positive, default=300, metavar="SECONDS", help=wait)
+    _add_common_flags(parser)
+
+
 def _doctor(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
-    _no_more(rest)
-    return doctor()
+    if not (rest or arguments.inputs or arguments.outputs):
+        return doctor()
+    options = beam_options(rest, local_mode="multi_threading", ours=arguments.flags)
+    findings = check_cluster(
+        options,
+        inputs=arguments.inputs,
+        outputs=arguments.outputs,
+        storage=arguments.storage,
+        seconds=arguments.wait,
+    )
+    print(render(findings, f"on {options.view_as(StandardOptions).runner}"))
+    return exit_status(findings)
 
 
 def _no_more(rest: Sequence[str]) -> None:

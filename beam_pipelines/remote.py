@@ -18,7 +18,8 @@ _PACKAGES = "docs/flink.md says how workers get what they need"
 _REMEDIES = (
     (
         r"No module named '((?:schemas|cappy_model|beam_pipelines)[\w.]*)'",
-        "the workers lack this project (no module {}): install it where they run, or give --setup_file; " + _PACKAGES,
+        "the workers lack this project, or this version of it (no module {}): install it where they run, or give "
+        "--setup_file; " + _PACKAGES,
     ),
     (r"No module named '([\w.]+)'", "the workers lack the module {}: install it where they run; " + _PACKAGES),
     (
@@ -59,11 +60,18 @@ def _connect(url: str, flag: str, wanted: str) -> None:
 
 
 def run_remotely(pipeline: beam.Pipeline) -> str | None:
-    """Runs a pipeline on a cluster to its end; its final state. Ends the job there when this process is told to end."""
-    result: PipelineResult = pipeline.run()
+    """Runs a pipeline on a cluster to its end; its final state. See `await_end`."""
+    return await_end(pipeline.run())
+
+
+def await_end(result: PipelineResult, seconds: int | None = None) -> str | None:
+    """Waits, at most so many `seconds`, for a job on a cluster to end; its state then.
+
+    Ends the job there when this process is told to end.
+    """
     try:
         with _told_once():
-            state: str | None = result.wait_until_finish()
+            state: str | None = result.wait_until_finish(seconds and 1000 * seconds)
     except (KeyboardInterrupt, SystemExit):
         result.cancel()
         raise

@@ -36,19 +36,10 @@ class Folder:
         *,
         metadata: Mapping[str, bytes] | None = None,
     ) -> FileEntry:
-        """Writes chunks as one Parquet file (zstd, row groups of 16,384) at `path` below the folder.
-
-        The bytes are a function of the rows and of `metadata` (key-value pairs of the file, which are no part of its
-        schema) alone, however the rows are cut into chunks. Raises OutputError.
-        """
-        table = pa.Table.from_batches(batches, schema).combine_chunks()
-        buffer = io.BytesIO()
-        with pq.ParquetWriter(buffer, schema, compression="zstd") as writer:
-            writer.write_table(table, row_group_size=CHUNK_ROWS)
-            writer.add_key_value_metadata(dict(metadata or {}))
-        data = buffer.getvalue()
+        """Writes chunks as one file of `parquet_bytes` at `path` below the folder. Raises OutputError."""
+        data = parquet_bytes(batches, schema, metadata=metadata)
         write_whole(join(self.url, path), data, self.storage)
-        return FileEntry(path, table.num_rows, len(data), digest_of(data))
+        return FileEntry(path, sum(batch.num_rows for batch in batches), len(data), digest_of(data))
 
     def write_unit(self, path: str, batches: Sequence[pa.RecordBatch], schema: pa.Schema, tally: Tally) -> Tally:
         """Writes the rows of a unit with its `tally` inside the file; the tally with the file's own entry added.
@@ -77,6 +68,22 @@ class Folder:
     def write(self, name: str, data: bytes) -> None:
         """Writes a file that is no data. Raises OutputError."""
         write_whole(join(self.url, name), data, self.storage)
+
+
+def parquet_bytes(
+    batches: Sequence[pa.RecordBatch], schema: pa.Schema, *, metadata: Mapping[str, bytes] | None = None
+) -> bytes:
+    """Chunks as one Parquet file: zstd, row groups of 16,384.
+
+    The bytes are a function of the rows and of `metadata` (key-value pairs of the file, which are no part of its
+    schema) alone, however the rows are cut into chunks.
+    """
+    table = pa.Table.from_batches(batches, schema).combine_chunks()
+    buffer = io.BytesIO()
+    with pq.ParquetWriter(buffer, schema, compression="zstd") as writer:
+        writer.write_table(table, row_group_size=CHUNK_ROWS)
+        writer.add_key_value_metadata(dict(metadata or {}))
+    return buffer.getvalue()
 
 
 def tally_in(footer: pq.FileMetaData, url: str) -> Tally:

@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 import yaml
+from apache_beam.transforms.environments import python_sdk_dependencies
+
+from beam_pipelines.options import beam_options
 
 ROOT = Path(__file__).resolve().parents[1]
 DATAFLOW, FLINK = ROOT / "deploy" / "dataflow", ROOT / "deploy" / "flink"
@@ -115,6 +118,18 @@ def test_the_job_server_is_asked_for_where_it_is() -> None:
         assert f"--{name}={service['metadata']['name']}:{port['port']}" in command
 
 
+def test_a_job_on_kubernetes_stages_nothing() -> None:
+    """Workers fetch what is staged through their TaskManager, which does not see the job server's disk."""
+    (job,) = documents(FLINK / "kubernetes" / "submit.yaml")
+    command = job["spec"]["template"]["spec"]["containers"][0]["command"]
+    flags = [flag for flag in command[2:] if not flag.startswith(("--mixture", "--output"))]
+    assert not python_sdk_dependencies(beam_options(flags, local_mode="multi_processing"))
+
+
+def test_the_image_with_torch_can_train() -> None:
+    assert "'.[train]'" in (DATAFLOW / "Dockerfile.gpu").read_text()
+
+
 @pytest.mark.parametrize("job", submit.JOBS)
 def test_templates_are_those_of_the_jobs_flags(job: str) -> None:
     written = (DATAFLOW / "templates" / f"{job}.json").read_text()
@@ -197,8 +212,6 @@ def test_what_cannot_be_submitted(arguments: list[str], capsys: pytest.CaptureFi
 
 
 def test_beam_knows_every_flag_that_is_added() -> None:
-    from beam_pipelines.options import beam_options
-
     arguments = submit.command(["score", *PLACE, "--output=gs://b/o"])
     beams = [flag for flag in arguments[1:] if not flag.startswith(("--output", "--staging", "--temp", "--runner"))]
     beam_options([*beams, "--runner=FlinkRunner"], local_mode="multi_threading")

@@ -60,8 +60,11 @@ def exit_status(findings: Sequence[Finding]) -> int:
     return int(any(finding.needed and finding.status == "missing" for finding in findings))
 
 
-def render(findings: Sequence[Finding]) -> str:
-    """The findings as text: a block per section, a line per finding, its remedy below it, and a verdict at the end."""
+def render(findings: Sequence[Finding], where: str = "here") -> str:
+    """The findings as text: a block per section, a line per finding, its remedy below it, and a verdict at the end.
+
+    `where` is what was looked at, in words that follow "can run".
+    """
     names = max((len(finding.name) for finding in findings), default=0)
     lines: list[str] = []
     section = None
@@ -73,5 +76,7 @@ def render(findings: Sequence[Finding]) -> str:
         if finding.remedy:
             lines.append(f"  {'':<8} {'':<{names}}  -> {finding.remedy}")
     blocking = [finding.name for finding in findings if finding.needed and finding.status == "missing"]
-    verdict = f"Missing, and needed by every job: {', '.join(blocking)}." if blocking else "The base jobs can run here."
+    verdict = (
+        f"Missing, and needed by every job: {', '.join(blocking)}." if blocking else f"The base jobs can run {where}."
+    )
     return "\n".join([*lines, "", verdict]).lstrip("\n")

@@ -42,7 +42,7 @@ class Job:
     config: type[JobConfig]
     add_flags: Callable[[argparse.ArgumentParser], None]
     run: Callable[[Any, PipelineOptions], dict[str, Any]]
-    dry_run: Callable[[Any], str]
+    dry_run: Callable[[Any, PipelineOptions], str]
     summary: Callable[[Mapping[str, Any]], str]
     local_mode: str
 

@@ -10,9 +10,10 @@ import apache_beam as beam
 import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from beam_pipelines.capacity import forecast
 from beam_pipelines.jobs.base import Job, Run
 from beam_pipelines.jobs.corpus_card import card
-from beam_pipelines.jobs.corpus_estimate import Source, core_seconds
+from beam_pipelines.jobs.corpus_estimate import Source, corpus_work
 from beam_pipelines.jobs.corpus_manifest import CorpusSummary
 from beam_pipelines.mixture import Dataset, Mixture, load_mixture
 from beam_pipelines.options import JobConfig, positive
@@ -20,7 +21,7 @@ from beam_pipelines.progress import Stage
 from beam_pipelines.promptsource import CompiledTemplate
 from beam_pipelines.reads import Input, ReadInputs, Wanted, open_input
 from beam_pipelines.report.corpus import warnings
-from beam_pipelines.report.words import duration, plural
+from beam_pipelines.report.words import plural
 from beam_pipelines.sinks import FinishRun, Folder
 from beam_pipelines.storage import absolute
 from beam_pipelines.transforms.candidates import NEEDED, PlaceCandidates, candidate_columns
@@ -28,7 +29,6 @@ from beam_pipelines.transforms.labelling import LabelAndWrite
 from beam_pipelines.transforms.negatives import AddWrongResponses
 from beam_pipelines.transforms.render import RenderPlan, RenderTemplates, WriteInstructions, threshold
 from beam_pipelines.transforms.sharding import GroupIntoShards, finishing_memory, shards_for
-from cappy_model.host import usable_cores
 from schemas.chunks import CHUNK_ROWS
 from schemas.errors import CappyError, UsageError
 from schemas.ids import digest
@@ -236,7 +236,7 @@ def run(config: BuildCorpusConfig, options: PipelineOptions) -> dict[str, Any]:
     return run.carry_out(config, options, lambda root, finish: build(root, planned, finish))
 
 
-def dry_run(config: BuildCorpusConfig) -> str:
+def dry_run(config: BuildCorpusConfig, options: PipelineOptions) -> str:
     """What the job would do: inputs, units, rows, instructions and shards, and about how long it takes."""
     planned = plan(config)
     lines = [f"{'dataset':32} {'files':>6} {'rows':>12} {'templates':>9} {'instructions, at most':>22}"]
@@ -251,11 +251,9 @@ def dry_run(config: BuildCorpusConfig) -> str:
         f"at most {plural(planned.instructions, 'instruction')}{candidates}, "
         f"about {plural(planned.units, 'unit')}, {shards}"
     )
-    seconds, cores = core_seconds(_sources(planned), planned.mixture.file), usable_cores()
-    lines.append(
-        f"about {duration(seconds)} of one core's work, by timing some rows of each dataset here"
-        f"{' (candidates not counted)' if candidates else ''}; {duration(seconds / cores)} on the {cores} cores here"
-    )
+    work = corpus_work(_sources(planned), planned.mixture.file, pairs=not config.instructions_only)
+    without = ", candidates not counted" if candidates else ""
+    lines.append(f"by timing some rows of each dataset here{without}: {forecast(work, options, 'core')}")
     return "\n".join(lines)
 
 

@@ -163,8 +163,8 @@ def run(config: EvaluateConfig, options: PipelineOptions) -> dict[str, Any]:
     return manifest
 
 
-def dry_run(config: EvaluateConfig) -> str:
-    """What the job would do: its input, what makes an example, and what is compared with what."""
+def dry_run(config: EvaluateConfig, options: PipelineOptions) -> str:
+    """What the job would do, wherever it runs: its input, what makes an example, and what is compared with what."""
     planned = plan(config)
     columns, found = planned.columns, planned.input
     worth = f"labels in {columns.label!r}" if columns.label else f"references in {columns.references!r}"

@@ -9,6 +9,7 @@ import apache_beam as beam
 import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from beam_pipelines.capacity import Measured, forecast, measure_first_rows
 from beam_pipelines.jobs.base import Job, Run
 from beam_pipelines.jobs.generate_manifest import CARD, GenerateSummary
 from beam_pipelines.jobs.generate_settings import (
@@ -26,14 +27,13 @@ from beam_pipelines.jobs.models import (
     needing_extra,
     settle,
     settled_facts,
-    time_first_rows,
     without_warnings,
 )
 from beam_pipelines.options import in_one_process, is_local
 from beam_pipelines.progress import Stage
-from beam_pipelines.reads import Input, Wanted, open_input
-from beam_pipelines.report.words import duration, plural
-from beam_pipelines.sinks import FinishRun, Folder
+from beam_pipelines.reads import Input, Unit, Wanted, open_input
+from beam_pipelines.report.words import plural
+from beam_pipelines.sinks import FinishRun, Folder, parquet_bytes
 from beam_pipelines.storage import absolute
 from beam_pipelines.transforms.engines import EndpointSpec, EngineSpec, GeneratorSpec, load_engine
 from beam_pipelines.transforms.generation import Task, generate_unit, instruction_columns
@@ -218,8 +218,8 @@ def run(config: GenerateConfig, options: PipelineOptions) -> dict[str, Any]:
     return run.carry_out(config, options, lambda root, finish: build(root, planned, finish))
 
 
-def dry_run(config: GenerateConfig) -> str:
-    """What the job would do: inputs, sampled rows, units, candidates, the model, and about how long it takes here."""
+def dry_run(config: GenerateConfig, options: PipelineOptions) -> str:
+    """What the job would do: inputs, sampled rows, units, candidates, the model, and about how long it takes."""
     planned = plan(config, local=True, one_process=True)
     source, drawing = planned.input, planned.task.drawing
     each = ", ".join(f"{decoding.name} {decoding.samples}" for decoding in drawing.decodings)
@@ -234,17 +234,22 @@ def dry_run(config: GenerateConfig) -> str:
         + ", ".join(f"{name} {value}" for name, value in planned.model.items() if name != "content"),
     ]
     if config.engine != OPENAI:
-        rows, seconds = _timed(planned)
-        if rows:
-            estimate = duration(seconds * planned.sampled / rows)
-            lines.append(f"about {estimate}, by generating for {plural(rows, 'row')} here")
+        measured = _measure(planned)
+        if measured.rows:
+            told = forecast(measured.of(planned.sampled), options, "machine")
+            lines.append(f"by generating for {plural(measured.rows, 'row')} here: {told}")
     return "\n".join(lines)
 
 
-def _timed(plan: GeneratePlan) -> tuple[int, float]:
-    """How many of the first rows were generated for, sampled or not, and the seconds that took."""
+def _measure(plan: GeneratePlan) -> Measured:
+    """Generates for some of the first rows, sampled or not."""
     engine, task = load_engine(plan.spec), replace(plan.task, sampling=Sampling(plan.config.seed))
-    return time_first_rows(plan.input, plan.wanted, _TIMED_ROWS, lambda unit: generate_unit(unit, engine, task))
+
+    def generate_rows(unit: Unit) -> int:
+        made = generate_unit(unit, engine, task)
+        return len(parquet_bytes(made.rows, made.schema))
+
+    return measure_first_rows(plan.input, plan.wanted, _TIMED_ROWS, generate_rows)
 
 
 def _summary(manifest: Mapping[str, Any]) -> str:

@@ -5,14 +5,12 @@ import json
 import logging
 import os
 import re
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from beam_pipelines.options import JobConfig, positive
-from beam_pipelines.reads import Input, Unit, Wanted, list_reads, read_units
 from beam_pipelines.storage import absolute, join, read_bytes
 from beam_pipelines.transforms.models import ModelSpec
 from schemas.errors import CappyError, UsageError
@@ -129,17 +127,6 @@ def _earlier_tokens(config: ModelConfig) -> int | None:
         return int(json.loads(stored)["facts"]["model"]["tokens_per_batch"]) if stored else None
     except (ValueError, KeyError, TypeError):
         return None  # another job's folder, or a damaged one: opening the run says so
-
-
-def time_first_rows(source: Input, wanted: Wanted, rows: int, work: Callable[[Unit], object]) -> tuple[int, float]:
-    """How many of the first `rows` of an input `work` was given, and the seconds that took."""
-    for file in source.files:
-        for read in list_reads(replace(file, rows=min(rows, file.rows), limit=rows), rows):
-            for unit in read_units(read, wanted._replace(unit_rows=rows)):
-                started = time.perf_counter()
-                work(unit)
-                return unit.rows.num_rows, time.perf_counter() - started
-    return 0, 0.0
 
 
 @contextmanager

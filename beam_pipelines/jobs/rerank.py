@@ -4,27 +4,29 @@ import argparse
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from beam_pipelines.capacity import forecast, measure_first_rows
 from beam_pipelines.jobs import score
 from beam_pipelines.jobs.base import Job, Run
 from beam_pipelines.jobs.rerank_manifest import CARD, SelectionSummary
 from beam_pipelines.jobs.score import ScorerConfig
 from beam_pipelines.options import in_threads, positive
 from beam_pipelines.progress import Stage
-from beam_pipelines.reads import Input, ReadInputs, Wanted, open_input
+from beam_pipelines.reads import Input, ReadInputs, Unit, Wanted, open_input
 from beam_pipelines.report.words import plural, size
 from beam_pipelines.runs import refuse_foreign
-from beam_pipelines.sinks import FinishRun, Folder
+from beam_pipelines.sinks import FinishRun, Folder, parquet_bytes
 from beam_pipelines.storage import absolute, join
-from beam_pipelines.transforms.reduction import GROUP, KeepBestOfUnits
+from beam_pipelines.transforms.reduction import GROUP, KeepBestOfUnits, kept_schema, part_schema, reduce_unit
 from beam_pipelines.transforms.scored_rows import ScoredColumns, scored_columns
-from beam_pipelines.transforms.selection import SelectAndWrite
-from beam_pipelines.transforms.sharding import GroupIntoShards, finishing_memory, shards_for
+from beam_pipelines.transforms.selection import SelectAndWrite, select
+from beam_pipelines.transforms.sharding import GroupIntoShards, finishing_memory, gather, shards_for, slice_chunk
 from schemas.chunks import CHUNK_ROWS
 from schemas.manifest import FORMAT_VERSION
 
@@ -64,6 +66,11 @@ class RerankPlan:
     def folder(self) -> Folder:
         """Where everything is written."""
         return Folder(absolute(self.config.output), self.config.storage)
+
+    @property
+    def wanted(self) -> Wanted:
+        """The columns that are of use; a unit is a chunk."""
+        return Wanted(self.columns.schema, CHUNK_ROWS, exact=True)
 
 
 def plan(config: RerankConfig) -> RerankPlan:
@@ -110,7 +117,7 @@ def build(root: beam.Pipeline, plan: RerankPlan, finish: FinishRun) -> None:
     chunks, counted = (
         root
         | "Input" >> beam.Create(plan.input.files)
-        | "ReadInput" >> ReadInputs([Wanted(columns.schema, CHUNK_ROWS, exact=True)])
+        | "ReadInput" >> ReadInputs([plan.wanted])
         | "KeepBestOfUnits" >> KeepBestOfUnits(folder, columns, top_k)
     )
     selected = chunks | "GroupIntoShards" >> GroupIntoShards(GROUP, shards) | "SelectAndWrite" >> select
@@ -152,17 +159,33 @@ def _scoring(config: RerankConfig) -> score.ScoreConfig:
     return score.ScoreConfig(**{**given, "output": join(config.output, SCORED)})
 
 
-def dry_run(config: RerankConfig) -> str:
-    """What the job would do: its input, how it is grouped, and the files it would write."""
+def dry_run(config: RerankConfig, options: PipelineOptions) -> str:
+    """What the job would do: its input, how it is grouped, the files it would write, and about how long it takes.
+
+    With a model that is the time of scoring, beside which choosing is short.
+    """
     if config.model is not None:
         columns = columns_of(config, score.output_columns(config))
-        return f"{score.dry_run(_scoring(config))}\n{_choice(config, columns)}"
+        return f"{score.dry_run(_scoring(config), options)}\n{_choice(config, columns)}"
     planned = plan(config)
     columns, found = planned.columns, planned.input
-    return (
-        f"{plural(len(found.files), 'file')}, {plural(found.rows, 'row')}, {size(found.bytes)} uncompressed\n"
-        f"{_choice(config, columns)}\n{plural(planned.shards, 'shard')} of selections"
-    )
+    lines = [
+        f"{plural(len(found.files), 'file')}, {plural(found.rows, 'row')}, {size(found.bytes)} uncompressed",
+        _choice(config, columns),
+        f"{plural(planned.shards, 'shard')} of selections",
+    ]
+    measured = measure_first_rows(found, planned.wanted, CHUNK_ROWS, partial(_choose, columns=columns, k=config.top_k))
+    if measured.rows:
+        told = forecast(measured.of(found.rows), options, "core")
+        lines.append(f"by choosing from {plural(measured.rows, 'row')} here: {told}")
+    return "\n".join(lines)
+
+
+def _choose(unit: Unit, *, columns: ScoredColumns, k: int) -> int:
+    """The bytes of what is chosen from one unit, by everything that is done with it on the way through a shard."""
+    slices = [data for chunk in reduce_unit(unit, columns, k).chunks for _, data in slice_chunk(chunk, GROUP, 1)]
+    kept, parts = gather(slices, kept_schema(columns), part_schema(columns))
+    return len(parquet_bytes([select(kept, parts, columns, k).rows], columns.output))
 
 
 def _choice(config: RerankConfig, columns: ScoredColumns) -> str:

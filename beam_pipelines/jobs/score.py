@@ -10,6 +10,7 @@ import apache_beam as beam
 import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from beam_pipelines.capacity import forecast, measure_first_rows
 from beam_pipelines.jobs.base import Job, Run
 from beam_pipelines.jobs.models import (
     ModelConfig,
@@ -19,15 +20,14 @@ from beam_pipelines.jobs.models import (
     needing_extra,
     settle,
     settled_facts,
-    time_first_rows,
     without_warnings,
 )
 from beam_pipelines.jobs.score_manifest import CARD, ScoreSummary
 from beam_pipelines.options import is_local, positive
 from beam_pipelines.progress import Stage
-from beam_pipelines.reads import Input, Wanted, open_input
-from beam_pipelines.report.words import duration
-from beam_pipelines.sinks import FinishRun, Folder
+from beam_pipelines.reads import Input, Unit, Wanted, open_input
+from beam_pipelines.report.words import plural
+from beam_pipelines.sinks import FinishRun, Folder, parquet_bytes
 from beam_pipelines.storage import absolute
 from beam_pipelines.transforms.scoring import ScoreColumns, ScorerSpec, load_scorer, score_unit
 from beam_pipelines.transforms.units import MapUnits
@@ -163,8 +163,8 @@ def run(config: ScoreConfig, options: PipelineOptions) -> dict[str, Any]:
     return run.carry_out(config, options, lambda root, finish: build(root, planned, finish))
 
 
-def dry_run(config: ScoreConfig) -> str:
-    """What the job would do: inputs, rows, units, the model, and about how long it takes here."""
+def dry_run(config: ScoreConfig, options: PipelineOptions) -> str:
+    """What the job would do: inputs, rows, units, the model, and about how long it takes."""
     planned = plan(config, local=True)
     source, model = planned.input, planned.model
     lines = [
@@ -173,11 +173,15 @@ def dry_run(config: ScoreConfig) -> str:
         f"cut {model['truncation']}, {model['tokens_per_batch']:,} tokens per batch",
     ]
     scorer = load_scorer(planned.spec)
-    rows, seconds = time_first_rows(
-        source, planned.wanted, _TIMED_ROWS, lambda unit: score_unit(unit, scorer, planned.columns)
-    )
-    if rows:
-        lines.append(f"about {duration(seconds * source.rows / rows)}, by scoring {rows} rows here")
+
+    def score_rows(unit: Unit) -> int:
+        made = score_unit(unit, scorer, planned.columns)
+        return len(parquet_bytes(made.rows, made.schema))
+
+    measured = measure_first_rows(source, planned.wanted, _TIMED_ROWS, score_rows)
+    if measured.rows:
+        told = forecast(measured.of(source.rows), options, "machine")
+        lines.append(f"by scoring {plural(measured.rows, 'row')} here: {told}")
     return "\n".join(lines)
 
 

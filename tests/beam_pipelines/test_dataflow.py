@@ -13,7 +13,9 @@ import apache_beam as beam
 import fsspec
 import pytest
 from apache_beam.options.pipeline_options import GoogleCloudOptions
+from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner
+from apache_beam.transforms.environments import python_sdk_dependencies
 
 from beam_pipelines.jobs import build_corpus, rerank, score
 from beam_pipelines.sinks import FinishRun
@@ -94,11 +96,17 @@ def test_larger_shards_ask_for_more_memory(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("job", COMMANDS)
-def test_every_step_runs_in_the_image_and_nothing_is_staged(job: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_step_runs_in_the_image(job: str, monkeypatch: pytest.MonkeyPatch) -> None:
     proto = translated(*submitted(monkeypatch, job, *DATAFLOW))
     for environment in proto.components.environments.values():
         assert environment.urn == "beam:env:docker:v1" and IMAGE.encode() in environment.payload
-        assert not environment.dependencies
+
+
+def test_nothing_is_staged_but_a_list_of_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, options = submitted(monkeypatch, "rerank", *DATAFLOW)
+    staged = [beam_runner_api_pb2.ArtifactStagingToRolePayload.FromString(a.role_payload).staged_name
+              for a in python_sdk_dependencies(options)]  # fmt: skip
+    assert staged == ["submission_environment_dependencies.txt"]
 
 
 @pytest.mark.parametrize("job", COMMANDS)
@@ -231,7 +239,7 @@ def test_dataflows_own_job_file(job: str, uploads: dict[str, bytes], capsys: pyt
     assert pool["numThreadsPerWorker"] == 4
     assert "no_use_multiple_sdk_containers" in request["environment"]["experiments"]
     (graph,) = (content for name, content in uploads.items() if name.endswith("/pipeline.pb"))
-    proto = beam.portability.api.beam_runner_api_pb2.Pipeline.FromString(graph)
+    proto = beam_runner_api_pb2.Pipeline.FromString(graph)
     kinds = {kind for each in hints(proto).values() for kind in each}
     assert kinds == ({"accelerator"} if job in COMPUTING else {"min_ram_bytes"})
     assert fsspec.filesystem("memory").exists("/bucket/out/run.json")

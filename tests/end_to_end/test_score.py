@@ -243,7 +243,9 @@ def test_a_broken_model_is_an_error_and_nothing_is_written(tmp_path: Path, capsy
 def test_dry_run_and_limit(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert score(some_rows(500), model, tmp_path / "out", "--limit", 100, "--dry-run") == 0
     words = capsys.readouterr().out
-    assert "1 file" in words and "100 rows" in words and "by scoring 64 rows here" in words and "roberta" in words
+    assert (
+        "1 file" in words and "100 rows" in words and "by scoring 64 rows here: about" in words and "roberta" in words
+    )
     assert not (tmp_path / "out").exists()
     assert score(some_rows(500), model, tmp_path / "out", "--limit", 100) == 0
     assert table_of(tmp_path / "out")["id"].to_pylist() == list(range(100))
