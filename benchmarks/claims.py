@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import yaml
@@ -78,29 +77,34 @@ class Claims:
     def candidates(self) -> None:
         """The instructions of both splits, and the language model's 17 candidates for some of each generation task."""
         mixtures = write_mixtures(self.arguments.shared, self.work / "rows", self.arguments.rows)
+        (self.work / "prompt.txt").write_text(PROMPT)
         for split, mixture in mixtures.items():
-            instructions, picked = self.work / "instructions" / split, self.work / "picked" / split
+            instructions = self.work / "instructions" / split
             self.cappy("build-corpus", "--mixture", mixture, "--instructions-only", "--output", instructions)
-            rendered = instructions / "instructions"
-            pick_prompts(self.arguments.shared, rendered, split, picked, self.arguments.prompts)
-            (self.work / "prompt.txt").write_text(PROMPT)
-            drawn = self.work / "drawn" / split
-            self.cappy(
-                "generate", "--input", picked / "*.parquet", "--model", self.arguments.model, "--output", drawn,
-                "--prompt-template", self.work / "prompt.txt", "--stop", "\n", "--dtype", "float32",
-                "--max-new-tokens", self.arguments.max_new_tokens, "--unit-rows", 64, "--max-reject-rate", 0.05,
-            )  # fmt: skip
-            table = ds.dataset(sorted(drawn.glob("part-*.parquet"))).to_table()
             for task in TASKS:
-                target = self.work / "candidates" / split / f"{task}.parquet"
-                target.parent.mkdir(parents=True, exist_ok=True)
-                pq.write_table(table.filter(pc.equal(table["dataset"], task)), target)
+                picked, drawn = self.work / "picked" / split / f"{task}.parquet", self.work / "drawn" / split / task
+                rendered = instructions / "instructions"
+                _write(pick_prompts(self.arguments.shared, rendered, split, task, self.arguments.prompts), picked)
+                self.draw(picked, drawn)
+                parts = sorted(drawn.glob("part-*.parquet"))
+                _write(ds.dataset(parts).to_table(), self.candidates_of(task, split))
+
+    def candidates_of(self, task: str, split: str) -> Path:
+        """The file of the candidates of a task."""
+        return self.work / "candidates" / split / f"{task}.parquet"
+
+    def draw(self, picked: Path, drawn: Path) -> None:
+        """The language model's candidates for all instructions of a file."""
+        self.cappy(
+            "generate", "--input", picked, "--model", self.arguments.model, "--output", drawn,
+            "--prompt-template", self.work / "prompt.txt", "--stop", "\n", "--dtype", "float32",
+            "--max-new-tokens", self.arguments.max_new_tokens, "--unit-rows", 64, "--max-reject-rate", 0.05,
+        )  # fmt: skip
 
     def corpus(self) -> None:
         """The labelled corpus of the rows to learn from, candidates of its three generation tasks included."""
         candidates = self.work / "candidates" / "prompted.parquet"
-        drawn = [pq.read_table(self.work / "candidates" / TRAIN / f"{task}.parquet") for task in PROMPTED]
-        pq.write_table(pa.concat_tables(drawn), candidates)
+        _write(pa.concat_tables([pq.read_table(self.candidates_of(task, TRAIN)) for task in PROMPTED]), candidates)
         mixture, corpus = self.work / "rows" / "train.yaml", self.work / "corpus"
         self.cappy("build-corpus", "--mixture", mixture, "--candidates", candidates, "--output", corpus)
 
@@ -109,13 +113,13 @@ class Claims:
         self.cappy(
             "train", "--corpus", corpus, "--model", model, "--output", self.scorer(kind, seed), "--seed", seed,
             "--max-pairs", pairs, "--held-out", self.work / "instructions" / HELD_OUT / "instructions" / "*.parquet",
-            *flags, *self.training(),
+            *flags, *self.training(self.arguments.learning_rate),
         )  # fmt: skip
 
-    def training(self) -> list[object]:
+    def training(self, rate: float) -> list[object]:
         """The settings of any training: there are few pairs, so steps of 16 pairs, not of 128, at a higher rate."""
         return [
-            "--batch-size", 16, "--accumulation", 1, "--learning-rate", self.arguments.learning_rate,
+            "--batch-size", 16, "--accumulation", 1, "--learning-rate", rate,
             "--max-length", self.arguments.max_length, "--device", self.arguments.device, "--max-eval-pairs", 300,
             "--evaluate-every", 100, "--save-every", 100,
         ]  # fmt: skip
@@ -158,12 +162,11 @@ class Claims:
         """A scorer adapted to each generation task, beside the one it comes from, on the held-out candidates."""
         folder, scorer = self.work / "boost" / f"seed{seed}", self.scorer(ALONE, seed)
         for task in self.arguments.tasks:
-            held_out = self.work / "candidates" / HELD_OUT / f"{task}.parquet"
-            validation = self.score(held_out, {ALONE: scorer}, folder / task)
+            validation = self.score(self.candidates_of(task, HELD_OUT), {ALONE: scorer}, folder / task)
             self.cappy(
-                "adapt", "--train", self.work / "candidates" / TRAIN / f"{task}.parquet", "--validation", validation,
+                "adapt", "--train", self.candidates_of(task, TRAIN), "--validation", validation,
                 "--model", scorer, "--output", folder / task / ADAPTED, "--seed", seed,
-                "--max-steps", self.arguments.adaptation_steps, *self.training(),
+                "--max-steps", self.arguments.adaptation_steps, *self.training(self.arguments.adaptation_rate),
             )  # fmt: skip
         scored = folder / "*" / ADAPTED / "scored" / "part-*.parquet"
         self.evaluate("generation", str(scored), [ALONE, "score"], folder / "evaluation")
@@ -195,6 +198,11 @@ class Claims:
         subprocess.run([sys.executable, "-m", "beam_pipelines.program", *words], check=True, cwd=ROOT)
 
 
+def _write(table: pa.Table, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="folder of a language model, as tools.gemma writes it")
@@ -206,8 +214,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-new-tokens", type=int, default=12, metavar="N", help="of a candidate (default: 12)")
     parser.add_argument("--pairs", type=int, default=8_000, metavar="N", help="a scorer learns from (default: 8000)")
     parser.add_argument("--adaptation-steps", type=int, default=60, metavar="N", help="of 16 pairs (default: 60)")
+    parser.add_argument("--adaptation-rate", type=float, default=5e-5, metavar="R", help="(default: 0.00005)")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS, help="to adapt to (default: all)")
-    parser.add_argument("--problems", type=int, default=300, metavar="N", help="of GSM8K a split (default: 300)")
+    parser.add_argument("--problems", type=int, default=600, metavar="N", help="of GSM8K a split (default: 600)")
     parser.add_argument("--learning-rate", type=float, default=2e-4, metavar="R", help="(default: 0.0002)")
     parser.add_argument("--max-length", type=int, default=256, metavar="N", help="tokens of a pair (default: 256)")
     parser.add_argument("--device", default="cpu")

@@ -22,7 +22,10 @@ PROMPTED = ("dream", "cos_e", "cosmos_qa")
 UNSEEN = ("date_understanding", "object_counting", "sports_understanding")
 """The generation tasks of BIG-Bench Hard, of which the corpus holds nothing."""
 
-TASKS = PROMPTED + UNSEEN
+KNOWN = "ag_news"
+"""A task that a scorer learns well from right and wrong choices: the corpus holds its rows, and no candidates of it."""
+
+TASKS = (*PROMPTED, *UNSEEN, KNOWN)
 CLASSIFIED = ("ag_news", "rotten_tomatoes", "dream", "cos_e")
 _SEED = 0
 
@@ -67,29 +70,31 @@ def write_mixtures(shared: Path, folder: Path, rows: int) -> dict[str, Path]:
     return found
 
 
-def pick_prompts(shared: Path, instructions: Path, split: str, folder: Path, count: int) -> None:
-    """Writes about `count` instructions of each generation task of a split, one file for each task.
+def pick_prompts(shared: Path, instructions: Path, split: str, task: str, count: int) -> pa.Table:
+    """About `count` instructions of a generation task of a split.
 
     `instructions` are those of the split, as build-corpus writes them; each of a task's templates gives equally many,
     those with the smallest ids, which are hashes.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    if task not in UNSEEN:
+        return _rendered(instructions, task, count)
+    lines = (shared / "data" / "sources" / "bbh" / f"{task}.jsonl").read_text().splitlines()
+    random.Random(_SEED).shuffle(lines)
+    start = 0 if split == TRAIN else count
+    return _unseen(task, lines[start : start + count])
+
+
+def _rendered(instructions: Path, task: str, count: int) -> pa.Table:
     columns = ["instruction_id", "dataset", "template_id", "instruction", "references"]
-    for task in PROMPTED:
-        rows = ds.dataset(instructions).to_table(columns=columns, filter=pc.field("dataset") == task)
-        rows = rows.sort_by("instruction_id")
-        templates = rows["template_id"].to_pylist()
-        each, taken, seen = -(-count // len(set(templates))), [], dict.fromkeys(templates, 0)
-        for row, template in enumerate(templates):
-            seen[template] += 1
-            if seen[template] <= each:
-                taken.append(row)
-        pq.write_table(rows.take(taken).drop_columns("template_id"), folder / f"{task}.parquet")
-    for task in UNSEEN:
-        lines = (shared / "data" / "sources" / "bbh" / f"{task}.jsonl").read_text().splitlines()
-        random.Random(_SEED).shuffle(lines)
-        start = 0 if split == TRAIN else count
-        pq.write_table(_unseen(task, lines[start : start + count]), folder / f"{task}.parquet")
+    rows = ds.dataset(instructions).to_table(columns=columns, filter=pc.field("dataset") == task)
+    rows = rows.sort_by("instruction_id")
+    templates = rows["template_id"].to_pylist()
+    each, taken, seen = -(-count // len(set(templates))), [], dict.fromkeys(templates, 0)
+    for row, template in enumerate(templates):
+        seen[template] += 1
+        if seen[template] <= each:
+            taken.append(row)
+    return rows.take(taken).drop_columns("template_id")
 
 
 def _unseen(task: str, lines: Sequence[str]) -> pa.Table:

@@ -1,15 +1,21 @@
 """The claims as tables, made of the metrics.json of each evaluation."""
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import pyarrow.dataset as ds
+from scipy.stats import spearmanr
+
 from benchmarks.machine import markdown_table
+from cappy_model.rouge import RougeL
 
 Measure = Mapping[str, Any]
 _SCORER = "scorer:"
+_ORDERED = {"scorer": "alone", "scorer, adapted": "score", "self-score, mean": "log_likelihood_mean"}
 
 
 def all_tables(work: Path, seeds: int) -> str:
@@ -21,6 +27,10 @@ def all_tables(work: Path, seeds: int) -> str:
     ]
     boosts = [_measure(work / "boost" / f"seed{seed}", "rouge_l") for seed in range(seeds)]
     parts += [_boost_means(boosts), *(_differences(measure, seed) for seed, measure in enumerate(boosts))]
+    parts += [
+        "Spearman correlation with Rouge-L among the candidates of an instruction:",
+        _orders(work / "boost", seeds),
+    ]
     ranking = _metrics(work / "ranking")["measures"]
     parts.append("### Ranking: solutions of GSM8K problems that were not learned from")
     parts += [f"{name}\n\n{_by_dataset(measure, decimals=3)}" for name, measure in ranking.items()]
@@ -80,3 +90,21 @@ def _differences(measure: Measure, seed: int) -> str:
         for entry in measure["macro"]["differences"]
     ]
     return markdown_table([f"seed {seed}, mean of the tasks", "paired difference"], rows)
+
+
+def _orders(boost: Path, seeds: int) -> str:
+    """How well scores order the candidates of an instruction, for each task: means over instructions and seeds."""
+    rouge, tasks = RougeL(), sorted(folder.parent.name for folder in (boost / "seed0").glob("*/adapted"))
+    found: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for task in tasks:
+        for seed in range(seeds):
+            scored = sorted((boost / f"seed{seed}" / task / "adapted" / "scored").glob("part-*.parquet"))
+            frame = ds.dataset(scored).to_table().to_pandas()
+            pairs = zip(frame["references"], frame["response"], strict=True)
+            frame["worth"] = [rouge.score(list(references), response) for references, response in pairs]
+            for _, candidates in frame.groupby("instruction_id"):
+                for name, column in _ORDERED.items():
+                    if candidates["worth"].nunique() > 1 and candidates[column].nunique() > 1:
+                        found[name, task].append(float(spearmanr(candidates[column], candidates["worth"]).statistic))
+    rows = [[name, *(f"{fmean(found[name, task]):+.3f}" for task in tasks)] for name in _ORDERED]
+    return markdown_table(["", *tasks], rows)

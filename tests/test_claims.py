@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
@@ -34,10 +35,9 @@ def test_prompts_are_picked_from_every_template(tmp_path: Path) -> None:
     mixtures = claims_data.write_mixtures(SHARED, tmp_path, ROWS)
     instructions = tmp_path / "instructions"
     assert build(mixtures[claims_data.HELD_OUT], instructions, "--instructions-only") == 0
-    for split in SPLITS:
-        claims_data.pick_prompts(SHARED, instructions / "instructions", split, tmp_path / split, PROMPTS)
+    rendered = instructions / "instructions"
     for task in claims_data.TASKS:
-        one, other = (pq.read_table(tmp_path / split / f"{task}.parquet") for split in SPLITS)
+        one, other = (claims_data.pick_prompts(SHARED, rendered, split, task, PROMPTS) for split in SPLITS)
         assert one.num_rows >= PROMPTS and one.schema.equals(other.schema)
         assert set(one["dataset"].to_pylist()) == {task}
         if task in claims_data.UNSEEN:
@@ -76,14 +76,33 @@ def write_metrics(folder: Path, name: str, values: dict[str, float]) -> None:
     (folder / "evaluation" / "metrics.json").write_text(json.dumps({"measures": {name: measure}}))
 
 
+def write_candidates(folder: Path, *, agrees: bool) -> None:
+    """Two instructions: a score that orders the candidates of one, and those of the other as told; another of which all
+    candidates are worth the same."""
+    table = {
+        "instruction_id": ["a", "a", "b", "b", "c", "c"],
+        "references": [["red"]] * 6,
+        "response": ["red", "blue", "red", "blue", "blue", "green"],
+        "alone": [0.9, 0.1, 0.8, 0.2, 0.5, 0.4],
+        "score": [0.9, 0.1, *([0.8, 0.2] if agrees else [0.2, 0.8]), 0.5, 0.4],
+        "log_likelihood_mean": [-2.0, -1.0, -2.0, -1.0, -2.0, -1.0],
+    }
+    folder.mkdir(parents=True)
+    pq.write_table(pa.table(table), folder / "part-0.parquet")
+
+
 def test_tables_have_means_over_seeds_and_intervals(tmp_path: Path) -> None:
     write_metrics(tmp_path / "classification", "accuracy", {"scorer:alone0": 0.5, "random": 0.25})
     write_metrics(tmp_path / "ranking", "auc", {"scorer:alone0": 0.6, "random": 0.5})
     for seed, value in enumerate((0.3, 0.4)):
-        write_metrics(tmp_path / "boost" / f"seed{seed}", "rouge_l", {"scorer:score": value, "random": 0.2})
+        boost = tmp_path / "boost" / f"seed{seed}"
+        write_metrics(boost, "rouge_l", {"scorer:score": value, "random": 0.2})
+        write_candidates(boost / "dream" / "adapted" / "scored", agrees=seed == 0)
     printed = claims_tables.all_tables(tmp_path, 2)
     assert "| scorer:alone0 | 0.500 (0.400 to 0.600) | 0.700 (0.600 to 0.800) | 0.600 (0.500 to 0.700) |" in printed
     assert "| scorer:score | 35.0 (30.0 to 40.0) | 55.0 (50.0 to 60.0) | 45.0 (40.0 to 50.0) |" in printed
     assert "| random | 20.0 | 40.0 | 30.0 |" in printed
     assert "| score less random | +5.0 (-5.0 to +15.0) |" in printed
+    assert "| scorer | +1.000 |" in printed and "| scorer, adapted | +0.500 |" in printed
+    assert "| self-score, mean | -1.000 |" in printed
     assert "auc" in printed and "| random | 0.500" in printed
