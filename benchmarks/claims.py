@@ -216,7 +216,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--adaptation-steps", type=int, default=60, metavar="N", help="of 16 pairs (default: 60)")
     parser.add_argument("--adaptation-rate", type=float, default=5e-5, metavar="R", help="(default: 0.00005)")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS, help="to adapt to (default: all)")
-    parser.add_argument("--problems", type=int, default=600, metavar="N", help="of GSM8K a split (default: 600)")
+    parser.add_argument("--problems", type=int, default=300, metavar="N", help="of GSM8K a split (default: 300)")
     parser.add_argument("--learning-rate", type=float, default=2e-4, metavar="R", help="(default: 0.0002)")
     parser.add_argument("--max-length", type=int, default=256, metavar="N", help="tokens of a pair (default: 256)")
     parser.add_argument("--device", default="cpu")
