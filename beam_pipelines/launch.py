@@ -23,7 +23,7 @@ from apache_beam.runners.worker import sdk_worker
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from beam_pipelines.options import is_dataflow, is_local
-from beam_pipelines.remote import check_reachable, remedy, run_remotely
+from beam_pipelines.remote import check_idle, check_reachable, remedy, run_remotely
 from schemas.errors import CappyError
 
 _LOG = logging.getLogger("cappy")
@@ -60,6 +60,7 @@ def execute(
     local, dataflow = is_local(options), is_dataflow(options)
     if not local:
         check_reachable(options)
+        check_idle(options)
     pipeline = beam.Pipeline(runner=_local_runner(options) if local else None, options=options)
     build(pipeline)
     if dataflow:

@@ -8,10 +8,20 @@ from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import FlinkRunnerOptions, PipelineOptions, PortableOptions, StandardOptions
+import grpc
+from apache_beam.options.pipeline_options import (
+    FlinkRunnerOptions,
+    GoogleCloudOptions,
+    PipelineOptions,
+    PortableOptions,
+    StandardOptions,
+)
+from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
+from apache_beam.runners.portability.portable_runner import TERMINAL_STATES
 from apache_beam.runners.runner import PipelineResult
 
 from schemas.errors import CappyError
+from schemas.ids import digest
 
 _CONNECT_SECONDS = 10
 _PACKAGES = "docs/flink.md says how workers get what they need"
@@ -47,6 +57,33 @@ def check_reachable(options: PipelineOptions) -> None:
     if not endpoint and runner.lower().startswith("flink") and not master.startswith("["):
         url = master if "://" in master else f"//{master}"
         _connect(url, "--flink_master", "the REST port of a Flink JobManager: start the cluster, or mend the address")
+
+
+def name_job(options: PipelineOptions, job: str, folder: str) -> None:
+    """Names a job after the folder it writes, unless a flag names it: so one that is still at work is known again."""
+    cloud = options.view_as(GoogleCloudOptions)
+    cloud.job_name = cloud.job_name or f"{job}-{digest(folder)[:12]}"
+
+
+def check_idle(options: PipelineOptions) -> None:
+    """Raises CappyError where the job server has a job of the same name at work, which a killed command has left."""
+    portable = options.view_as(PortableOptions)
+    endpoint = portable.job_endpoint
+    if not endpoint or endpoint == "embed":
+        return
+    name = options.view_as(GoogleCloudOptions).job_name
+    with grpc.insecure_channel(endpoint) as channel:
+        try:
+            asked = beam_job_api_pb2.GetJobsRequest()
+            stub = beam_job_api_pb2_grpc.JobServiceStub(channel)
+            jobs = stub.GetJobs(asked, timeout=portable.job_server_timeout).job_info
+        except grpc.RpcError as error:
+            raise CappyError(f"--job_endpoint {endpoint}: is no job server of Beam ({error.code().name})") from error
+    if any(job.job_name == name and job.state not in TERMINAL_STATES for job in jobs):
+        raise CappyError(
+            f"{name}: a job that was submitted before is still at work in this folder. Wait for its end, or cancel it "
+            "on the cluster, and give the same command again."
+        )
 
 
 def _connect(url: str, flag: str, wanted: str) -> None:

@@ -18,6 +18,7 @@ from beam_pipelines.launch import PipelineFailed, execute
 from beam_pipelines.options import JobConfig, is_dataflow
 from beam_pipelines.progress import Progress, Stage
 from beam_pipelines.reads import Input
+from beam_pipelines.remote import name_job
 from beam_pipelines.report.page import render_report
 from beam_pipelines.runs import close_run, described, hold, is_finished, load_manifest, open_run, reason_of_failure
 from beam_pipelines.sinks import FinishRun, Folder
@@ -105,6 +106,7 @@ class Run:
         self, build: Callable[[beam.Pipeline], None], options: PipelineOptions, storage: StorageOptions
     ) -> None:
         """Runs a pipeline. A runner may cut or lose what a worker said, and what the job itself wrote is whole."""
+        name_job(options, self.facts["job"], self.folder.url)
         try:
             execute(build, options, Progress(self.folder.url, self.stages, storage))
         except PipelineFailed as error:

@@ -1,11 +1,17 @@
 import socket
 import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
+import grpc
 import pytest
+from apache_beam.options.pipeline_options import GoogleCloudOptions
+from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
 
 from beam_pipelines.launch import explain
 from beam_pipelines.options import beam_options
-from beam_pipelines.remote import check_reachable
+from beam_pipelines.remote import check_idle, check_reachable, name_job
 from schemas.errors import CappyError
 
 
@@ -40,6 +46,52 @@ def test_what_is_there_or_needs_nothing_is_let_through() -> None:
         for flags in (there, ["--job_endpoint=embed"], []):
             check_reachable(beam_options(["--runner=PortableRunner", *flags], local_mode="multi_processing"))
     check_reachable(beam_options(["--runner=FlinkRunner", "--flink_master=[local]"], local_mode="multi_processing"))
+
+
+class JobsOf(beam_job_api_pb2_grpc.JobServiceServicer):
+    """A job server that knows these jobs."""
+
+    def __init__(self, jobs: Sequence[beam_job_api_pb2.JobInfo]) -> None:
+        self._jobs = jobs
+
+    def GetJobs(self, request: beam_job_api_pb2.GetJobsRequest, context: object) -> beam_job_api_pb2.GetJobsResponse:
+        return beam_job_api_pb2.GetJobsResponse(job_info=self._jobs)
+
+
+@contextmanager
+def job_server(*services: beam_job_api_pb2_grpc.JobServiceServicer) -> Iterator[str]:
+    """A server on the loopback interface; the flag that names it."""
+    server = grpc.server(ThreadPoolExecutor(1))
+    for service in services:
+        beam_job_api_pb2_grpc.add_JobServiceServicer_to_server(service, server)
+    port = server.add_insecure_port("localhost:0")
+    server.start()
+    yield f"--job_endpoint=localhost:{port}"
+    server.stop(None)
+
+
+def job_options(endpoint: str, *flags: str, folder: str = "/out") -> GoogleCloudOptions:
+    options = beam_options(["--runner=FlinkRunner", endpoint, *flags], local_mode="multi_processing")
+    name_job(options, "score", folder)
+    return options.view_as(GoogleCloudOptions)
+
+
+def test_a_job_still_at_work_in_the_folder_is_named() -> None:
+    name = job_options("--job_endpoint=embed").job_name
+    states = beam_job_api_pb2.JobState
+    known = [beam_job_api_pb2.JobInfo(job_name=name, state=state) for state in (states.DONE, states.RUNNING)]
+    with job_server(JobsOf(known)) as endpoint:
+        with pytest.raises(CappyError, match=f"{name}: .* still at work in this folder. Wait"):
+            check_idle(job_options(endpoint))
+        check_idle(job_options(endpoint, folder="/another"))
+        check_idle(job_options(endpoint, "--job_name=mine"))
+    with job_server(JobsOf(known[:1])) as endpoint:
+        check_idle(job_options(endpoint))
+
+
+def test_a_server_that_is_no_job_server_is_named() -> None:
+    with job_server() as endpoint, pytest.raises(CappyError, match=r"is no job server of Beam \(UNIMPLEMENTED\)"):
+        check_idle(job_options(endpoint))
 
 
 @pytest.mark.parametrize(
