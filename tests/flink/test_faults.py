@@ -1,4 +1,4 @@
-"""What goes wrong on a cluster: lost TaskManagers and workers, a cancelled job, a pool that is not there."""
+"""What is lost in the middle of a job: TaskManagers, workers, the job itself, the command that submitted it."""
 
 import signal
 import subprocess
@@ -10,81 +10,90 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.conftest import data_bytes
-from tests.end_to_end.inputs import ONE_PROCESS, PLAIN, json_lines, mixture_of
-from tests.flink.conftest import SECONDS, command, corpus_of, run
+from tests.conftest import cappy, data_bytes
+from tests.end_to_end.inputs import said
+from tests.end_to_end.test_score_interrupted import parts
+from tests.flink.conftest import FILES, SECONDS, Work
 from tools import flink
 
 pytestmark = [pytest.mark.flink, pytest.mark.slow]
 
 
-@pytest.fixture
-def larger(tmp_path: Path) -> Path:
-    """A mixture that takes some seconds, in eight files."""
-    rows = [{"text": f"question {i} {'and so on ' * 20}", "answer": f"answer {i} {i * i}"} for i in range(16_000)]
-    files = {f"{i}.jsonl": json_lines(*rows[i * 2_000 : (i + 1) * 2_000]) for i in range(8)}
-    return mixture_of(tmp_path, {"d": (files, PLAIN)})
-
-
 def kill_task_manager(cluster: dict[str, Any]) -> None:
     """Kills one, and starts another in its place, as a cluster's manager would."""
-    parts = flink.processes(flink.HOME)
-    parts["taskmanager-0"].kill()
+    flink.processes(flink.HOME)["taskmanager-0"].kill()
     log = flink.HOME / "logs" / "taskmanager-0.log"
     cluster["processes"]["taskmanager-0"] = flink.start(flink.task_manager(flink.HOME, Path(cluster["jar"])), log)
     flink.save(flink.HOME, cluster)
 
 
 def kill_worker(cluster: dict[str, Any]) -> None:
-    """Kills a Python worker of the pool."""
-    flink.processes(flink.HOME)["workers"].children()[0].kill()
+    """Kills the Python worker that was started last."""
+    workers = flink.processes(flink.HOME)["workers"].children()
+    max(
+        (worker for worker in workers if worker.status() != psutil.STATUS_ZOMBIE), key=psutil.Process.create_time
+    ).kill()
 
 
 FAULTS: dict[str, Callable[[dict[str, Any]], None]] = {"TaskManager": kill_task_manager, "worker": kill_worker}
 
 
-def wait_for_a_file(output: Path, process: "subprocess.Popen[str]") -> None:
+def start(work: Work, output: Path, flags: list[str], files: int) -> "subprocess.Popen[str]":
+    """Starts a job and waits until it has written some files, and not all."""
+    process = subprocess.Popen(work.command(output, flags), stderr=subprocess.PIPE, text=True)
     end = time.monotonic() + SECONDS
-    while not list(output.rglob("part*.parquet")):
+    while len(list(output.rglob("part*.parquet"))) < files:
         assert process.poll() is None and time.monotonic() < end, "the job ended before it could be disturbed"
-        time.sleep(0.1)
+        time.sleep(0.02)
+    return process
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_what_is_lost_in_the_middle_is_made_up_for(
-    fault: str, cluster: dict[str, Any], larger: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("fault", "job"), [("TaskManager", "build-corpus"), ("TaskManager", "score"), ("worker", "generate")]
+)
+def test_what_is_lost_is_made_up_for(
+    fault: str, job: str, cluster: dict[str, Any], works: dict[str, Work], tmp_path: Path
 ) -> None:
-    flags = flink.flags(cluster, parallelism=2)
-    job = command("build-corpus", "--mixture", larger, "--output", tmp_path / "out", *flags)
-    process = subprocess.Popen(job, stderr=subprocess.PIPE, text=True)
-    wait_for_a_file(tmp_path / "out", process)
+    work, output, flags = works[job], tmp_path / "out", flink.flags(cluster, parallelism=2)
+    process = start(work, output, flags, files=2)
     FAULTS[fault](cluster)
+    before = parts(output)
     _, error = process.communicate(timeout=SECONDS)
-    assert "Traceback" not in error
-    if process.returncode:  # it may have failed clearly: the same command then finishes it
-        corpus_of(larger, tmp_path / "out", flags)
-    corpus_of(larger, tmp_path / "whole", ONE_PROCESS)
-    assert data_bytes(tmp_path / "out") == data_bytes(tmp_path / "whole") != {}
+    assert process.returncode == 0, error
+    assert data_bytes(output) == work.expected
+    assert job == "build-corpus" or 2 <= len(before) < FILES
+    assert {name: parts(output)[name] for name in before} == before, "a unit whose file stood was done again"
 
 
-def test_interrupting_the_command_cancels_the_job(cluster: dict[str, Any], larger: Path, tmp_path: Path) -> None:
-    flags = flink.flags(cluster, parallelism=2)
-    job = command("build-corpus", "--mixture", larger, "--output", tmp_path / "out", *flags)
-    process = subprocess.Popen(job, stderr=subprocess.PIPE, text=True)
-    wait_for_a_file(tmp_path / "out", process)
+def test_a_command_that_is_ended_cancels_its_job(
+    cluster: dict[str, Any], works: dict[str, Work], tmp_path: Path
+) -> None:
+    work, output, flags = works["score"], tmp_path / "out", flink.flags(cluster, parallelism=2)
+    process = start(work, output, flags, files=2)
     process.send_signal(signal.SIGTERM)
     _, error = process.communicate(timeout=SECONDS)
     assert process.returncode in (143, -signal.SIGTERM) and "Traceback" not in error, error
     assert flink.running_jobs(cluster["ports"]["rest"]) == 0
-    assert not (tmp_path / "out" / "manifest.json").exists()
-    corpus_of(larger, tmp_path / "out", flags)
-    corpus_of(larger, tmp_path / "whole", ONE_PROCESS)
-    assert data_bytes(tmp_path / "out") == data_bytes(tmp_path / "whole") != {}
+    assert not (output / "manifest.json").exists()
+    before = parts(output)
+    assert cappy(*work.arguments, "--output", output, *flags) == 0
+    assert data_bytes(output) == work.expected
+    assert {name: parts(output)[name] for name in before} == before, "a unit whose file stood was done again"
 
 
-def test_no_worker_pool_is_said_in_words(cluster: dict[str, Any], corpus: Path, tmp_path: Path) -> None:
-    elsewhere = {**cluster, "ports": {**cluster["ports"], "workers": 1}}
-    flags = flink.flags(elsewhere, parallelism=1)
-    failed = run("build-corpus", "--mixture", corpus, "--output", tmp_path / "out", *flags)
-    assert failed.returncode == 1 and "mend --environment_config" in failed.stderr, failed.stderr
-    assert psutil.pid_exists(flink.processes(flink.HOME)["jobmanager"].pid)
+def test_a_command_that_is_killed_leaves_a_job_that_goes_on(
+    cluster: dict[str, Any], works: dict[str, Work], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    work, output, flags = works["build-corpus"], tmp_path / "out", flink.flags(cluster, parallelism=2)
+    process = start(work, output, flags, files=1)
+    process.kill()
+    process.communicate()
+    assert cappy(*work.arguments, "--output", output, *flags) == 1
+    assert "a job that was submitted before is still at work" in said(capsys)
+    end = time.monotonic() + SECONDS
+    while flink.running_jobs(cluster["ports"]["rest"]):
+        assert time.monotonic() < end
+        time.sleep(0.5)
+    assert cappy(*work.arguments, "--output", output, *flags) == 0
+    assert "already finished" in said(capsys)
+    assert data_bytes(output) == work.expected
