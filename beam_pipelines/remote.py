@@ -41,6 +41,10 @@ _REMEDIES = (
         "TaskManagers see it",
     ),
     (
+        r"(InvalidClassException: [\w.$]+)",
+        "the job server was built for another version of Flink than the cluster's ({}): take one for that version",
+    ),
+    (
         r"(NoResourceAvailableException)",
         "the cluster has not got as many free slots as the job wants: lower --parallelism, or add TaskManagers",
     ),
@@ -78,7 +82,10 @@ def check_idle(options: PipelineOptions) -> None:
             stub = beam_job_api_pb2_grpc.JobServiceStub(channel)
             jobs = stub.GetJobs(asked, timeout=portable.job_server_timeout).job_info
         except grpc.RpcError as error:
-            raise CappyError(f"--job_endpoint {endpoint}: is no job server of Beam ({error.code().name})") from error
+            raise CappyError(
+                f"--job_endpoint {endpoint}: is no job server of Beam ({error.code().name}); start one, or mend "
+                "the address"
+            ) from error
     if any(job.job_name == name and job.state not in TERMINAL_STATES for job in jobs):
         raise CappyError(
             f"{name}: a job that was submitted before is still at work in this folder. Wait for its end, or cancel it "
@@ -97,14 +104,27 @@ def _connect(url: str, flag: str, wanted: str) -> None:
 
 def run_remotely(pipeline: beam.Pipeline) -> str | None:
     """Runs a pipeline on a cluster to its end; its final state. Ends the job there when this process is told to end."""
-    result: PipelineResult = pipeline.run()
+    with _job_server_in_words():
+        result: PipelineResult = pipeline.run()
+        try:
+            with _told_once():
+                state: str | None = result.wait_until_finish()
+        except (KeyboardInterrupt, SystemExit):
+            result.cancel()
+            raise
+        return state
+
+
+@contextmanager
+def _job_server_in_words() -> Iterator[None]:
+    """Raises CappyError where a job server refuses what it is asked, or ends."""
     try:
-        with _told_once():
-            state: str | None = result.wait_until_finish()
-    except (KeyboardInterrupt, SystemExit):
-        result.cancel()
-        raise
-    return state
+        yield
+    except grpc.RpcError as error:
+        raise CappyError(
+            f"the job server answers {error.code().name} ({error.details()}): it was ended, or its version of Beam "
+            f"does not go with {beam.__version__}. Its log says more; start one that does, and give the command again."
+        ) from error
 
 
 @contextmanager

@@ -30,7 +30,8 @@ PORTS = {"rest": 8081, "rpc": 6123, "job": 8099, "artifact": 8098, "expansion": 
 """Preferred; one that is taken is replaced by a free one."""
 
 _START_SECONDS, _STOP_SECONDS = 180, 10
-_CACHE_MILLIS = 10_000  # else each stage starts its worker anew; five attempts, 5 s apart, outlast a worker that died
+_CACHE_MILLIS = 25_000  # else each stage starts its worker anew
+_ATTEMPTS, _DELAY = 3, "10 s"  # together longer than that: a worker that died is offered again until then
 _HEAP = {"jobmanager": "512m", "taskmanager": "512m", "job-server": "512m"}
 _MEMORY = {
     "framework.heap.size": "128m",
@@ -246,8 +247,9 @@ def _configure(folder: Path, ports: Mapping[str, int]) -> None:
         "heartbeat.timeout": 20000,
         "slot.request.timeout": 60000,
         "restart-strategy.type": "fixed-delay",
-        "restart-strategy.fixed-delay.attempts": 5,
-        "restart-strategy.fixed-delay.delay": "5 s",
+        "restart-strategy.fixed-delay.attempts": _ATTEMPTS,
+        "restart-strategy.fixed-delay.delay": _DELAY,
+        "classloader.resolve-order": "parent-first",  # the jar that jobs bring is the cluster's own
         "io.tmp.dirs": str(folder / "tmp"),
     }
     (folder / "tmp").mkdir(exist_ok=True)

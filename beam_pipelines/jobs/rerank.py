@@ -110,7 +110,7 @@ def build(root: beam.Pipeline, plan: RerankPlan, finish: FinishRun) -> None:
     chunks, counted = (
         root
         | "Input" >> beam.Create(plan.input.files)
-        | "ReadInput" >> ReadInputs([Wanted(columns.schema, CHUNK_ROWS, exact=True)])
+        | "ReadInput" >> ReadInputs([Wanted(columns.schema, CHUNK_ROWS, exact=True)], folder)
         | "KeepBestOfUnits" >> KeepBestOfUnits(folder, columns, top_k)
     )
     selected = chunks | "GroupIntoShards" >> GroupIntoShards(GROUP, shards) | "SelectAndWrite" >> select

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
+import apache_beam as beam
 import grpc
 import pytest
 from apache_beam.options.pipeline_options import GoogleCloudOptions
@@ -11,7 +12,7 @@ from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
 
 from beam_pipelines.launch import explain
 from beam_pipelines.options import beam_options
-from beam_pipelines.remote import check_idle, check_reachable, name_job
+from beam_pipelines.remote import check_idle, check_reachable, name_job, run_remotely
 from schemas.errors import CappyError
 
 
@@ -54,6 +55,14 @@ class JobsOf(beam_job_api_pb2_grpc.JobServiceServicer):
     def __init__(self, jobs: Sequence[beam_job_api_pb2.JobInfo]) -> None:
         self._jobs = jobs
 
+    def DescribePipelineOptions(
+        self, request: object, context: object
+    ) -> beam_job_api_pb2.DescribePipelineOptionsResponse:
+        return beam_job_api_pb2.DescribePipelineOptionsResponse()
+
+    def Prepare(self, request: object, context: grpc.ServicerContext) -> None:
+        context.abort(grpc.StatusCode.INVALID_ARGUMENT, "unknown urn beam:new:v9")
+
     def GetJobs(self, request: beam_job_api_pb2.GetJobsRequest, context: object) -> beam_job_api_pb2.GetJobsResponse:
         return beam_job_api_pb2.GetJobsResponse(job_info=self._jobs)
 
@@ -94,6 +103,14 @@ def test_a_server_that_is_no_job_server_is_named() -> None:
         check_idle(job_options(endpoint))
 
 
+def test_what_a_job_server_refuses_is_said_in_words() -> None:
+    with job_server(JobsOf([])) as endpoint:
+        pipeline = beam.Pipeline(options=job_options(endpoint, "--environment_type=EXTERNAL", "--environment_config=x"))
+        pipeline | beam.Create([1])
+        with pytest.raises(CappyError, match=r"INVALID_ARGUMENT \(unknown urn beam:new:v9\).* start one that does"):
+            run_remotely(pipeline)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -103,6 +120,10 @@ def test_a_server_that_is_no_job_server_is_named() -> None:
         (
             "java.net.ConnectException: finishConnect(..) failed: Connection refused",
             "no worker pool (Connection refused): start it, or mend --environment_config",
+        ),
+        (
+            "java.io.InvalidClassException: org.apache.flink.api.common.ExecutionConfig; local class incompatible",
+            "built for another version of Flink than the cluster's (InvalidClassException: org.apache.flink.api",
         ),
         ("jobmanager.scheduler.NoResourceAvailableException: Could not", "lower --parallelism"),
     ],

@@ -1,25 +1,30 @@
-"""A cluster that `make flink-up` has started, and what is asked of jobs on it."""
+"""A cluster that `make flink-up` has started, pools of other workers, and what is asked of jobs on it."""
 
+import os
+import socket
+import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
+import psutil
 import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from tests.cappy_model.models import save_tiny_generator, save_tiny_scorer
 from tests.conftest import cappy, data_bytes, sentence
-from tests.end_to_end.inputs import ONE_PROCESS, PLAIN, json_lines, mixture_of
+from tests.end_to_end.inputs import ONE_PROCESS, PLAIN, json_lines, mixture_of, parquet
 from tests.end_to_end.test_generate import some_rows, table
 from tools import flink
 
 SECONDS = 900
 CPU = ("--device=cpu", "--dtype=float32", "--tokens-per-batch=1024")
-FILES = 40
+UNITS = 16
 
 
 @dataclass(frozen=True)
@@ -48,8 +53,8 @@ def cluster() -> dict[str, Any]:
 def works(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Work]:
     """A job that shuffles and two that map, of many units each."""
     root = tmp_path_factory.mktemp("works")
-    rows = [{"text": f"question {i} {'and so on ' * 20}", "answer": f"answer {i} {i * i}"} for i in range(16_000)]
-    files = {f"{i}.jsonl": json_lines(*rows[i * 2_000 : (i + 1) * 2_000]) for i in range(8)}
+    rows = [{"text": f"question {i} {'and so on ' * 20}", "answer": f"answer {i} {i * i}"} for i in range(12_000)]
+    files = {f"{i}.jsonl": json_lines(*rows[i * 1_500 : (i + 1) * 1_500]) for i in range(8)}
     arguments: dict[str, Sequence[object]] = {
         "build-corpus": ["--mixture", mixture_of(root, {"d": (files, PLAIN)})],
         "score": ["--input", _pairs(root / "pairs"), "--model", _deep_scorer(root / "scorer"), *CPU],
@@ -69,15 +74,51 @@ def _deep_scorer(folder: Path) -> Path:
 
 
 def _pairs(folder: Path) -> Path:
-    """Many small files, one unit each; their pattern."""
+    """Small files, one unit each; their pattern."""
     folder.mkdir()
-    for file in range(FILES):
+    for file in range(UNITS):
         numbers = range(file * 60, file * 60 + 60)
         rows = [{"instruction": sentence(i, 12), "response": sentence(i % 60, 30)} for i in numbers]
-        pq.write_table(pa.Table.from_pylist(rows), folder / f"{file:02d}.parquet")
+        (folder / f"{file:02d}.parquet").write_bytes(parquet(rows))
     return folder / "*.parquet"
 
 
 def _instructions(path: Path) -> Path:
-    pq.write_table(table(some_rows(5 * FILES)), path)
+    pq.write_table(table(some_rows(5 * UNITS)), path)
     return path
+
+
+def bare_python(folder: Path) -> Path:
+    """A Python with all that is installed here, except what is installed as editable: so without this project."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    (packages,) = folder.glob("lib/python*/site-packages")
+    installed = [path for path in sys.path if Path(path).name == "site-packages"]
+    (packages / "here.pth").write_text("\n".join(installed))
+    return folder / "bin" / "python"
+
+
+@contextmanager
+def pool_of(python: Path, folder: Path, *paths: Path) -> Iterator[int]:
+    """A pool of workers of another Python, with `paths` to import from, started in `folder`; its port."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))}
+    environment["PATH"] = f"{python.parent}{os.pathsep}{environment['PATH']}"
+    command = [str(python), str(Path(flink.__file__).with_name("worker_pool.py")), str(port)]
+    pool = psutil.Popen(command, cwd=folder, env=environment, stderr=subprocess.DEVNULL)
+    try:
+        end = time.monotonic() + SECONDS
+        while not _listens(port):
+            assert pool.poll() is None and time.monotonic() < end, "the pool did not start"
+            time.sleep(0.1)
+        yield port
+    finally:
+        for process in (*pool.children(recursive=True), pool):
+            process.kill()
+        pool.wait()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("localhost", port)) == 0

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ import pytest
 from tests.conftest import cappy, data_bytes
 from tests.end_to_end.inputs import said
 from tests.end_to_end.test_score_interrupted import parts
-from tests.flink.conftest import FILES, SECONDS, Work
+from tests.flink.conftest import SECONDS, UNITS, Work
 from tools import flink
 
 pytestmark = [pytest.mark.flink, pytest.mark.slow]
+
+Parts = dict[str, tuple[int, int]]
 
 
 def kill_task_manager(cluster: dict[str, Any]) -> None:
@@ -30,70 +33,83 @@ def kill_task_manager(cluster: dict[str, Any]) -> None:
 def kill_worker(cluster: dict[str, Any]) -> None:
     """Kills the Python worker that was started last."""
     workers = flink.processes(flink.HOME)["workers"].children()
-    max(
-        (worker for worker in workers if worker.status() != psutil.STATUS_ZOMBIE), key=psutil.Process.create_time
-    ).kill()
+    living = [worker for worker in workers if worker.status() != psutil.STATUS_ZOMBIE]
+    max(living, key=psutil.Process.create_time).kill()
 
 
-FAULTS: dict[str, Callable[[dict[str, Any]], None]] = {"TaskManager": kill_task_manager, "worker": kill_worker}
+def wait_for(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
-def start(work: Work, output: Path, flags: list[str], files: int) -> "subprocess.Popen[str]":
+def run_disturbed(work: Work, output: Path, flags: list[str], disturb: Callable[[], None]) -> tuple[int, Parts]:
+    """Runs a job, disturbs it two files later; its exit status, and the files that stood then."""
+    wanted = len(parts(output)) + 2
+    status: Future[int] = Future()
+
+    def look_on() -> Parts:
+        wait_for(lambda: status.done() or len(parts(output)) >= wanted)
+        disturb()
+        return parts(output)
+
+    with ThreadPoolExecutor(1) as threads:
+        found = threads.submit(look_on)
+        status.set_result(cappy(*work.arguments, "--output", output, *flags))
+        return status.result(), found.result()
+
+
+def start(work: Work, output: Path, flags: list[str]) -> "subprocess.Popen[str]":
     """Starts a job and waits until it has written some files, and not all."""
     process = subprocess.Popen(work.command(output, flags), stderr=subprocess.PIPE, text=True)
-    end = time.monotonic() + SECONDS
-    while len(list(output.rglob("part*.parquet"))) < files:
-        assert process.poll() is None and time.monotonic() < end, "the job ended before it could be disturbed"
-        time.sleep(0.02)
+    wait_for(lambda: process.poll() is not None or len(list(output.rglob("part*.parquet"))) >= 2)
+    assert process.poll() is None, "the job ended before it could be disturbed"
     return process
 
 
-@pytest.mark.parametrize(
-    ("fault", "job"), [("TaskManager", "build-corpus"), ("TaskManager", "score"), ("worker", "generate")]
-)
-def test_what_is_lost_is_made_up_for(
-    fault: str, job: str, cluster: dict[str, Any], works: dict[str, Work], tmp_path: Path
-) -> None:
-    work, output, flags = works[job], tmp_path / "out", flink.flags(cluster, parallelism=2)
-    process = start(work, output, flags, files=2)
-    FAULTS[fault](cluster)
-    before = parts(output)
-    _, error = process.communicate(timeout=SECONDS)
-    assert process.returncode == 0, error
-    assert data_bytes(output) == work.expected
-    assert job == "build-corpus" or 2 <= len(before) < FILES
+def check_kept(output: Path, before: Parts) -> None:
+    assert 2 <= len(before) < UNITS
     assert {name: parts(output)[name] for name in before} == before, "a unit whose file stood was done again"
 
 
-def test_a_command_that_is_ended_cancels_its_job(
+def test_a_lost_worker_is_made_up_for(cluster: dict[str, Any], works: dict[str, Work], tmp_path: Path) -> None:
+    work, output, flags = works["generate"], tmp_path / "out", flink.flags(cluster, parallelism=2)
+    status, before = run_disturbed(work, output, flags, lambda: kill_worker(cluster))
+    assert status == 0
+    assert data_bytes(output) == work.expected
+    check_kept(output, before)
+
+
+def test_a_cancelled_job_goes_on_and_loses_a_task_manager(
     cluster: dict[str, Any], works: dict[str, Work], tmp_path: Path
 ) -> None:
     work, output, flags = works["score"], tmp_path / "out", flink.flags(cluster, parallelism=2)
-    process = start(work, output, flags, files=2)
+    process = start(work, output, flags)
     process.send_signal(signal.SIGTERM)
     _, error = process.communicate(timeout=SECONDS)
     assert process.returncode in (143, -signal.SIGTERM) and "Traceback" not in error, error
-    assert flink.running_jobs(cluster["ports"]["rest"]) == 0
+    wait_for(lambda: flink.running_jobs(cluster["ports"]["rest"]) == 0)
     assert not (output / "manifest.json").exists()
-    before = parts(output)
-    assert cappy(*work.arguments, "--output", output, *flags) == 0
+    cancelled = parts(output)
+    status, before = run_disturbed(work, output, flags, lambda: kill_task_manager(cluster))
+    assert status == 0
     assert data_bytes(output) == work.expected
-    assert {name: parts(output)[name] for name in before} == before, "a unit whose file stood was done again"
+    check_kept(output, cancelled)
+    check_kept(output, before)
 
 
-def test_a_command_that_is_killed_leaves_a_job_that_goes_on(
+def test_a_job_outlives_its_command_and_a_task_manager(
     cluster: dict[str, Any], works: dict[str, Work], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     work, output, flags = works["build-corpus"], tmp_path / "out", flink.flags(cluster, parallelism=2)
-    process = start(work, output, flags, files=1)
+    process = start(work, output, flags)
     process.kill()
     process.communicate()
+    kill_task_manager(cluster)
     assert cappy(*work.arguments, "--output", output, *flags) == 1
     assert "a job that was submitted before is still at work" in said(capsys)
-    end = time.monotonic() + SECONDS
-    while flink.running_jobs(cluster["ports"]["rest"]):
-        assert time.monotonic() < end
-        time.sleep(0.5)
+    wait_for(lambda: flink.running_jobs(cluster["ports"]["rest"]) == 0)
     assert cappy(*work.arguments, "--output", output, *flags) == 0
     assert "already finished" in said(capsys)
     assert data_bytes(output) == work.expected
