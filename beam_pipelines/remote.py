@@ -5,6 +5,7 @@ import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from urllib.parse import urlsplit
 
 import apache_beam as beam
@@ -34,6 +35,11 @@ _REMEDIES = (
     (
         r"Can't get attribute '(\w+)' on <module '(?:schemas|cappy_model|beam_pipelines)",
         "the workers run another version of this project ({} is not in it): install this one; " + _PACKAGES,
+    ),
+    (
+        r"TimeoutException: (Waited \d+ minutes)",
+        "a worker did not take up its work ({}), most likely for want of a package: its pool's log says which; "
+        + _PACKAGES,
     ),
     (
         r"(Connection refused)",
@@ -100,6 +106,15 @@ def _connect(url: str, flag: str, wanted: str) -> None:
         socket.create_connection(where, _CONNECT_SECONDS).close()
     except (OSError, ValueError) as error:
         raise CappyError(f"{flag} {url.removeprefix('//')}: no answer ({error}); it wants {wanted}") from error
+
+
+def import_on_workers(root: beam.Pipeline, module: str) -> None:
+    """Has a worker import a module of this project, or say which one it lacks.
+
+    A worker that cannot even unpickle a step keeps Flink waiting for three minutes, and the reason is lost. For this
+    step it unpickles nothing but Beam and the standard library.
+    """
+    root | "Module" >> beam.Create([module]) | "Import" >> beam.Map(import_module)
 
 
 def run_remotely(pipeline: beam.Pipeline) -> str | None:

@@ -106,9 +106,11 @@ class Run:
         self, build: Callable[[beam.Pipeline], None], options: PipelineOptions, storage: StorageOptions
     ) -> None:
         """Runs a pipeline. A runner may cut or lose what a worker said, and what the job itself wrote is whole."""
-        name_job(options, self.facts["job"], self.folder.url)
+        job = self.facts["job"]
+        name_job(options, job, self.folder.url)
+        module = f"beam_pipelines.jobs.{job.replace('-', '_')}"
         try:
-            execute(build, options, Progress(self.folder.url, self.stages, storage))
+            execute(build, options, Progress(self.folder.url, self.stages, storage), module=module)
         except PipelineFailed as error:
             reason = reason_of_failure(self.folder.url, storage)
             if reason is None:

@@ -12,7 +12,7 @@ from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
 
 from beam_pipelines.launch import explain
 from beam_pipelines.options import beam_options
-from beam_pipelines.remote import check_idle, check_reachable, name_job, run_remotely
+from beam_pipelines.remote import check_idle, check_reachable, import_on_workers, name_job, run_remotely
 from schemas.errors import CappyError
 
 
@@ -111,6 +111,13 @@ def test_what_a_job_server_refuses_is_said_in_words() -> None:
             run_remotely(pipeline)
 
 
+def test_what_a_worker_lacks_is_named() -> None:
+    options = beam_options(["--direct_num_workers=1"], local_mode="multi_processing")
+    named = pytest.raises(Exception, match=r"No module named 'beam_pipelines\.jobs\.none'")
+    with named, beam.Pipeline(options=options) as root:
+        import_on_workers(root, "beam_pipelines.jobs.none")
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -125,6 +132,7 @@ def test_what_a_job_server_refuses_is_said_in_words() -> None:
             "java.io.InvalidClassException: org.apache.flink.api.common.ExecutionConfig; local class incompatible",
             "built for another version of Flink than the cluster's (InvalidClassException: org.apache.flink.api",
         ),
+        ("java.util.concurrent.TimeoutException: Waited 3 minutes (plus 1 ns)", "did not take up its work (Waited 3"),
         ("jobmanager.scheduler.NoResourceAvailableException: Could not", "lower --parallelism"),
     ],
 )
