@@ -114,7 +114,7 @@ def import_on_workers(root: beam.Pipeline, module: str) -> None:
     A worker that cannot even unpickle a step keeps Flink waiting for three minutes, and the reason is lost. For this
     step it unpickles nothing but Beam and the standard library.
     """
-    root | "Module" >> beam.Create([module]) | "Import" >> beam.Map(import_module)
+    root | "Module" >> beam.Create([module]) | "Import" >> beam.Filter(import_module)
 
 
 def run_remotely(pipeline: beam.Pipeline) -> str | None:

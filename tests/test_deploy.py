@@ -115,6 +115,30 @@ def test_the_job_server_is_asked_for_where_it_is() -> None:
         assert f"--{name}={service['metadata']['name']}:{port['port']}" in command
 
 
+def test_what_jobs_stage_lies_where_taskmanagers_read_it() -> None:
+    """In compose a volume; on Kubernetes there is none, so a job may stage nothing."""
+    (compose,) = documents(FLINK / "compose.yaml")
+    readers = [each for name, each in compose["services"].items() if name.startswith(("taskmanager", "jobserver"))]
+    assert len(readers) == 3 and all("artifacts:/tmp/beam-artifact-staging" in each["volumes"] for each in readers)
+    (job,) = documents(FLINK / "kubernetes" / "submit.yaml")
+    command = job["spec"]["template"]["spec"]["containers"][0]["command"]
+    assert "--experiments=disable_logging_submission_environment" in command
+    assert not any(flag.startswith(("--setup_file", "--requirements_file", "--extra_package")) for flag in command)
+
+
+def test_restarts_outlast_a_worker_that_died() -> None:
+    """For so long it is offered again."""
+    (compose,) = documents(FLINK / "compose.yaml")
+    (session,) = documents(FLINK / "kubernetes" / "session.yaml")
+    (job,) = documents(FLINK / "kubernetes" / "submit.yaml")
+    command = job["spec"]["template"]["spec"]["containers"][0]["command"]
+    (cached,) = [int(flag.split("=")[1]) for flag in command if flag.startswith("--environment_cache_millis=")]
+    properties = yaml.safe_load(compose["services"]["jobmanager"]["environment"]["FLINK_PROPERTIES"])
+    for settings in (properties, session["spec"]["flinkConfiguration"]):
+        seconds = int(settings["restart-strategy.fixed-delay.delay"].removesuffix(" s"))
+        assert int(settings["restart-strategy.fixed-delay.attempts"]) * seconds * 1000 > cached
+
+
 @pytest.mark.parametrize("job", submit.JOBS)
 def test_templates_are_those_of_the_jobs_flags(job: str) -> None:
     written = (DATAFLOW / "templates" / f"{job}.json").read_text()

@@ -59,7 +59,7 @@ def test_an_input_and_an_output_that_workers_do_not_see(
     """What lies in the memory of this process is there for the command alone."""
     flags = flink.flags(cluster, parallelism=1)
     memory = fsspec.filesystem("memory")
-    memory.pipe_file("/seen/rows.jsonl", json_lines({"instruction_id": "a", "response": "b", "score": 0.5}))
+    memory.pipe_file("/seen/rows.jsonl", json_lines({"instruction": "a", "response": "b", "score": 0.5}))
     rows = "memory://seen/rows.jsonl"
     assert cappy("rerank", "--input", rows, "--output", tmp_path / "out", *flags) == 1
     assert f"{rows}: cannot be read by the worker on" in said(capsys)
