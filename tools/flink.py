@@ -30,8 +30,8 @@ PORTS = {"rest": 8081, "rpc": 6123, "job": 8099, "artifact": 8098, "expansion": 
 """Preferred; one that is taken is replaced by a free one."""
 
 _START_SECONDS, _STOP_SECONDS = 180, 10
-_CACHE_MILLIS = 25_000  # else each stage starts its worker anew
-_ATTEMPTS, _DELAY = 3, "10 s"  # together longer than that: a worker that died is offered again until then
+_CACHE_MILLIS = 15_000  # else each stage starts its worker anew
+_ATTEMPTS, _DELAY = 4, "10 s"  # much longer than that: for so long a worker that died may be offered again
 _HEAP = {"jobmanager": "512m", "taskmanager": "512m", "job-server": "512m"}
 _MEMORY = {
     "framework.heap.size": "128m",

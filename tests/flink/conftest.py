@@ -24,7 +24,7 @@ from tools import flink
 
 SECONDS = 900
 CPU = ("--device=cpu", "--dtype=float32", "--tokens-per-batch=1024")
-UNITS = 16
+UNITS, UNIT_PROMPTS = 32, 3
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def works(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Work]:
         "score": ["--input", _pairs(root / "pairs"), "--model", _deep_scorer(root / "scorer"), *CPU],
         "generate": ["--input", _instructions(root / "rows.parquet"), "--model", save_tiny_generator(root / "lm")],
     }
-    arguments["generate"] = [*arguments["generate"], *CPU, "--max-new-tokens=12", "--unit-rows=5"]
+    arguments["generate"] = [*arguments["generate"], *CPU, "--max-new-tokens=12", f"--unit-rows={UNIT_PROMPTS}"]
     found = {}
     for job, given in arguments.items():
         assert cappy(job, *given, "--output", root / job, *ONE_PROCESS) == 0
@@ -84,7 +84,7 @@ def _pairs(folder: Path) -> Path:
 
 
 def _instructions(path: Path) -> Path:
-    pq.write_table(table(some_rows(5 * UNITS)), path)
+    pq.write_table(table(some_rows(UNIT_PROMPTS * UNITS)), path)
     return path
 
 
