@@ -1,5 +1,6 @@
 """Clusters: whether one is there, a job's life on it, and its errors in words."""
 
+import json
 import logging
 import re
 import socket
@@ -7,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
 
 import apache_beam as beam
 import grpc
@@ -24,6 +26,7 @@ from apache_beam.runners.runner import PipelineResult
 from schemas.errors import CappyError
 from schemas.ids import digest
 
+_LOG = logging.getLogger("cappy")
 _CONNECT_SECONDS = 10
 _PACKAGES = "docs/flink.md says how workers get what they need"
 _REMEDIES = (
@@ -126,8 +129,27 @@ def run_remotely(pipeline: beam.Pipeline) -> str | None:
                 state: str | None = result.wait_until_finish()
         except (KeyboardInterrupt, SystemExit):
             result.cancel()
+            _cancel_on_flink(pipeline.options)
             raise
         return state
+
+
+def _cancel_on_flink(options: PipelineOptions) -> None:
+    """Cancels the job over Flink's REST: Beam's job server only lets go of it, and Flink goes on."""
+    if options.view_as(PortableOptions).job_endpoint == "embed":
+        return
+    name, master = options.view_as(GoogleCloudOptions).job_name, options.view_as(FlinkRunnerOptions).flink_master
+    if master.startswith("["):
+        _LOG.warning("the cluster may go on with %s: cancel it there. With --flink_master this command does.", name)
+        return
+    jobs = f"{master if '://' in master else f'http://{master}'}/jobs"
+    try:
+        with urlopen(f"{jobs}/overview", timeout=_CONNECT_SECONDS) as answer:
+            found = [job["jid"] for job in json.load(answer)["jobs"] if job["name"] == name and job["end-time"] < 0]
+        for each in found:
+            urlopen(Request(f"{jobs}/{each}?mode=cancel", method="PATCH"), timeout=_CONNECT_SECONDS).close()
+    except OSError as error:
+        _LOG.warning("--flink_master %s: %s cannot be cancelled there (%s)", master, name, error)
 
 
 @contextmanager

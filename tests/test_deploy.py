@@ -126,8 +126,7 @@ def test_what_jobs_stage_lies_where_taskmanagers_read_it() -> None:
     assert not any(flag.startswith(("--setup_file", "--requirements_file", "--extra_package")) for flag in command)
 
 
-def test_restarts_outlast_a_worker_that_died() -> None:
-    """For so long it is offered again."""
+def test_restarts_come_when_a_worker_that_died_is_forgotten() -> None:
     (compose,) = documents(FLINK / "compose.yaml")
     (session,) = documents(FLINK / "kubernetes" / "session.yaml")
     (job,) = documents(FLINK / "kubernetes" / "submit.yaml")
@@ -135,8 +134,7 @@ def test_restarts_outlast_a_worker_that_died() -> None:
     (cached,) = [int(flag.split("=")[1]) for flag in command if flag.startswith("--environment_cache_millis=")]
     properties = yaml.safe_load(compose["services"]["jobmanager"]["environment"]["FLINK_PROPERTIES"])
     for settings in (properties, session["spec"]["flinkConfiguration"]):
-        seconds = int(settings["restart-strategy.fixed-delay.delay"].removesuffix(" s"))
-        assert int(settings["restart-strategy.fixed-delay.attempts"]) * seconds * 1000 > cached
+        assert int(settings["restart-strategy.fixed-delay.delay"].removesuffix(" s")) * 1000 > cached
 
 
 @pytest.mark.parametrize("job", submit.JOBS)

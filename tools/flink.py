@@ -30,8 +30,11 @@ PORTS = {"rest": 8081, "rpc": 6123, "job": 8099, "artifact": 8098, "expansion": 
 """Preferred; one that is taken is replaced by a free one."""
 
 _START_SECONDS, _STOP_SECONDS = 180, 10
-_CACHE_MILLIS = 15_000  # else each stage starts its worker anew
-_ATTEMPTS, _DELAY = 4, "10 s"  # much longer than that: for so long a worker that died may be offered again
+_CACHE_MILLIS = 5_000  # else each stage starts its worker anew
+_ATTEMPTS, _DELAY = (
+    3,
+    "10 s",
+)  # each later than that: a worker that died is offered again for so long after its last use
 _HEAP = {"jobmanager": "512m", "taskmanager": "512m", "job-server": "512m"}
 _MEMORY = {
     "framework.heap.size": "128m",
@@ -144,6 +147,7 @@ def flags(state: Mapping[str, Any], *, parallelism: int) -> list[str]:
     ports = state["ports"]
     return [
         "--runner=FlinkRunner",
+        f"--flink_master=localhost:{ports['rest']}",
         f"--job_endpoint=localhost:{ports['job']}",
         "--environment_type=EXTERNAL",
         f"--environment_config=localhost:{ports['workers']}",
