@@ -1,8 +1,12 @@
+import json
 import socket
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
+from unittest.mock import Mock
 
 import apache_beam as beam
 import grpc
@@ -109,6 +113,43 @@ def test_what_a_job_server_refuses_is_said_in_words() -> None:
         pipeline | beam.Create([1])
         with pytest.raises(CappyError, match=r"INVALID_ARGUMENT \(unknown urn beam:new:v9\).* start one that does"):
             run_remotely(pipeline)
+
+
+class Flink(BaseHTTPRequestHandler):
+    """A JobManager with three jobs, one of them done; what it is asked to cancel."""
+
+    cancelled: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        name = job_options("--job_endpoint=embed").job_name
+        ends = {"mine": (name, -1), "done": (name, 5), "other": ("other", -1)}
+        jobs = [{"jid": identifier, "name": called, "end-time": end} for identifier, (called, end) in ends.items()]
+        self._answer(json.dumps({"jobs": jobs}).encode())
+
+    def do_PATCH(self) -> None:
+        self.cancelled.append(self.path)
+        self._answer(b"{}")
+
+    def _answer(self, body: bytes) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+def test_an_interrupted_job_is_cancelled_on_flink(caplog: pytest.LogCaptureFixture) -> None:
+    stopped = Mock(**{"wait_until_finish.side_effect": KeyboardInterrupt})
+    with ThreadingHTTPServer(("localhost", 0), Flink) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for flags in ([], [f"--flink_master=localhost:{server.server_port}"]):
+            options = job_options("--job_endpoint=there:1", *flags)
+            with pytest.raises(KeyboardInterrupt):
+                run_remotely(Mock(options=options, **{"run.return_value": stopped}))
+        server.shutdown()
+    assert "the cluster may go on with" in caplog.text and stopped.cancel.call_count == 2
+    assert Flink.cancelled == ["/jobs/mine?mode=cancel"]
 
 
 def test_what_a_worker_lacks_is_named() -> None:
