@@ -25,6 +25,7 @@ flink-up: $(VENV)/installed-test
 flink-down:
 	$(BIN)/python -m tools.flink down
 
+# A cluster of its own, which is ended whatever the tests say.
 test-flink: flink-up
 	$(BIN)/pytest -m flink tests/flink; status=$$?; $(BIN)/python -m tools.flink down; exit $$status
 

@@ -23,7 +23,7 @@ from apache_beam.runners.worker import sdk_worker
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from beam_pipelines.options import is_dataflow, is_local
-from beam_pipelines.remote import check_reachable, remedy, run_remotely
+from beam_pipelines.remote import check_idle, check_reachable, import_on_workers, remedy, run_remotely
 from schemas.errors import CappyError
 
 _LOG = logging.getLogger("cappy")
@@ -53,15 +53,24 @@ class WorkerLost(CappyError):
 
 
 def execute(
-    build: Callable[[beam.Pipeline], None], options: PipelineOptions, progress: AbstractContextManager[object]
+    build: Callable[[beam.Pipeline], None],
+    options: PipelineOptions,
+    progress: AbstractContextManager[object],
+    *,
+    module: str,
 ) -> None:
-    """Builds and runs a pipeline to its end. Raises PipelineFailed with what a worker said, in words; HandedOver when
-    there is no end to wait for."""
+    """Builds and runs a pipeline, that of the job in `module`, to its end.
+
+    Raises PipelineFailed with what a worker said, in words; HandedOver when there is no end to wait for.
+    """
     local, dataflow = is_local(options), is_dataflow(options)
     if not local:
         check_reachable(options)
+        check_idle(options)
     pipeline = beam.Pipeline(runner=_local_runner(options) if local else None, options=options)
     build(pipeline)
+    if not (local or dataflow):
+        import_on_workers(pipeline, module)
     if dataflow:
         logging.getLogger(dataflow_runner.__name__).setLevel(logging.INFO)  # the job's name, states and messages
     else:

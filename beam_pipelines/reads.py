@@ -5,8 +5,10 @@ map job one output file.
 """
 
 import hashlib
+import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
@@ -29,6 +31,7 @@ from beam_pipelines.formats.base import (
     nested_types,
 )
 from beam_pipelines.release import check_release, this_release
+from beam_pipelines.sinks import Folder
 from beam_pipelines.storage import StorageOptions, explained, file_system, find
 from schemas.errors import CappyError
 
@@ -217,25 +220,40 @@ def position_of(file: InputFile, position: int) -> str:
 
 
 def list_reads(file: InputFile, unit_rows: int) -> Iterator[Read]:
-    """The reads of a file, in order."""
-    for number, span in enumerate(_FORMATS[kind_of(file.url)[0]].spans(file, unit_rows)):
-        yield Read(file, number, span)
+    """The reads of a file, in order. Raises UnreadableFile where this machine cannot open it."""
+    with _seen_by_the_command(file):
+        for number, span in enumerate(_FORMATS[kind_of(file.url)[0]].spans(file, unit_rows)):
+            yield Read(file, number, span)
 
 
 def read_units(read: Read, wanted: Wanted) -> Iterator[Unit]:
-    """The units of a read, in order."""
-    for number, piece in enumerate(_FORMATS[kind_of(read.file.url)[0]].read(read.file, read.span, wanted)):
-        yield Unit(read.file, read.number, number, *piece)
+    """The units of a read, in order. Raises UnreadableFile where this machine cannot open the file."""
+    with _seen_by_the_command(read.file):
+        for number, piece in enumerate(_FORMATS[kind_of(read.file.url)[0]].read(read.file, read.span, wanted)):
+            yield Unit(read.file, read.number, number, *piece)
 
 
-class _OnOurCode(beam.DoFn):
-    """Gives what `work` makes of an element, on a worker that runs the submitter's code."""
+@contextmanager
+def _seen_by_the_command(file: InputFile) -> Iterator[None]:
+    """For a worker that opens a file which the command has opened before it."""
+    try:
+        yield
+    except OSError as error:
+        raise UnreadableFile(
+            f"{file.url}: cannot be read by the worker on {socket.gethostname()}: {error.strerror or error}. The "
+            "command could: give files that all workers see, on a shared disk or an object store, and leave them there."
+        ) from error
 
-    def __init__(self, work: Callable[[Any], Iterable[Any]]) -> None:
-        self._work, self._release = work, this_release()
+
+class _OnOurWorkers(beam.DoFn):
+    """Gives what `work` makes of an element, on a worker that runs the submitter's code and sees its output folder."""
+
+    def __init__(self, work: Callable[[Any], Iterable[Any]], folder: Folder) -> None:
+        self._work, self._folder, self._release = work, folder, this_release()
 
     def setup(self) -> None:
         check_release(self._release)
+        self._folder.check_shared()
 
     def process(self, element: Any) -> Iterable[Any]:
         return self._work(element)
@@ -243,15 +261,20 @@ class _OnOurCode(beam.DoFn):
 
 @dataclass
 class ReadInputs(beam.PTransform):
-    """Files -> their units. `wanted` is indexed by the files' group. Refuses workers with other code than ours."""
+    """Files -> their units. `wanted` is indexed by the files' group.
+
+    Refuses workers with other code than ours, and those that do not see the `folder` of the run.
+    """
 
     wanted: Sequence[Wanted]
+    folder: Folder
 
     def expand(self, files: beam.PCollection) -> beam.PCollection:
-        wanted = self.wanted
+        wanted, folder = self.wanted, self.folder
         return (
             files
-            | "ListReads" >> beam.ParDo(_OnOurCode(lambda file: list_reads(file, wanted[file.group].unit_rows)))
+            | "ListReads"
+            >> beam.ParDo(_OnOurWorkers(lambda file: list_reads(file, wanted[file.group].unit_rows), folder))
             | "Spread" >> beam.Reshuffle()
-            | "ReadUnits" >> beam.ParDo(_OnOurCode(lambda read: read_units(read, wanted[read.file.group])))
+            | "ReadUnits" >> beam.ParDo(_OnOurWorkers(lambda read: read_units(read, wanted[read.file.group]), folder))
         )

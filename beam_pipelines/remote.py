@@ -1,18 +1,32 @@
 """Clusters: whether one is there, a job's life on it, and its errors in words."""
 
+import json
 import logging
 import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import FlinkRunnerOptions, PipelineOptions, PortableOptions, StandardOptions
+import grpc
+from apache_beam.options.pipeline_options import (
+    FlinkRunnerOptions,
+    GoogleCloudOptions,
+    PipelineOptions,
+    PortableOptions,
+    StandardOptions,
+)
+from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
+from apache_beam.runners.portability.portable_runner import TERMINAL_STATES
 from apache_beam.runners.runner import PipelineResult
 
 from schemas.errors import CappyError
+from schemas.ids import digest
 
+_LOG = logging.getLogger("cappy")
 _CONNECT_SECONDS = 10
 _PACKAGES = "docs/flink.md says how workers get what they need"
 _REMEDIES = (
@@ -27,9 +41,18 @@ _REMEDIES = (
         "the workers run another version of this project ({} is not in it): install this one; " + _PACKAGES,
     ),
     (
+        r"TimeoutException: (Waited \d+ minutes)",
+        "a worker did not take up its work ({}), most likely for want of a package: its pool's log says which; "
+        + _PACKAGES,
+    ),
+    (
         r"(Connection refused)",
         "the cluster reaches no worker pool ({}): start it, or mend --environment_config, its address as the "
         "TaskManagers see it",
+    ),
+    (
+        r"(InvalidClassException: [\w.$]+)",
+        "the job server was built for another version of Flink than the cluster's ({}): take one for that version",
     ),
     (
         r"(NoResourceAvailableException)",
@@ -50,6 +73,36 @@ def check_reachable(options: PipelineOptions) -> None:
         _connect(url, "--flink_master", "the REST port of a Flink JobManager: start the cluster, or mend the address")
 
 
+def name_job(options: PipelineOptions, job: str, folder: str) -> None:
+    """Names a job after the folder it writes, unless a flag names it: so one that is still at work is known again."""
+    cloud = options.view_as(GoogleCloudOptions)
+    cloud.job_name = cloud.job_name or f"{job}-{digest(folder)[:12]}"
+
+
+def check_idle(options: PipelineOptions) -> None:
+    """Raises CappyError where the job server has a job of the same name at work, which a killed command has left."""
+    portable = options.view_as(PortableOptions)
+    endpoint = portable.job_endpoint
+    if not endpoint or endpoint == "embed":
+        return
+    name = options.view_as(GoogleCloudOptions).job_name
+    with grpc.insecure_channel(endpoint) as channel:
+        try:
+            asked = beam_job_api_pb2.GetJobsRequest()
+            stub = beam_job_api_pb2_grpc.JobServiceStub(channel)
+            jobs = stub.GetJobs(asked, timeout=portable.job_server_timeout).job_info
+        except grpc.RpcError as error:
+            raise CappyError(
+                f"--job_endpoint {endpoint}: is no job server of Beam ({error.code().name}); start one, or mend "
+                "the address"
+            ) from error
+    if any(job.job_name == name and job.state not in TERMINAL_STATES for job in jobs):
+        raise CappyError(
+            f"{name}: a job that was submitted before is still at work in this folder. Wait for its end, or cancel it "
+            "on the cluster, and give the same command again."
+        )
+
+
 def _connect(url: str, flag: str, wanted: str) -> None:
     address = urlsplit(url)
     try:
@@ -59,12 +112,22 @@ def _connect(url: str, flag: str, wanted: str) -> None:
         raise CappyError(f"{flag} {url.removeprefix('//')}: no answer ({error}); it wants {wanted}") from error
 
 
+def import_on_workers(root: beam.Pipeline, module: str) -> None:
+    """Has a worker import a module of this project, or say which one it lacks.
+
+    A worker that cannot even unpickle a step keeps Flink waiting for three minutes, and the reason is lost. For this
+    step it unpickles nothing but Beam and the standard library.
+    """
+    root | "Module" >> beam.Create([module]) | "Import" >> beam.Filter(import_module)
+
+
 def run_remotely(pipeline: beam.Pipeline) -> str | None:
     """Runs a pipeline on a cluster to its end; its final state. See `await_end`."""
-    return await_end(pipeline.run())
+    with _job_server_in_words():
+        return await_end(pipeline.run(), pipeline.options)
 
 
-def await_end(result: PipelineResult, seconds: int | None = None) -> str | None:
+def await_end(result: PipelineResult, options: PipelineOptions, seconds: int | None = None) -> str | None:
     """Waits, at most so many `seconds`, for a job on a cluster to end; its state then.
 
     Ends the job there when this process is told to end.
@@ -73,9 +136,45 @@ def await_end(result: PipelineResult, seconds: int | None = None) -> str | None:
         with _told_once():
             state: str | None = result.wait_until_finish(seconds and 1000 * seconds)
     except (KeyboardInterrupt, SystemExit):
-        result.cancel()
+        cancel(result, options)
         raise
     return state
+
+
+def cancel(result: PipelineResult, options: PipelineOptions) -> None:
+    """Ends a job on a cluster."""
+    result.cancel()
+    _cancel_on_flink(options)
+
+
+def _cancel_on_flink(options: PipelineOptions) -> None:
+    """Cancels the job over Flink's REST: Beam's job server only lets go of it, and Flink goes on."""
+    if options.view_as(PortableOptions).job_endpoint == "embed":
+        return
+    name, master = options.view_as(GoogleCloudOptions).job_name, options.view_as(FlinkRunnerOptions).flink_master
+    if master.startswith("["):
+        _LOG.warning("the cluster may go on with %s: cancel it there. With --flink_master this command does.", name)
+        return
+    jobs = f"{master if '://' in master else f'http://{master}'}/jobs"
+    try:
+        with urlopen(f"{jobs}/overview", timeout=_CONNECT_SECONDS) as answer:
+            found = [job["jid"] for job in json.load(answer)["jobs"] if job["name"] == name and job["end-time"] < 0]
+        for each in found:
+            urlopen(Request(f"{jobs}/{each}?mode=cancel", method="PATCH"), timeout=_CONNECT_SECONDS).close()
+    except OSError as error:
+        _LOG.warning("--flink_master %s: %s cannot be cancelled there (%s)", master, name, error)
+
+
+@contextmanager
+def _job_server_in_words() -> Iterator[None]:
+    """Raises CappyError where a job server refuses what it is asked, or ends."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise CappyError(
+            f"the job server answers {error.code().name} ({error.details()}): it was ended, or its version of Beam "
+            f"does not go with {beam.__version__}. Its log says more; start one that does, and give the command again."
+        ) from error
 
 
 @contextmanager

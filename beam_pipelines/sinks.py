@@ -1,6 +1,7 @@
 """Writing: Parquet files with fixed names, whole or not at all, and the manifest that ends a run."""
 
 import io
+import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,11 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from beam_pipelines.cards import Card, draw_card
-from beam_pipelines.storage import StorageOptions, join, read_bytes, write_whole
+from beam_pipelines.storage import OutputError, StorageOptions, join, read_bytes, write_whole
 from schemas.chunks import CHUNK_ROWS
 from schemas.errors import CappyError
 from schemas.ids import digest_of
-from schemas.manifest import CARD, FAILURE, MANIFEST, to_json
+from schemas.manifest import CARD, FAILURE, MANIFEST, RUN, to_json
 from schemas.tally import FileEntry, Tally
 
 TALLY = "cappy.tally"
@@ -64,6 +65,14 @@ class Folder:
         except pa.ArrowException as error:
             raise CappyError(f"{url}: is no whole Parquet file ({error}); delete it, and it is made again") from error
         return FileEntry(path, footer.num_rows, len(data), digest_of(data)), tally_in(footer, url)
+
+    def check_shared(self) -> None:
+        """Raises OutputError where this machine does not see what the command wrote here when the run began."""
+        if read_bytes(join(self.url, RUN), self.storage) is None:
+            raise OutputError(
+                f"{self.url}: is another folder, or none, to the worker on {socket.gethostname()}: it lacks the {RUN} "
+                "that the command wrote there. Give a folder that all workers see, on a shared disk or an object store."
+            )
 
     def write(self, name: str, data: bytes) -> None:
         """Writes a file that is no data. Raises OutputError."""

@@ -4,6 +4,7 @@
     python -m benchmarks.build_corpus --contenders cappy cached     # all rows, without the slow peer
     python -m benchmarks.build_corpus --rows 500 --candidates yes   # and four generated responses per instruction
     python -m benchmarks.build_corpus --scale                       # 10 thousand, 100 thousand, 1 million instructions
+    python -m benchmarks.build_corpus --scale --flink               # on the cluster of `make flink-up`
 
 Each run is a fresh interpreter whose process tree is sampled for memory. The contenders take turns, repeat by repeat;
 the tables have medians. Start-up (imports, and an empty pipeline on the same runner) is measured apart; work is the
@@ -20,7 +21,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pyarrow.parquet as pq
+import yaml
 
 from benchmarks.corpus_input import Input, make_candidates, make_input, make_sized_input
 from benchmarks.machine import (
@@ -36,6 +39,7 @@ from benchmarks.machine import (
 )
 from schemas.ids import digest
 from schemas.records import GROUND_TRUTH, MISMATCH
+from tools import flink
 
 OURS = "cappy"
 CONTENDERS = {
@@ -58,11 +62,15 @@ with beam.Pipeline(options=PipelineOptions(sys.argv[1:])) as pipeline:
 
 @dataclass(frozen=True)
 class Bench:
-    """Where and how the contenders run: `folder` holds inputs, outputs and logs, `flags` are Beam's."""
+    """Where and how the contenders run: `folder` holds inputs, outputs and logs, `flags` are Beam's.
+
+    Workers that the command does not start are those of `pool`.
+    """
 
     folder: Path
     flags: tuple[str, ...]
     repeat: int
+    pool: psutil.Process | None
 
     def output(self, name: str) -> Path:
         """The output folder of a contender."""
@@ -74,13 +82,14 @@ class Bench:
         arguments = ["--mixture", str(source.mixture), "--output", str(self.output(name)), *self.flags]
         if source.candidates:
             arguments += ["--candidates", source.candidates]
-        return measure([*_program(name), *arguments], self.folder / f"{name}.log")
+        return measure([*_program(name), *arguments], self.folder / f"{name}.log", pool=self.pool)
 
     def start_up(self, name: str) -> Usage:
         """Imports and an empty pipeline on the same runner."""
         module = "beam_pipelines.cli" if name == OURS else "benchmarks.row_pipelines"
         arguments = ["-c", _EMPTY_PIPELINE.format(module=module), *self.flags]
-        return median_usage([measure(arguments, self.folder / f"{name}-empty.log") for _ in range(self.repeat)])
+        log = self.folder / f"{name}-empty.log"
+        return median_usage([measure(arguments, log, pool=self.pool) for _ in range(self.repeat)])
 
 
 def _program(name: str) -> list[str]:
@@ -215,6 +224,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--candidates", choices=("yes", "no"), default="no", help="generated responses to label too")
     parser.add_argument("--scale", action="store_true", help="build-corpus alone at several sizes")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="instructions, with --scale")
+    parser.add_argument("--flink", action="store_true", help="on the cluster that `make flink-up` has started")
     parser.add_argument("--seed", type=int, default=0, help="of the generated responses (default 0)")
     arguments = parser.parse_args(argv)
     arguments.mixture = arguments.mixture or arguments.shared / "mixtures" / "real.yaml"
@@ -223,16 +233,29 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return arguments
 
 
+def _cluster(parallelism: int) -> tuple[list[str], psutil.Process]:
+    """The flags of a job on the cluster of this environment, and its pool of workers."""
+    parts = flink.processes(flink.HOME)
+    if "workers" not in parts:
+        raise SystemExit("no Flink cluster is running; `make flink-up` starts one")
+    return flink.flags(yaml.safe_load((flink.HOME / flink.STATE).read_text()), parallelism=parallelism), parts[
+        "workers"
+    ]
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """The command."""
     arguments = parse_arguments(argv)
     mode = "in_memory" if arguments.in_memory else "multi_processing"
-    workers = 1 if arguments.in_memory else arguments.workers
-    flags = ("--runner=FnApiRunner", f"--direct_num_workers={workers}", f"--direct_running_mode={mode}")
-    print(f"{describe(*PACKAGES)} FnApiRunner, {mode}, {workers} worker(s); medians of {arguments.repeat}.")
+    workers, pool = 1 if arguments.in_memory else arguments.workers, None
+    flags = ["--runner=FnApiRunner", f"--direct_num_workers={workers}", f"--direct_running_mode={mode}"]
+    where = f"FnApiRunner, {mode}, {workers} worker(s)"
+    if arguments.flink:
+        flags, pool, where = *_cluster(workers), f"Flink, parallelism {workers}"
+    print(f"{describe(*PACKAGES)} {where}; medians of {arguments.repeat}.")
     with tempfile.TemporaryDirectory(prefix="build-corpus-") as name:
         folder = Path(name)
-        bench = Bench(folder, flags, arguments.repeat)
+        bench = Bench(folder, tuple(flags), arguments.repeat, pool)
         try:
             if arguments.scale:
                 scale(

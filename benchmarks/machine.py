@@ -74,8 +74,8 @@ class Usage:
     """What a command took: seconds from its start to its end, CPU seconds, and peaks of resident memory in bytes.
 
     `cpu` counts the process started and the descendants that it waited for. `runner` is the process started, `worker`
-    the largest of its descendants (0 without any), `tree` all of them together at one time, in which pages that they
-    share count more than once.
+    the largest of its descendants, or of those of a pool (0 without any), `tree` all of them together at one time, in
+    which pages that they share count more than once.
     """
 
     seconds: float = 0.0
@@ -95,10 +95,11 @@ class CommandFailed(RuntimeError):
     """A measured command ended with a status other than 0; the message has the end of its output."""
 
 
-def measure(arguments: Sequence[str], log: Path) -> Usage:
+def measure(arguments: Sequence[str], log: Path, *, pool: psutil.Process | None = None) -> Usage:
     """Runs `python ARGUMENTS` in a fresh interpreter and measures it; its output goes to the file `log`.
 
-    Raises CommandFailed when it fails.
+    What works for it without being started by it descends from `pool`, where there is one. Raises CommandFailed when it
+    fails.
     """
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
@@ -107,7 +108,7 @@ def measure(arguments: Sequence[str], log: Path) -> Usage:
         process = psutil.Popen(
             [sys.executable, *arguments], env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
         )
-        with _sampled(process) as usage:
+        with _sampled(process, pool) as usage:
             status = process.wait()
             usage.seconds = time.perf_counter() - started
             usage.cpu = _cpu_of_children() - cpu
@@ -123,8 +124,8 @@ def _cpu_of_children() -> float:
 
 
 @contextmanager
-def _sampled(process: psutil.Process) -> Iterator[Usage]:
-    sampler = _Sampler(process)
+def _sampled(process: psutil.Process, pool: psutil.Process | None) -> Iterator[Usage]:
+    sampler = _Sampler(process, pool)
     thread = threading.Thread(target=sampler.run, daemon=True)
     thread.start()
     try:
@@ -137,19 +138,24 @@ def _sampled(process: psutil.Process) -> Iterator[Usage]:
 @dataclass
 class _Sampler:
     process: psutil.Process
+    pool: psutil.Process | None
     usage: Usage = field(default_factory=Usage)
     done: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
         while not self.done.wait(_SAMPLE_SECONDS):
             runner = _resident([self.process])
-            try:
-                workers = _resident(self.process.children(recursive=True))
-            except psutil.NoSuchProcess:
-                workers = []
+            workers = [size for root in (self.process, self.pool) if root for size in _resident(_descendants(root))]
             self.usage.runner = max([self.usage.runner, *runner])
             self.usage.worker = max([self.usage.worker, *workers])
             self.usage.tree = max(self.usage.tree, sum(runner) + sum(workers))
+
+
+def _descendants(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return list(process.children(recursive=True))
+    except psutil.NoSuchProcess:
+        return []
 
 
 def _resident(processes: Sequence[psutil.Process]) -> list[int]:

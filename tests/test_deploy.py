@@ -130,6 +130,23 @@ def test_the_image_with_torch_can_train() -> None:
     assert "'.[train]'" in (DATAFLOW / "Dockerfile.gpu").read_text()
 
 
+def test_compose_shares_what_jobs_stage_with_taskmanagers() -> None:
+    (compose,) = documents(FLINK / "compose.yaml")
+    readers = [each for name, each in compose["services"].items() if name.startswith(("taskmanager", "jobserver"))]
+    assert len(readers) == 3 and all("artifacts:/tmp/beam-artifact-staging" in each["volumes"] for each in readers)
+
+
+def test_restarts_come_when_a_worker_that_died_is_forgotten() -> None:
+    (compose,) = documents(FLINK / "compose.yaml")
+    (session,) = documents(FLINK / "kubernetes" / "session.yaml")
+    (job,) = documents(FLINK / "kubernetes" / "submit.yaml")
+    command = job["spec"]["template"]["spec"]["containers"][0]["command"]
+    (cached,) = [int(flag.split("=")[1]) for flag in command if flag.startswith("--environment_cache_millis=")]
+    properties = yaml.safe_load(compose["services"]["jobmanager"]["environment"]["FLINK_PROPERTIES"])
+    for settings in (properties, session["spec"]["flinkConfiguration"]):
+        assert int(settings["restart-strategy.fixed-delay.delay"].removesuffix(" s")) * 1000 > cached
+
+
 @pytest.mark.parametrize("job", submit.JOBS)
 def test_templates_are_those_of_the_jobs_flags(job: str) -> None:
     written = (DATAFLOW / "templates" / f"{job}.json").read_text()

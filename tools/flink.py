@@ -30,7 +30,11 @@ PORTS = {"rest": 8081, "rpc": 6123, "job": 8099, "artifact": 8098, "expansion": 
 """Preferred; one that is taken is replaced by a free one."""
 
 _START_SECONDS, _STOP_SECONDS = 180, 10
-_CACHE_MILLIS = 10_000  # else each stage starts its worker anew; five attempts, 5 s apart, outlast a worker that died
+_CACHE_MILLIS = 5_000  # else each stage starts its worker anew
+_ATTEMPTS, _DELAY = (
+    3,
+    "10 s",
+)  # each later than that: a worker that died is offered again for so long after its last use
 _HEAP = {"jobmanager": "512m", "taskmanager": "512m", "job-server": "512m"}
 _MEMORY = {
     "framework.heap.size": "128m",
@@ -143,6 +147,7 @@ def flags(state: Mapping[str, Any], *, parallelism: int) -> list[str]:
     ports = state["ports"]
     return [
         "--runner=FlinkRunner",
+        f"--flink_master=localhost:{ports['rest']}",
         f"--job_endpoint=localhost:{ports['job']}",
         "--environment_type=EXTERNAL",
         f"--environment_config=localhost:{ports['workers']}",
@@ -246,8 +251,9 @@ def _configure(folder: Path, ports: Mapping[str, int]) -> None:
         "heartbeat.timeout": 20000,
         "slot.request.timeout": 60000,
         "restart-strategy.type": "fixed-delay",
-        "restart-strategy.fixed-delay.attempts": 5,
-        "restart-strategy.fixed-delay.delay": "5 s",
+        "restart-strategy.fixed-delay.attempts": _ATTEMPTS,
+        "restart-strategy.fixed-delay.delay": _DELAY,
+        "classloader.resolve-order": "parent-first",  # the jar that jobs bring is the cluster's own
         "io.tmp.dirs": str(folder / "tmp"),
     }
     (folder / "tmp").mkdir(exist_ok=True)

@@ -1,7 +1,10 @@
-"""Python workers for all TaskManagers of one machine: `python -m tools.worker_pool PORT`.
+"""Python workers for all TaskManagers of one machine: `python -m tools.worker_pool PORT [BOOT]`.
 
 Beam's own pool (`apache_beam.runners.worker.worker_pool_main`) knows workers by an id that every TaskManager counts
 from 1, and ends the one of another when two TaskManagers share it. Here a worker ends when its TaskManager lets it go.
+
+Workers run in this environment as it is. BOOT, the program that starts Beam's containers, gives each worker one of its
+own, with what the job has staged (`--setup_file`) installed.
 """
 
 import signal
@@ -20,5 +23,6 @@ class SharedPool(BeamFnExternalWorkerPoolServicer):
 
 
 if __name__ == "__main__":
-    address, server = SharedPool.start(use_process=True, port=int(sys.argv[1]))
+    port, *boot = sys.argv[1:]
+    address, server = SharedPool.start(use_process=True, port=int(port), container_executable=next(iter(boot), None))
     signal.pause()  # a server that nothing refers to is closed

@@ -18,7 +18,7 @@ from beam_pipelines.doctor import probe
 from beam_pipelines.doctor.findings import Finding, check
 from beam_pipelines.launch import PipelineFailed, explain
 from beam_pipelines.release import Release, this_release
-from beam_pipelines.remote import await_end, check_reachable
+from beam_pipelines.remote import await_end, cancel, check_reachable, name_job
 from beam_pipelines.storage import StorageOptions, absolute, explained, file_system, join, read_bytes, write_whole
 from schemas.errors import CappyError
 
@@ -68,15 +68,16 @@ def check_cluster(
 
 def _ask(asked: str, options: PipelineOptions, seconds: int) -> dict[str, Any]:
     """What a worker tells. Raises PipelineFailed."""
+    name_job(options, "doctor", uuid.uuid4().hex)
     pipeline = beam.Pipeline(options=options)
     # Text, for a worker can always take it in. A function of a module that it lacks breaks it before it is connected:
     # Flink waits three minutes for that, and then starts it again, as often as it is told to.
     _ = pipeline | "Ask" >> beam.Create([_source(asked)]) | "Probe" >> beam.Map(exec, {})
     try:
         result = pipeline.run()
-        state = await_end(result, seconds)
+        state = await_end(result, options, seconds)
         if not PipelineState.is_terminal(state):
-            result.cancel()
+            cancel(result, options)
             raise PipelineFailed(_SILENT.format(seconds, state))
         metrics = result.metrics().query(MetricsFilter().with_namespace(probe.METRIC))
     except Exception as error:  # each runner has errors of its own

@@ -18,6 +18,7 @@ from beam_pipelines.launch import PipelineFailed, execute
 from beam_pipelines.options import JobConfig, is_dataflow
 from beam_pipelines.progress import Progress, Stage
 from beam_pipelines.reads import Input
+from beam_pipelines.remote import name_job
 from beam_pipelines.report.page import render_report
 from beam_pipelines.runs import close_run, described, hold, is_finished, load_manifest, open_run, reason_of_failure
 from beam_pipelines.sinks import FinishRun, Folder
@@ -105,8 +106,11 @@ class Run:
         self, build: Callable[[beam.Pipeline], None], options: PipelineOptions, storage: StorageOptions
     ) -> None:
         """Runs a pipeline. A runner may cut or lose what a worker said, and what the job itself wrote is whole."""
+        job = self.facts["job"]
+        name_job(options, job, self.folder.url)
+        module = f"beam_pipelines.jobs.{job.replace('-', '_')}"
         try:
-            execute(build, options, Progress(self.folder.url, self.stages, storage))
+            execute(build, options, Progress(self.folder.url, self.stages, storage), module=module)
         except PipelineFailed as error:
             reason = reason_of_failure(self.folder.url, storage)
             if reason is None:

@@ -197,7 +197,7 @@ def build(root: beam.Pipeline, plan: CorpusPlan, finish: FinishRun) -> None:
     rendered = (
         root
         | "Datasets" >> beam.Create([found for source in plan.inputs for found in source.files])
-        | "ReadDatasets" >> ReadInputs(plan.wanted)
+        | "ReadDatasets" >> ReadInputs(plan.wanted, folder)
         | "RenderTemplates" >> RenderTemplates(plan.render_plans)
     )
     tallies = [rendered | "WriteInstructions" >> WriteInstructions(folder)]
@@ -210,7 +210,8 @@ def build(root: beam.Pipeline, plan: CorpusPlan, finish: FinishRun) -> None:
             candidates, counted = (
                 root
                 | "Candidates" >> beam.Create(plan.candidates.files)
-                | "ReadCandidates" >> ReadInputs([Wanted(candidate_columns(plan.candidates.schema), CHUNK_ROWS)])
+                | "ReadCandidates"
+                >> ReadInputs([Wanted(candidate_columns(plan.candidates.schema), CHUNK_ROWS)], folder)
                 | "PlaceCandidates" >> PlaceCandidates(folder)
             )
             chunks.append(candidates)

@@ -139,7 +139,7 @@ def build(root: beam.Pipeline, plan: EvaluatePlan, finish: FinishRun) -> None:
     candidates, measured = (
         root
         | "Input" >> beam.Create(plan.input.files)
-        | "ReadInput" >> ReadInputs([Wanted(columns.schema, CHUNK_ROWS)])
+        | "ReadInput" >> ReadInputs([Wanted(columns.schema, CHUNK_ROWS)], folder)
         | "MeasureCandidates" >> MeasureCandidates(folder, columns)
     )
     examples, evaluated = (

@@ -117,7 +117,7 @@ def build(root: beam.Pipeline, plan: RerankPlan, finish: FinishRun) -> None:
     chunks, counted = (
         root
         | "Input" >> beam.Create(plan.input.files)
-        | "ReadInput" >> ReadInputs([plan.wanted])
+        | "ReadInput" >> ReadInputs([plan.wanted], folder)
         | "KeepBestOfUnits" >> KeepBestOfUnits(folder, columns, top_k)
     )
     selected = chunks | "GroupIntoShards" >> GroupIntoShards(GROUP, shards) | "SelectAndWrite" >> select

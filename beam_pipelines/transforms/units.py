@@ -95,7 +95,7 @@ class MapUnits(beam.PTransform):
         missing = DoMissing(self.folder, self.work)
         if self.accelerator is not None:
             missing.with_resource_hints(accelerator=self.accelerator)
-        return files | "ReadInputs" >> ReadInputs([self.wanted]) | "DoMissing" >> missing
+        return files | "ReadInputs" >> ReadInputs([self.wanted], self.folder) | "DoMissing" >> missing
 
 
 def unit_path(name: str) -> str:

@@ -28,7 +28,7 @@ def run(step: object, *flags: str) -> None:
     def build(root: beam.Pipeline) -> None:
         root | beam.Create(["s3://x/y"]) | beam.Reshuffle() | beam.Map(step)
 
-    execute(build, beam_options(flags, local_mode="multi_processing"), nullcontext())
+    execute(build, beam_options(flags, local_mode="multi_processing"), nullcontext(), module=__name__)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -85,7 +85,7 @@ def test_hints_are_for_those_who_heed_them(
     def build(root: beam.Pipeline) -> None:
         root | beam.Create([1]) | beam.Map(str) | beam.CombineGlobally(any).with_resource_hints(min_ram="1GB")
 
-    execute(build, beam_options(flags, local_mode="multi_processing"), nullcontext())
+    execute(build, beam_options(flags, local_mode="multi_processing"), nullcontext(), module=__name__)
     assert len(pipelines[0].to_runner_api().components.environments) == environments
 
 

@@ -7,6 +7,8 @@ import pytest
 from beam_pipelines import reads
 from beam_pipelines.options import beam_options
 from beam_pipelines.release import OtherRelease, Release, check_release, code_of, this_release
+from beam_pipelines.sinks import Folder
+from schemas.manifest import RUN
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -34,9 +36,20 @@ def test_the_code_is_every_python_file_and_nothing_else(tmp_path: Path) -> None:
     assert code_of(tmp_path) != before
 
 
-def test_reading_refuses_a_worker_of_other_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reads, "this_release", lambda: Release("9.9.9", "f" * 12))
+def read_nothing(folder: Path) -> None:
     options = beam_options(["--direct_num_workers=1"], local_mode="multi_processing")
-    refused = pytest.raises(Exception, match=r"submitted by cappy 9\.9\.9 \(code ffffffffffff\)")
-    with refused, beam.Pipeline(options=options) as root:
-        root | beam.Create([]) | reads.ReadInputs([])
+    with beam.Pipeline(options=options) as root:
+        root | beam.Create([]) | reads.ReadInputs([], Folder(str(folder)))
+
+
+def test_reading_refuses_a_worker_of_other_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / RUN).write_text("{}")
+    read_nothing(tmp_path)
+    monkeypatch.setattr(reads, "this_release", lambda: Release("9.9.9", "f" * 12))
+    with pytest.raises(Exception, match=r"submitted by cappy 9\.9\.9 \(code ffffffffffff\)"):
+        read_nothing(tmp_path)
+
+
+def test_reading_refuses_a_worker_that_sees_another_folder(tmp_path: Path) -> None:
+    with pytest.raises(Exception, match=r"lacks the run\.json that the command wrote there\. Give a folder"):
+        read_nothing(tmp_path)

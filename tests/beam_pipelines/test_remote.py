@@ -1,11 +1,22 @@
+import json
 import socket
 import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
+from unittest.mock import Mock
 
+import apache_beam as beam
+import grpc
 import pytest
+from apache_beam.options.pipeline_options import GoogleCloudOptions
+from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
 
 from beam_pipelines.launch import explain
 from beam_pipelines.options import beam_options
-from beam_pipelines.remote import check_reachable
+from beam_pipelines.remote import check_idle, check_reachable, import_on_workers, name_job, run_remotely
 from schemas.errors import CappyError
 
 
@@ -42,6 +53,112 @@ def test_what_is_there_or_needs_nothing_is_let_through() -> None:
     check_reachable(beam_options(["--runner=FlinkRunner", "--flink_master=[local]"], local_mode="multi_processing"))
 
 
+class JobsOf(beam_job_api_pb2_grpc.JobServiceServicer):
+    """A job server that knows these jobs."""
+
+    def __init__(self, jobs: Sequence[beam_job_api_pb2.JobInfo]) -> None:
+        self._jobs = jobs
+
+    def DescribePipelineOptions(
+        self, request: object, context: object
+    ) -> beam_job_api_pb2.DescribePipelineOptionsResponse:
+        return beam_job_api_pb2.DescribePipelineOptionsResponse()
+
+    def Prepare(self, request: object, context: grpc.ServicerContext) -> None:
+        context.abort(grpc.StatusCode.INVALID_ARGUMENT, "unknown urn beam:new:v9")
+
+    def GetJobs(self, request: beam_job_api_pb2.GetJobsRequest, context: object) -> beam_job_api_pb2.GetJobsResponse:
+        return beam_job_api_pb2.GetJobsResponse(job_info=self._jobs)
+
+
+@contextmanager
+def job_server(*services: beam_job_api_pb2_grpc.JobServiceServicer) -> Iterator[str]:
+    """A server on the loopback interface; the flag that names it."""
+    server = grpc.server(ThreadPoolExecutor(1))
+    for service in services:
+        beam_job_api_pb2_grpc.add_JobServiceServicer_to_server(service, server)
+    port = server.add_insecure_port("localhost:0")
+    server.start()
+    yield f"--job_endpoint=localhost:{port}"
+    server.stop(None)
+
+
+def job_options(endpoint: str, *flags: str, folder: str = "/out") -> GoogleCloudOptions:
+    options = beam_options(["--runner=FlinkRunner", endpoint, *flags], local_mode="multi_processing")
+    name_job(options, "score", folder)
+    return options.view_as(GoogleCloudOptions)
+
+
+def test_a_job_still_at_work_in_the_folder_is_named() -> None:
+    name = job_options("--job_endpoint=embed").job_name
+    states = beam_job_api_pb2.JobState
+    known = [beam_job_api_pb2.JobInfo(job_name=name, state=state) for state in (states.DONE, states.RUNNING)]
+    with job_server(JobsOf(known)) as endpoint:
+        with pytest.raises(CappyError, match=f"{name}: .* still at work in this folder. Wait"):
+            check_idle(job_options(endpoint))
+        check_idle(job_options(endpoint, folder="/another"))
+        check_idle(job_options(endpoint, "--job_name=mine"))
+    with job_server(JobsOf(known[:1])) as endpoint:
+        check_idle(job_options(endpoint))
+
+
+def test_a_server_that_is_no_job_server_is_named() -> None:
+    with job_server() as endpoint, pytest.raises(CappyError, match=r"is no job server of Beam \(UNIMPLEMENTED\)"):
+        check_idle(job_options(endpoint))
+
+
+def test_what_a_job_server_refuses_is_said_in_words() -> None:
+    with job_server(JobsOf([])) as endpoint:
+        pipeline = beam.Pipeline(options=job_options(endpoint, "--environment_type=EXTERNAL", "--environment_config=x"))
+        pipeline | beam.Create([1])
+        with pytest.raises(CappyError, match=r"INVALID_ARGUMENT \(unknown urn beam:new:v9\).* start one that does"):
+            run_remotely(pipeline)
+
+
+class Flink(BaseHTTPRequestHandler):
+    """A JobManager with three jobs, one of them done; what it is asked to cancel."""
+
+    cancelled: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        name = job_options("--job_endpoint=embed").job_name
+        ends = {"mine": (name, -1), "done": (name, 5), "other": ("other", -1)}
+        jobs = [{"jid": identifier, "name": called, "end-time": end} for identifier, (called, end) in ends.items()]
+        self._answer(json.dumps({"jobs": jobs}).encode())
+
+    def do_PATCH(self) -> None:
+        self.cancelled.append(self.path)
+        self._answer(b"{}")
+
+    def _answer(self, body: bytes) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+def test_an_interrupted_job_is_cancelled_on_flink(caplog: pytest.LogCaptureFixture) -> None:
+    stopped = Mock(**{"wait_until_finish.side_effect": KeyboardInterrupt})
+    with ThreadingHTTPServer(("localhost", 0), Flink) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for flags in ([], [f"--flink_master=localhost:{server.server_port}"]):
+            options = job_options("--job_endpoint=there:1", *flags)
+            with pytest.raises(KeyboardInterrupt):
+                run_remotely(Mock(options=options, **{"run.return_value": stopped}))
+        server.shutdown()
+    assert "the cluster may go on with" in caplog.text and stopped.cancel.call_count == 2
+    assert Flink.cancelled == ["/jobs/mine?mode=cancel"]
+
+
+def test_what_a_worker_lacks_is_named() -> None:
+    options = beam_options(["--direct_num_workers=1"], local_mode="multi_processing")
+    named = pytest.raises(Exception, match=r"No module named 'beam_pipelines\.jobs\.none'")
+    with named, beam.Pipeline(options=options) as root:
+        import_on_workers(root, "beam_pipelines.jobs.none")
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -52,6 +169,11 @@ def test_what_is_there_or_needs_nothing_is_let_through() -> None:
             "java.net.ConnectException: finishConnect(..) failed: Connection refused",
             "no worker pool (Connection refused): start it, or mend --environment_config",
         ),
+        (
+            "java.io.InvalidClassException: org.apache.flink.api.common.ExecutionConfig; local class incompatible",
+            "built for another version of Flink than the cluster's (InvalidClassException: org.apache.flink.api",
+        ),
+        ("java.util.concurrent.TimeoutException: Waited 3 minutes (plus 1 ns)", "did not take up its work (Waited 3"),
         ("jobmanager.scheduler.NoResourceAvailableException: Could not", "lower --parallelism"),
     ],
 )

@@ -1,90 +1,115 @@
-"""What goes wrong on a cluster: lost TaskManagers and workers, a cancelled job, a pool that is not there."""
+"""What is lost in the middle of a job: TaskManagers, workers, the job itself, the command that submitted it."""
 
 import signal
 import subprocess
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from tests.conftest import data_bytes
-from tests.end_to_end.inputs import ONE_PROCESS, PLAIN, json_lines, mixture_of
-from tests.flink.conftest import SECONDS, command, corpus_of, run
+from tests.conftest import cappy, data_bytes
+from tests.end_to_end.inputs import said
+from tests.end_to_end.test_score_interrupted import parts
+from tests.flink.conftest import SECONDS, UNITS, Work
 from tools import flink
 
 pytestmark = [pytest.mark.flink, pytest.mark.slow]
 
-
-@pytest.fixture
-def larger(tmp_path: Path) -> Path:
-    """A mixture that takes some seconds, in eight files."""
-    rows = [{"text": f"question {i} {'and so on ' * 20}", "answer": f"answer {i} {i * i}"} for i in range(16_000)]
-    files = {f"{i}.jsonl": json_lines(*rows[i * 2_000 : (i + 1) * 2_000]) for i in range(8)}
-    return mixture_of(tmp_path, {"d": (files, PLAIN)})
+Parts = dict[str, tuple[int, int]]
 
 
 def kill_task_manager(cluster: dict[str, Any]) -> None:
     """Kills one, and starts another in its place, as a cluster's manager would."""
-    parts = flink.processes(flink.HOME)
-    parts["taskmanager-0"].kill()
+    flink.processes(flink.HOME)["taskmanager-0"].kill()
     log = flink.HOME / "logs" / "taskmanager-0.log"
     cluster["processes"]["taskmanager-0"] = flink.start(flink.task_manager(flink.HOME, Path(cluster["jar"])), log)
     flink.save(flink.HOME, cluster)
 
 
 def kill_worker(cluster: dict[str, Any]) -> None:
-    """Kills a Python worker of the pool."""
-    flink.processes(flink.HOME)["workers"].children()[0].kill()
+    """Kills the Python worker that was started last."""
+    workers = flink.processes(flink.HOME)["workers"].children()
+    living = [worker for worker in workers if worker.status() != psutil.STATUS_ZOMBIE]
+    max(living, key=psutil.Process.create_time).kill()
 
 
-FAULTS: dict[str, Callable[[dict[str, Any]], None]] = {"TaskManager": kill_task_manager, "worker": kill_worker}
-
-
-def wait_for_a_file(output: Path, process: "subprocess.Popen[str]") -> None:
+def wait_for(condition: Callable[[], object]) -> None:
     end = time.monotonic() + SECONDS
-    while not list(output.rglob("part*.parquet")):
-        assert process.poll() is None and time.monotonic() < end, "the job ended before it could be disturbed"
-        time.sleep(0.1)
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_what_is_lost_in_the_middle_is_made_up_for(
-    fault: str, cluster: dict[str, Any], larger: Path, tmp_path: Path
+def run_disturbed(work: Work, output: Path, flags: list[str], disturb: Callable[[], None]) -> tuple[int, Parts]:
+    """Runs a job, disturbs it two files later; its exit status, and the files that stood then."""
+    wanted = len(parts(output)) + 2
+    status: Future[int] = Future()
+
+    def look_on() -> Parts:
+        wait_for(lambda: status.done() or len(parts(output)) >= wanted)
+        disturb()
+        return parts(output)
+
+    with ThreadPoolExecutor(1) as threads:
+        found = threads.submit(look_on)
+        status.set_result(cappy(*work.arguments, "--output", output, *flags))
+        return status.result(), found.result()
+
+
+def start(work: Work, output: Path, flags: list[str]) -> "subprocess.Popen[str]":
+    """Starts a job and waits until it has written some files, and not all."""
+    process = subprocess.Popen(work.command(output, flags), stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: process.poll() is not None or len(list(output.rglob("part*.parquet"))) >= 2)
+    assert process.poll() is None, "the job ended before it could be disturbed"
+    return process
+
+
+def check_kept(output: Path, before: Parts) -> None:
+    assert 2 <= len(before) < UNITS
+    assert {name: parts(output)[name] for name in before} == before, "a unit whose file stood was done again"
+
+
+def test_a_lost_worker_is_made_up_for(cluster: dict[str, Any], works: dict[str, Work], tmp_path: Path) -> None:
+    work, output, flags = works["generate"], tmp_path / "out", flink.flags(cluster, parallelism=2)
+    status, before = run_disturbed(work, output, flags, lambda: kill_worker(cluster))
+    assert status == 0
+    assert data_bytes(output) == work.expected
+    check_kept(output, before)
+
+
+def test_a_cancelled_job_goes_on_and_loses_a_task_manager(
+    cluster: dict[str, Any], works: dict[str, Work], tmp_path: Path
 ) -> None:
-    flags = flink.flags(cluster, parallelism=2)
-    job = command("build-corpus", "--mixture", larger, "--output", tmp_path / "out", *flags)
-    process = subprocess.Popen(job, stderr=subprocess.PIPE, text=True)
-    wait_for_a_file(tmp_path / "out", process)
-    FAULTS[fault](cluster)
-    _, error = process.communicate(timeout=SECONDS)
-    assert "Traceback" not in error
-    if process.returncode:  # it may have failed clearly: the same command then finishes it
-        corpus_of(larger, tmp_path / "out", flags)
-    corpus_of(larger, tmp_path / "whole", ONE_PROCESS)
-    assert data_bytes(tmp_path / "out") == data_bytes(tmp_path / "whole") != {}
-
-
-def test_interrupting_the_command_cancels_the_job(cluster: dict[str, Any], larger: Path, tmp_path: Path) -> None:
-    flags = flink.flags(cluster, parallelism=2)
-    job = command("build-corpus", "--mixture", larger, "--output", tmp_path / "out", *flags)
-    process = subprocess.Popen(job, stderr=subprocess.PIPE, text=True)
-    wait_for_a_file(tmp_path / "out", process)
+    work, output, flags = works["score"], tmp_path / "out", flink.flags(cluster, parallelism=2)
+    process = start(work, output, flags)
     process.send_signal(signal.SIGTERM)
     _, error = process.communicate(timeout=SECONDS)
     assert process.returncode in (143, -signal.SIGTERM) and "Traceback" not in error, error
-    assert flink.running_jobs(cluster["ports"]["rest"]) == 0
-    assert not (tmp_path / "out" / "manifest.json").exists()
-    corpus_of(larger, tmp_path / "out", flags)
-    corpus_of(larger, tmp_path / "whole", ONE_PROCESS)
-    assert data_bytes(tmp_path / "out") == data_bytes(tmp_path / "whole") != {}
+    wait_for(lambda: flink.running_jobs(cluster["ports"]["rest"]) == 0)
+    assert not (output / "manifest.json").exists()
+    cancelled = parts(output)
+    status, before = run_disturbed(work, output, flags, lambda: kill_task_manager(cluster))
+    assert status == 0
+    assert data_bytes(output) == work.expected
+    check_kept(output, cancelled)
+    check_kept(output, before)
 
 
-def test_no_worker_pool_is_said_in_words(cluster: dict[str, Any], corpus: Path, tmp_path: Path) -> None:
-    elsewhere = {**cluster, "ports": {**cluster["ports"], "workers": 1}}
-    flags = flink.flags(elsewhere, parallelism=1)
-    failed = run("build-corpus", "--mixture", corpus, "--output", tmp_path / "out", *flags)
-    assert failed.returncode == 1 and "mend --environment_config" in failed.stderr, failed.stderr
-    assert psutil.pid_exists(flink.processes(flink.HOME)["jobmanager"].pid)
+def test_a_job_outlives_its_command_and_a_task_manager(
+    cluster: dict[str, Any], works: dict[str, Work], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    work, output, flags = works["build-corpus"], tmp_path / "out", flink.flags(cluster, parallelism=2)
+    process = start(work, output, flags)
+    process.kill()
+    process.communicate()
+    kill_task_manager(cluster)
+    assert cappy(*work.arguments, "--output", output, *flags) == 1
+    assert "a job that was submitted before is still at work" in said(capsys)
+    wait_for(lambda: flink.running_jobs(cluster["ports"]["rest"]) == 0)
+    assert cappy(*work.arguments, "--output", output, *flags) == 0
+    assert "already finished" in said(capsys)
+    assert data_bytes(output) == work.expected

@@ -1,23 +1,24 @@
-"""Every job on a Flink cluster: the bytes of the in-process runner, whatever the parallelism."""
+"""Every job on every runner that is here: the bytes of the in-process runner, whatever the parallelism."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.cappy_model.models import save_tiny_scorer
-from tests.conftest import data_bytes, sentence
+from tests.cappy_model.models import save_tiny_generator, save_tiny_scorer
+from tests.conftest import build, cappy, data_bytes
 from tests.end_to_end.inputs import ONE_PROCESS, PORTABLE, TWO_PROCESSES
-from tests.flink.conftest import corpus_of, run
+from tests.end_to_end.test_generate import some_rows, table
+from tests.flink.conftest import CPU
 from tools import flink
 
 pytestmark = [pytest.mark.flink, pytest.mark.slow]
 
 
 def test_corpus(cluster: dict[str, Any], corpus: Path, tmp_path: Path) -> None:
-    corpus_of(corpus, tmp_path / "one", ONE_PROCESS)
+    assert build(corpus, tmp_path / "one") == 0
     expected = data_bytes(tmp_path / "one")
     assert expected
     runs = {
@@ -26,22 +27,34 @@ def test_corpus(cluster: dict[str, Any], corpus: Path, tmp_path: Path) -> None:
         "flink-1": flink.flags(cluster, parallelism=1),
         "flink-4": flink.flags(cluster, parallelism=4),
     }
+    prism = shutil.which("prism")
+    if prism:
+        runs["prism"] = ["--runner=PrismRunner", f"--prism_location={prism}", "--environment_type=LOOPBACK"]
     for name, flags in runs.items():
-        corpus_of(corpus, tmp_path / name, flags)
+        assert cappy("build-corpus", "--mixture", corpus, "--output", tmp_path / name, *flags) == 0, name
         assert data_bytes(tmp_path / name) == expected, name
 
 
-def test_score_and_rerank(cluster: dict[str, Any], tmp_path: Path) -> None:
-    model, rows = save_tiny_scorer(tmp_path / "model"), tmp_path / "rows"
-    rows.mkdir()
-    for file in range(4):
-        numbers = range(file * 50, file * 50 + 50)
-        found = [{"instruction": sentence(i // 4, 6), "response": sentence(i, 1 + i % 9)} for i in numbers]
-        pq.write_table(pa.Table.from_pylist(found), rows / f"{file}.parquet")
-    settled = ["--model", model, "--device=cpu", "--dtype=float32", "--tokens-per-batch=1024"]
-    for name, flags in {"here": ONE_PROCESS, "flink": flink.flags(cluster, parallelism=4)}.items():
-        scored = run("score", "--input", rows / "*.parquet", "--output", tmp_path / name / "scored", *settled, *flags)
-        assert scored.returncode == 0, scored.stderr
-        best = run("rerank", "--input", tmp_path / name / "scored/part-*", "--output", tmp_path / name / "best", *flags)
-        assert best.returncode == 0, best.stderr
-    assert data_bytes(tmp_path / "here") == data_bytes(tmp_path / "flink") != {}
+def test_from_instructions_to_metrics(cluster: dict[str, Any], tmp_path: Path) -> None:
+    """generate, score, rerank and evaluate, each on what the one before has written."""
+    for file in range(2):
+        pq.write_table(table(some_rows(20, file * 20)), tmp_path / f"{file}.parquet")
+    lm, scorer = save_tiny_generator(tmp_path / "lm"), save_tiny_scorer(tmp_path / "scorer")
+
+    def jobs(root: Path) -> list[list[object]]:
+        drawn, scored = root / "candidates", root / "scored"
+        few = ["--max-new-tokens=12", "--unit-rows=7"]
+        return [
+            ["generate", "--input", tmp_path / "?.parquet", "--output", drawn, "--model", lm, *CPU, *few],
+            ["score", "--input", drawn / "part-*", "--output", scored, "--model", scorer, *CPU],
+            ["rerank", "--input", scored / "part-*", "--output", root / "best"],
+            ["evaluate", "--input", scored / "part-*", "--output", root / "metrics"],
+        ]
+
+    for job in jobs(tmp_path / "here"):
+        assert cappy(*job, *ONE_PROCESS) == 0
+    for job in jobs(tmp_path / "flink"):
+        assert cappy(*job, *flink.flags(cluster, parallelism=4)) == 0
+    expected = data_bytes(tmp_path / "here")
+    assert {path.split("/")[0] for path in expected} == {"candidates", "scored", "best", "metrics"}
+    assert data_bytes(tmp_path / "flink") == expected
