@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= out
 
-.PHONY: demo model test flink-up flink-down test-flink format lint types bench constraints clean
+.PHONY: demo model test prism flink-up flink-down test-flink format lint types bench constraints clean
 
 demo: $(VENV)/installed-demo
 	$(BIN)/cappy demo --output $(OUT)/demo
@@ -17,6 +17,11 @@ model: $(VENV)/installed-model
 
 test: $(VENV)/installed-test
 	$(BIN)/pytest -n 2 --dist loadfile -m 'not flink'
+
+# Needs Go. Tests and benchmarks of the Prism runner use it.
+prism: $(VENV)/installed
+	GOBIN=$(abspath $(BIN)) go install \
+	  github.com/apache/beam/sdks/v2/go/cmd/prism@v$$($(BIN)/python -c 'import apache_beam; print(apache_beam.__version__)')
 
 # FLINK takes flags of tools/flink.py, such as --jar FILE or --flink 1.20 --beam 2.77.0
 flink-up: $(VENV)/installed-test

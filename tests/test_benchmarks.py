@@ -1,4 +1,4 @@
-"""The benchmark of scoring runs with a tiny model, and the arithmetic behind its figures is right."""
+"""The benchmarks of scoring and of runners run over little, and the arithmetic behind their figures is right."""
 
 import json
 import subprocess
@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from benchmarks.flink_profile import name_of
 from benchmarks.scoring_inputs import LARGE, model_flops, union_length
 from tests.conftest import SHARED, needs_shared
 
@@ -68,3 +69,34 @@ def test_operations_are_counted_as_on_paper() -> None:
 )
 def test_spans_that_overlap_count_once(spans: list[tuple[float, float]], covered: float) -> None:
     assert union_length(spans) == covered
+
+
+@needs_shared
+@pytest.mark.slow
+def test_every_runner_has_the_files_of_bare_processes() -> None:
+    command = [sys.executable, "-m", "benchmarks.runners", "--shared", str(SHARED), "--repeat", "1"]
+    command += ["--pairs", "500", "--scored", "40", "--contenders", "bare", "one"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    corpus, scored = done.stdout.split("`cappy score`: 40 rows, the same 16 files")
+    assert "`cappy build-corpus`: " in corpus
+    for printed in (corpus, scored):
+        for contender in ("two bare processes", "in-process runner, 1 worker"):
+            start_up, total, work = map(float, row(printed, contender)[1:4])
+            assert total > 0 and work == pytest.approx(total - start_up, abs=0.11)
+
+
+@pytest.mark.parametrize(
+    ("stage", "name"),
+    [
+        ("DataSource (Impulse)", "DataSource (Impulse)"),
+        ("MapPartition (MapPartition at [3]{Ask, Probe})", "{Ask, Probe}"),
+        (
+            "CHAIN MapPartition (MapPartition at [1]Datasets/FlatMap(<lambda at core.py:4094>)) "
+            "-> FlatMap (FlatMap at ExtractOutput[0])",
+            "Datasets/FlatMap(<lambda at core.py:4094>)",
+        ),
+    ],
+)
+def test_stages_of_flink_are_named_by_their_steps(stage: str, name: str) -> None:
+    assert name_of(stage) == name

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from beam_pipelines.doctor.findings import BASE_INSTALL, Finding, check, install
@@ -32,11 +33,19 @@ def runners() -> list[Finding]:
     return [*found, _prism(), _flink()]
 
 
-def _prism() -> Finding:
+def prism_binary() -> str | None:
+    """Prism's binary, for --prism_location: in Beam's cache, on the PATH or beside Python; None where none has it."""
     cached = glob.glob(str(_BEAM_CACHE.expanduser() / "prism" / "bin" / "*prism*"))
-    if cached:
-        return Finding("Runners", "PrismRunner", "ok", f"Beam's cache has {os.path.basename(max(cached))}")
-    binary = shutil.which("prism")
+    # `make prism` puts it beside a Python that need not be on the PATH.
+    return (
+        max(cached)
+        if cached
+        else shutil.which("prism") or shutil.which("prism", path=os.path.join(sys.exec_prefix, "bin"))
+    )
+
+
+def _prism() -> Finding:
+    binary = prism_binary()
     if binary:
         return Finding("Runners", "PrismRunner", "ok", f"with --prism_location={binary}")
     remedy = "Beam fetches it from GitHub at the first run; without a network give --prism_location=FILE"

@@ -211,6 +211,20 @@ def count_pairs(rows: pa.RecordBatch, tally: Tally) -> None:
             tally.sample(name, int(hashes[index], 16), rows.slice(int(index), 1).to_pylist()[0])
 
 
+def finish_shard(shard: int, slices: Iterable[bytes], *, folder: Folder, shards: int, rouge: RougeL) -> Tally:
+    """Labels, merges and orders what the `slices` of a shard hold, in any order, and writes it; what was counted."""
+    tally = Tally()
+    instructions, candidates = gather(slices, LABELLED_INSTRUCTION, PLACED_CANDIDATE)
+    generated, rejects = label_candidates(candidates, instructions, rouge, tally)
+    pairs = join_pairs([*ground_truth_and_wrong(instructions), generated])
+    tally.counts["candidates", "rejected"] += len(rejects)
+    rows = labelled_pairs(instructions, pairs, tally)
+    count_pairs(rows, tally)
+    name = f"shard-{shard:05d}-of-{shards:05d}"
+    tally.files.add(folder.write_parquet(f"pairs/{name}.parquet", [rows], LABELLED_PAIR))
+    return tally.add(write_rejects(folder, name, rejects))
+
+
 @dataclass
 class LabelAndWrite(beam.PTransform):
     """(shard, slices) -> `pairs/shard-SSSSS-of-NNNNN.parquet`, the rejects of its candidates, and its tally."""
@@ -232,13 +246,4 @@ class _LabelAndWrite(beam.DoFn):
 
     def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Tally]:
         shard, slices = element
-        tally = Tally()
-        instructions, candidates = gather(slices, LABELLED_INSTRUCTION, PLACED_CANDIDATE)
-        generated, rejects = label_candidates(candidates, instructions, self._rouge, tally)
-        pairs = join_pairs([*ground_truth_and_wrong(instructions), generated])
-        tally.counts["candidates", "rejected"] += len(rejects)
-        rows = labelled_pairs(instructions, pairs, tally)
-        count_pairs(rows, tally)
-        name = f"shard-{shard:05d}-of-{self._shards:05d}"
-        tally.files.add(self._folder.write_parquet(f"pairs/{name}.parquet", [rows], LABELLED_PAIR))
-        yield tally.add(write_rejects(self._folder, name, rejects))
+        yield finish_shard(shard, slices, folder=self._folder, shards=self._shards, rouge=self._rouge)

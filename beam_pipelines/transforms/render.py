@@ -191,6 +191,14 @@ class _Render(beam.DoFn):
         yield self._renderers[group].render(unit)
 
 
+def write_instructions(rendered: RenderedUnit, folder: Folder) -> Tally:
+    """Writes the instructions and the rejects of a unit under its name; its tally, with both files."""
+    tally = Tally().add(rendered.tally).add(write_rejects(folder, rendered.name, rendered.rejects))
+    path = f"instructions/{rendered.name}.parquet"
+    tally.files.add(folder.write_parquet(path, rendered.chunks, INSTRUCTION))
+    return tally
+
+
 @dataclass
 class WriteInstructions(beam.PTransform):
     """What came of units -> `instructions/` and `rejects/` files under the unit's name, and the tally of each unit."""
@@ -198,10 +206,4 @@ class WriteInstructions(beam.PTransform):
     folder: Folder
 
     def expand(self, rendered: beam.PCollection) -> beam.PCollection:
-        return rendered | "Write" >> beam.Map(self._write)
-
-    def _write(self, rendered: RenderedUnit) -> Tally:
-        tally = Tally().add(rendered.tally).add(write_rejects(self.folder, rendered.name, rendered.rejects))
-        path = f"instructions/{rendered.name}.parquet"
-        tally.files.add(self.folder.write_parquet(path, rendered.chunks, INSTRUCTION))
-        return tally
+        return rendered | "Write" >> beam.Map(write_instructions, self.folder)

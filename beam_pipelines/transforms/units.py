@@ -44,6 +44,15 @@ class SkipFinished(beam.PTransform):
             yield TaggedOutput(FINISHED, Tally(files={entry}).add(tally))
 
 
+def write_output(output: UnitOutput, folder: Folder) -> Tally:
+    """Writes what came of a unit, rejects first; its tally, and what this launch alone has done."""
+    tally = output.tally.add(write_rejects(folder, f"part-{output.name}", output.rejects))
+    now = tally.counts[REAL_TOKENS]
+    tally = folder.write_unit(unit_path(output.name), output.rows, output.schema, tally)
+    tally.counts["launch", "tokens"] += now  # of this launch alone, so not in the file
+    return tally
+
+
 @dataclass
 class WriteUnits(beam.PTransform):
     """What came of units -> `part-FFFFF-RRRRR-UUUUU.parquet`, rejects before it, and the tally of each unit."""
@@ -51,14 +60,7 @@ class WriteUnits(beam.PTransform):
     folder: Folder
 
     def expand(self, outputs: beam.PCollection) -> beam.PCollection:
-        return outputs | "Write" >> beam.Map(self._write)
-
-    def _write(self, output: UnitOutput) -> Tally:
-        tally = output.tally.add(write_rejects(self.folder, f"part-{output.name}", output.rejects))
-        now = tally.counts[REAL_TOKENS]
-        tally = self.folder.write_unit(unit_path(output.name), output.rows, output.schema, tally)
-        tally.counts["launch", "tokens"] += now  # of this launch alone, so not in the file
-        return tally
+        return outputs | "Write" >> beam.Map(write_output, self.folder)
 
 
 @dataclass

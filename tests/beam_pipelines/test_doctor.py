@@ -258,12 +258,15 @@ def test_flink_needs_java_and_its_job_server(monkeypatch, tmp_path):
     assert "beam-runners-flink-1.20-job-server-2.77.0.jar" in finding.detail
 
 
-def test_prism_is_looked_for_in_the_cache_and_on_the_path(monkeypatch, tmp_path):
+def test_prism_is_looked_for_in_the_cache_on_the_path_and_beside_python(monkeypatch, tmp_path):
     monkeypatch.setattr(runners, "_BEAM_CACHE", tmp_path)
-    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setattr(sys, "exec_prefix", str(tmp_path / "venv"))
+    monkeypatch.setenv("PATH", str(tmp_path / "path"))
     assert runners._prism().status == "missing"
-    monkeypatch.setattr(shutil, "which", lambda name: f"/opt/{name}")
-    assert runners._prism().detail == "with --prism_location=/opt/prism"
+    for folder in (tmp_path / "venv" / "bin", tmp_path / "path"):
+        write(folder, prism="")
+        (folder / "prism").chmod(0o755)
+        assert runners._prism().detail == f"with --prism_location={folder / 'prism'}"
     write(tmp_path / "prism" / "bin", **{"apache_beam-v2__77__0-prism-linux-amd64": ""})
     assert "apache_beam-v2.77.0-prism-linux-amd64" in runners._prism().detail
 
