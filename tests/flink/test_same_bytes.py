@@ -1,12 +1,12 @@
 """Every job on every runner that is here: the bytes of the in-process runner, whatever the parallelism."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
+from beam_pipelines.doctor.runners import prism_binary
 from tests.cappy_model.models import save_tiny_generator, save_tiny_scorer
 from tests.conftest import build, cappy, data_bytes
 from tests.end_to_end.inputs import ONE_PROCESS, PORTABLE, TWO_PROCESSES
@@ -27,7 +27,7 @@ def test_corpus(cluster: dict[str, Any], corpus: Path, tmp_path: Path) -> None:
         "flink-1": flink.flags(cluster, parallelism=1),
         "flink-4": flink.flags(cluster, parallelism=4),
     }
-    prism = shutil.which("prism")
+    prism = prism_binary()
     if prism:
         runs["prism"] = ["--runner=PrismRunner", f"--prism_location={prism}", "--environment_type=LOOPBACK"]
     for name, flags in runs.items():
