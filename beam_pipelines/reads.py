@@ -249,11 +249,14 @@ class _OnOurWorkers(beam.DoFn):
     """Gives what `work` makes of an element, on a worker that runs the submitter's code and sees its output folder."""
 
     def __init__(self, work: Callable[[Any], Iterable[Any]], folder: Folder) -> None:
-        self._work, self._folder, self._release = work, folder, this_release()
+        self._work, self._folder, self._release, self._checked = work, folder, this_release(), False
 
-    def setup(self) -> None:
-        check_release(self._release)
-        self._folder.check_shared()
+    def start_bundle(self) -> None:
+        """Checks once. (In `setup` the error of a new worker is lost, for which Flink then waits three minutes.)"""
+        if not self._checked:
+            check_release(self._release)
+            self._folder.check_shared()
+            self._checked = True
 
     def process(self, element: Any) -> Iterable[Any]:
         return self._work(element)

@@ -42,7 +42,7 @@ _REMEDIES = (
     ),
     (
         r"TimeoutException: (Waited \d+ minutes)",
-        "a worker did not take up its work ({}), most likely for want of a package: its pool's log says which; "
+        "a worker did not take up its work ({}), for want of a package or of a model: the log of its pool says which; "
         + _PACKAGES,
     ),
     (
