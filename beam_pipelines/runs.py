@@ -43,7 +43,7 @@ def is_finished(output: str, run: Mapping[str, Any], storage: StorageOptions) ->
     stored = read_bytes(join(output, RUN), storage)
     if stored is None:
         return False
-    _refuse_other(output, _decode(output, stored), run)
+    _refuse_other(output, _decode(output, stored), run, _names(output, storage))
     return read_bytes(join(output, MANIFEST), storage) is not None
 
 
@@ -52,19 +52,20 @@ def open_run(
 ) -> list[str]:
     """Claims the folder `output` for a run (see `is_finished`) by writing its run.json there.
 
-    With `overwrite`, files of a former run go first, but runs within the folder stay. Returns the temporary files there
-    that writers of earlier runs have left, or are still at. Raises CappyError when the folder holds something else than
-    a run, or a run with other facts, naming what differs; UsageError where a file that the run is `reading` would be
-    deleted; OutputError when it cannot be written.
+    With `overwrite`, files of a former run of the same job go first, but runs within the folder stay. Returns the
+    temporary files there that writers of earlier runs have left, or are still at. Raises CappyError when the folder
+    holds something else than a run, or a run with other facts, naming what differs; UsageError where a file that the
+    run is `reading` would be deleted; OutputError when it cannot be written.
     """
     names = refuse_foreign(output, storage)
     stored = read_bytes(join(output, RUN), storage)
     if stored is not None:
         before = _decode(output, stored)
         if overwrite:
+            _refuse_other_job(output, before, run)
             _delete_run(output, names, storage, reading)
         else:
-            _refuse_other(output, before, run)
+            _refuse_other(output, before, run, names)
     _delete(output, [name for name in names if name == FAILURE], storage)
     write_whole(join(output, RUN), to_json({**run, "fingerprint": fingerprint(run["facts"])}), storage)
     return [name for name in names if _LEFTOVER.fullmatch(name)]
@@ -136,7 +137,18 @@ def _unlisted(names: Sequence[str], listed: Container[str]) -> list[str]:
     return [name for name in names if _DATA.fullmatch(name) and not name.startswith(within) and name not in listed]
 
 
-def _refuse_other(output: str, before: Mapping[str, Any], run: Mapping[str, Any]) -> None:
+def _refuse_other_job(output: str, before: Mapping[str, Any], run: Mapping[str, Any]) -> None:
+    if before["job"] != run["job"]:
+        raise CappyError(
+            f"{output}: holds a run of {before['job']}, which {run['job']} does not replace; give another folder, or "
+            "delete this one"
+        )
+
+
+def _refuse_other(output: str, before: Mapping[str, Any], run: Mapping[str, Any], names: Collection[str]) -> None:
+    if is_local(output) and set(names) <= {RUN, FAILURE}:  # it wrote nothing, and its lock says whether it is at work
+        return
+    _refuse_other_job(output, before, run)
     found = list(differences(before["facts"], json.loads(json.dumps(run["facts"]))))
     if found:
         found = [difference for difference in found if not difference.startswith(_FOLLOWS)] or found

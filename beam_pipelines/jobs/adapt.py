@@ -133,7 +133,8 @@ def _check(config: AdaptConfig) -> None:
         evaluate.columns_of(evaluating, scored)
     except CappyError as error:
         raise CappyError(
-            f"--validation: {error}. These columns have fixed names here: rename or drop those of the files"
+            f"--validation: {error}. In adapt the columns have the names that generate writes, without flags for "
+            "others: rename or drop those of the files"
         ) from error
 
 
@@ -236,8 +237,12 @@ def summary(found: Mapping[str, Mapping[str, Any]]) -> str:
 
 def add_adapt_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `AdaptConfig`."""
-    parser.add_argument("--train", required=True, metavar="PATTERN", help="candidates with references to learn from")
-    parser.add_argument("--validation", required=True, metavar="PATTERN", help="candidates to choose among")
+    parser.add_argument(
+        "--train", required=True, metavar="PATTERN", help="candidates to learn from, as generate writes them"
+    )
+    parser.add_argument(
+        "--validation", required=True, metavar="PATTERN", help="candidates to choose among, with references"
+    )
     parser.add_argument(
         "--max-reject-rate", type=share, default=0.01, metavar="R", help="of candidates (default: 0.01)"
     )

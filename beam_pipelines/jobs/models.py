@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from beam_pipelines.doctor.findings import install
 from beam_pipelines.options import JobConfig, positive
 from beam_pipelines.storage import absolute, join, read_bytes
 from beam_pipelines.transforms.models import ModelSpec
@@ -83,7 +84,7 @@ def needing_extra(extra: str, doing: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise CappyError(f"{error}; {doing} needs the extra `{extra}`: pip install '.[{extra}]'") from error
+        raise CappyError(f"{error}; {doing} needs the extra `{extra}`: {install(extra)}") from error
 
 
 def model_source(config: ModelConfig, model: str) -> "Source":

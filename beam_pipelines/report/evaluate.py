@@ -74,9 +74,11 @@ def _lead(measures: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
         for entry in measure["macro"]["differences"]:
             if entry["to"] == best:
                 value, between = words.signed(entry)
+                unclear = entry["low"] is None or entry["low"] <= 0 <= entry["high"]
+                verb = "may not differ" if unclear else "differs"
                 sentences.append(
-                    f"{entry['method'].removeprefix(SCORER)} differs from the best baseline, {best} "
-                    f"({words.with_interval(methods[best])[0]}), by {value}{f' ({between})' if between else ''}."
+                    f"{entry['method'].removeprefix(SCORER)} {verb} from the best baseline, {best} "
+                    f"({words.with_interval(methods[best])[0]}): {value}{f' ({between})' if between else ''}."
                 )
     return " ".join([*sentences, common.rejected_in_words(manifest)])
 

@@ -8,8 +8,8 @@ from beam_pipelines.runs import close_run, hold, is_finished, load_manifest, ope
 from schemas.errors import CappyError, UsageError
 
 
-def claim(folder: str, *, overwrite: bool = False, **facts: Any) -> list[str]:
-    return open_run(folder, {"job": "j", "facts": facts}, overwrite=overwrite, storage={})
+def claim(folder: str, *, overwrite: bool = False, job: str = "j", **facts: Any) -> list[str]:
+    return open_run(folder, {"job": job, "facts": facts}, overwrite=overwrite, storage={})
 
 
 def finished(folder: str, **facts: Any) -> bool:
@@ -24,6 +24,8 @@ def test_a_folder_is_new_continued_and_finished(tmp_path: Path, protocol: str) -
     for _ in range(2):
         assert not finished(folder, seed=1)
         claim(folder, seed=1)
+    with fsspec.open(f"{folder}/part-00000-00000-00000.parquet", "wb") as file:
+        file.write(b"x")
     for attempt in (claim, finished):
         with pytest.raises(CappyError, match=r"holds another run: seed: 1 -> 2\. Give another folder, or --overwrite"):
             attempt(folder, seed=2)
@@ -36,9 +38,28 @@ def test_a_folder_is_new_continued_and_finished(tmp_path: Path, protocol: str) -
         load_manifest(folder, {})
 
 
+def test_a_run_that_wrote_nothing_gives_way(tmp_path: Path) -> None:
+    claim(str(tmp_path), seed=1)
+    assert not finished(str(tmp_path), seed=2)
+    claim(str(tmp_path), seed=2)
+    make(tmp_path, SHARD)
+    with pytest.raises(CappyError, match="holds another run: seed: 2 -> 3"):
+        claim(str(tmp_path), seed=3)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_run_of_another_job_is_not_replaced(tmp_path: Path, overwrite: bool) -> None:
+    claim(str(tmp_path), seed=1)
+    (shard,) = make(tmp_path, SHARD)
+    with pytest.raises(CappyError, match="holds a run of j, which other does not replace; give another folder"):
+        claim(str(tmp_path), job="other", overwrite=overwrite, seed=1)
+    assert shard.exists()
+
+
 def test_a_difference_that_follows_from_another_is_not_told(tmp_path: Path) -> None:
     before = {"settings": {"instructions_only": True, "shards": None}}
     claim(str(tmp_path), **before)
+    make(tmp_path, SHARD)
     with pytest.raises(CappyError, match=r"another run: settings\.instructions_only: true -> false\. Give"):
         claim(str(tmp_path), settings={"instructions_only": False, "shards": 1})
     with pytest.raises(CappyError, match=r"another run: settings\.shards: null -> 1\. Give"):

