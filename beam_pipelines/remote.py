@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
@@ -138,6 +139,8 @@ def await_end(result: PipelineResult, options: PipelineOptions, seconds: int | N
     except (KeyboardInterrupt, SystemExit):
         cancel(result, options)
         raise
+    except RuntimeError as error:
+        raise RuntimeError(f"{_failures_on_flink(options)}\n{error}") from error
     return state
 
 
@@ -151,18 +154,46 @@ def _cancel_on_flink(options: PipelineOptions) -> None:
     """Cancels the job over Flink's REST: Beam's job server only lets go of it, and Flink goes on."""
     if options.view_as(PortableOptions).job_endpoint == "embed":
         return
-    name, master = options.view_as(GoogleCloudOptions).job_name, options.view_as(FlinkRunnerOptions).flink_master
-    if master.startswith("["):
+    name, jobs = options.view_as(GoogleCloudOptions).job_name, _flink_jobs(options)
+    if jobs is None:
         _LOG.warning("the cluster may go on with %s: cancel it there. With --flink_master this command does.", name)
         return
-    jobs = f"{master if '://' in master else f'http://{master}'}/jobs"
     try:
-        with urlopen(f"{jobs}/overview", timeout=_CONNECT_SECONDS) as answer:
-            found = [job["jid"] for job in json.load(answer)["jobs"] if job["name"] == name and job["end-time"] < 0]
-        for each in found:
-            urlopen(Request(f"{jobs}/{each}?mode=cancel", method="PATCH"), timeout=_CONNECT_SECONDS).close()
+        for job in _ask(f"{jobs}/overview")["jobs"]:
+            if job["name"] == name and job["end-time"] < 0:
+                _ask(f"{jobs}/{job['jid']}?mode=cancel", method="PATCH")
     except OSError as error:
-        _LOG.warning("--flink_master %s: %s cannot be cancelled there (%s)", master, name, error)
+        _LOG.warning("%s: %s cannot be cancelled there (%s)", jobs, name, error)
+
+
+def _failures_on_flink(options: PipelineOptions) -> str:
+    """What Flink noted of the job's failures: the last one, which is all that Beam tells, may but follow from another.
+
+    Empty where Flink is not named, or does not answer: then there is what Beam tells.
+    """
+    name, jobs = options.view_as(GoogleCloudOptions).job_name, _flink_jobs(options)
+    if jobs is None:
+        return ""
+    try:
+        mine = [job for job in _ask(f"{jobs}/overview")["jobs"] if job["name"] == name]
+        last = [job["jid"] for job in sorted(mine, key=lambda job: job["start-time"])][-1:]
+        found = [entry for job in last for entry in _ask(f"{jobs}/{job}/exceptions")["exceptionHistory"]["entries"]]
+    except OSError:
+        return ""
+    return "\n".join(entry["stacktrace"] for entry in found)
+
+
+def _flink_jobs(options: PipelineOptions) -> str | None:
+    """The URL of the jobs of --flink_master; None where no cluster is named."""
+    master = options.view_as(FlinkRunnerOptions).flink_master
+    if master.startswith("["):
+        return None
+    return f"{master if '://' in master else f'http://{master}'}/jobs"
+
+
+def _ask(url: str, *, method: str = "GET") -> Any:
+    with urlopen(Request(url, method=method), timeout=_CONNECT_SECONDS) as answer:
+        return json.load(answer)
 
 
 @contextmanager

@@ -116,15 +116,23 @@ def test_what_a_job_server_refuses_is_said_in_words() -> None:
 
 
 class Flink(BaseHTTPRequestHandler):
-    """A JobManager with three jobs, one of them done; what it is asked to cancel."""
+    """A JobManager with three jobs, one of them done, and what was wrong with each; what it is asked to cancel."""
 
     cancelled: ClassVar[list[str]] = []
 
     def do_GET(self) -> None:
-        name = job_options("--job_endpoint=embed").job_name
-        ends = {"mine": (name, -1), "done": (name, 5), "other": ("other", -1)}
-        jobs = [{"jid": identifier, "name": called, "end-time": end} for identifier, (called, end) in ends.items()]
-        self._answer(json.dumps({"jobs": jobs}).encode())
+        name, asked = job_options("--job_endpoint=embed").job_name, self.path.split("/")[2:]
+        jobs = [
+            {"jid": identifier, "name": called, "start-time": start, "end-time": end}
+            for identifier, called, start, end in [
+                ("mine", name, 2, -1),
+                ("done", name, 1, 5),
+                ("other", "other", 3, -1),
+            ]
+        ]
+        found = [{"stacktrace": f"No module named '{asked[0]}.{number}'"} for number in range(2)]
+        answer = {"jobs": jobs} if asked == ["overview"] else {"exceptionHistory": {"entries": found}}
+        self._answer(json.dumps(answer).encode())
 
     def do_PATCH(self) -> None:
         self.cancelled.append(self.path)
@@ -139,17 +147,39 @@ class Flink(BaseHTTPRequestHandler):
         """Says nothing."""
 
 
-def test_an_interrupted_job_is_cancelled_on_flink(caplog: pytest.LogCaptureFixture) -> None:
-    stopped = Mock(**{"wait_until_finish.side_effect": KeyboardInterrupt})
+@pytest.fixture
+def flink_master() -> Iterator[str]:
+    """The flag that names the JobManager."""
     with ThreadingHTTPServer(("localhost", 0), Flink) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        for flags in ([], [f"--flink_master=localhost:{server.server_port}"]):
-            options = job_options("--job_endpoint=there:1", *flags)
-            with pytest.raises(KeyboardInterrupt):
-                run_remotely(Mock(options=options, **{"run.return_value": stopped}))
+        yield f"--flink_master=localhost:{server.server_port}"
         server.shutdown()
-    assert "the cluster may go on with" in caplog.text and stopped.cancel.call_count == 2
+
+
+def job_that_ends_with(error: BaseException, *flags: str) -> Mock:
+    """A pipeline whose run ends so."""
+    result = Mock(**{"wait_until_finish.side_effect": error})
+    return Mock(options=job_options("--job_endpoint=there:1", *flags), **{"run.return_value": result})
+
+
+def test_an_interrupted_job_is_cancelled_on_flink(flink_master: str, caplog: pytest.LogCaptureFixture) -> None:
+    for flags in ([], [flink_master]):
+        pipeline = job_that_ends_with(KeyboardInterrupt(), *flags)
+        with pytest.raises(KeyboardInterrupt):
+            run_remotely(pipeline)
+        pipeline.run.return_value.cancel.assert_called_once_with()
+    assert caplog.text.count("the cluster may go on with") == 1
     assert Flink.cancelled == ["/jobs/mine?mode=cancel"]
+
+
+def test_a_failure_is_told_with_those_before_it(flink_master: str) -> None:
+    for flags, told in (
+        ([], "\nat last"),
+        ([flink_master], "No module named 'mine.0'\nNo module named 'mine.1'\nat last"),
+    ):
+        with pytest.raises(RuntimeError) as caught:
+            run_remotely(job_that_ends_with(RuntimeError("at last"), *flags))
+        assert str(caught.value) == told
 
 
 def test_what_a_worker_lacks_is_named() -> None:
