@@ -89,7 +89,7 @@ def submitted(monkeypatch: pytest.MonkeyPatch, job: str, *flags: str) -> tuple[B
     """What `cappy JOB` would have run, and by which options."""
     found: list[tuple[Build, PipelineOptions]] = []
 
-    def execute(build: Build, options: PipelineOptions, progress: object) -> None:
+    def execute(build: Build, options: PipelineOptions, progress: object, *, module: str) -> None:
         found.append((build, options))
         raise HandedOver("not run")
 
