@@ -43,7 +43,7 @@ def is_finished(output: str, run: Mapping[str, Any], storage: StorageOptions) ->
     stored = read_bytes(join(output, RUN), storage)
     if stored is None:
         return False
-    _refuse_other(output, _decode(output, stored), run, _names(output, storage))
+    _refuse_other(output, _decode(output, stored), run)
     return read_bytes(join(output, MANIFEST), storage) is not None
 
 
@@ -65,7 +65,7 @@ def open_run(
             _refuse_other_job(output, before, run)
             _delete_run(output, names, storage, reading)
         else:
-            _refuse_other(output, before, run, names)
+            _refuse_other(output, before, run)
     _delete(output, [name for name in names if name == FAILURE], storage)
     write_whole(join(output, RUN), to_json({**run, "fingerprint": fingerprint(run["facts"])}), storage)
     return [name for name in names if _LEFTOVER.fullmatch(name)]
@@ -145,9 +145,7 @@ def _refuse_other_job(output: str, before: Mapping[str, Any], run: Mapping[str, 
         )
 
 
-def _refuse_other(output: str, before: Mapping[str, Any], run: Mapping[str, Any], names: Collection[str]) -> None:
-    if is_local(output) and set(names) <= {RUN, FAILURE}:  # it wrote nothing, and its lock says whether it is at work
-        return
+def _refuse_other(output: str, before: Mapping[str, Any], run: Mapping[str, Any]) -> None:
     _refuse_other_job(output, before, run)
     found = list(differences(before["facts"], json.loads(json.dumps(run["facts"]))))
     if found:

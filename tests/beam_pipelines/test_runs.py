@@ -38,15 +38,6 @@ def test_a_folder_is_new_continued_and_finished(tmp_path: Path, protocol: str) -
         load_manifest(folder, {})
 
 
-def test_a_run_that_wrote_nothing_gives_way(tmp_path: Path) -> None:
-    claim(str(tmp_path), seed=1)
-    assert not finished(str(tmp_path), seed=2)
-    claim(str(tmp_path), seed=2)
-    make(tmp_path, SHARD)
-    with pytest.raises(CappyError, match="holds another run: seed: 2 -> 3"):
-        claim(str(tmp_path), seed=3)
-
-
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_run_of_another_job_is_not_replaced(tmp_path: Path, overwrite: bool) -> None:
     claim(str(tmp_path), seed=1)
