@@ -32,6 +32,7 @@ _OURS = re.compile(r"(?:schemas|beam_pipelines|cappy_model)[\w.]*\.[A-Z]\w+: (.+
 
 
 _WORKER_THREAD = "run_worker"  # the runner's thread that waits for a worker process, and raises when it dies
+_CONTROL_THREAD = "beam_control_read"  # the one that reads what a worker says, and raises when that breaks off
 _WORKER_MODULE = "beam_pipelines.worker"
 _KILLED_SECONDS = 5
 _LOST = (
@@ -138,14 +139,13 @@ def _run(pipeline: beam.Pipeline) -> str | None:
 
 
 def _end_workers() -> None:
-    """Kills what worker processes are left, and waits for the threads that wait for them: each of these raises."""
-    left = worker_processes(os.getpid())
-    for process in left:
+    """Kills what worker processes are left, and waits for the threads that these make raise, while they are heard."""
+    for process in worker_processes(os.getpid()):
         with suppress(psutil.NoSuchProcess):
             process.kill()
-    waiting = [thread for thread in threading.enumerate() if left and thread.name == _WORKER_THREAD]
-    for thread in waiting:
-        thread.join(_KILLED_SECONDS)
+    for thread in threading.enumerate():
+        if thread.name in (_WORKER_THREAD, _CONTROL_THREAD):
+            thread.join(_KILLED_SECONDS)
 
 
 def worker_processes(launcher: int) -> list[psutil.Process]:
