@@ -22,7 +22,6 @@ from beam_pipelines.formats.base import (
 from beam_pipelines.storage import StorageOptions, is_local, open_file
 from schemas.chunks import CHUNK_BYTES, row_bytes
 
-UNITS_PER_SPAN = 2
 _SHARES_OF_A_GROUP = 8
 _BATCH_BYTES = 4 * 2**20
 _BUFFER_BYTES = 2**20
@@ -56,13 +55,13 @@ def _opened(url: str, storage: StorageOptions) -> Iterator[pq.ParquetFile]:
 
 
 def spans(file: InputFile, unit_rows: int) -> Iterator[Span]:
-    """Ranges of whole units.
+    """Ranges of whole units, as few as can be: runners deal spans out beforehand, and equal ones deal evenly.
 
-    A span has two units or more: a large row group is shared by at most eight spans, since each of them decodes it.
+    A large row group is shared by at most eight spans, since each of them decodes it.
     """
     with _opened(file.url, file.storage) as parquet:
         sizes = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
-    units = max(UNITS_PER_SPAN, -(-max(sizes, default=0) // (_SHARES_OF_A_GROUP * unit_rows)))
+    units = max(1, -(-max(sizes, default=0) // (_SHARES_OF_A_GROUP * unit_rows)))
     for start in range(0, file.rows, units * unit_rows):
         yield Span(start, min(start + units * unit_rows, file.rows))
 
