@@ -134,17 +134,23 @@ def _run(pipeline: beam.Pipeline) -> str | None:
     try:
         return outcome.result()
     finally:
-        _end_workers()
+        lost = outcome.done() and isinstance(outcome.exception(), WorkerLost)
+        _end_workers(lost=lost)
         threading.excepthook = before
 
 
-def _end_workers() -> None:
-    """Kills what worker processes are left, and waits for the threads that these make raise, while they are heard."""
-    for process in worker_processes(os.getpid()):
+def _end_workers(*, lost: bool) -> None:
+    """Kills what worker processes are left, and waits for the threads that these, or one `lost`, make raise.
+
+    They are waited for while they are heard. Workers that are threads of this process raise nothing, and may be at work
+    for long: where there are no others a signal is answered at once.
+    """
+    left = worker_processes(os.getpid())
+    for process in left:
         with suppress(psutil.NoSuchProcess):
             process.kill()
     for thread in threading.enumerate():
-        if thread.name in (_WORKER_THREAD, _CONTROL_THREAD):
+        if (left or lost) and thread.name in (_WORKER_THREAD, _CONTROL_THREAD):
             thread.join(_KILLED_SECONDS)
 
 
