@@ -13,7 +13,9 @@ import argparse
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -67,39 +69,52 @@ class Claims:
         weights = self.work / "weights.yaml"
         weights.write_text(yaml.safe_dump(WEIGHTS))
         pairs = self.work / "corpus" / "pairs" / "*.parquet"
-        for seed in self.seeds:
-            self.train(ALONE, pairs, self.encoder, seed, self.arguments.pairs, "--weights", weights)
+        arguments = self.arguments
+        self.each(lambda seed: self.train(ALONE, pairs, self.encoder, seed, arguments.pairs, "--weights", weights))
         self.alone()
-        for seed in self.seeds:
-            self.adapt(seed)
+        self.adapt()
         self.rank()
+
+    def each(self, step: Callable[[int], None]) -> None:
+        """A step for every seed."""
+        self.together([partial(step, seed) for seed in self.seeds])
+
+    def together(self, steps: Sequence[Callable[[], None]]) -> None:
+        """Steps that do not depend on each other, `--jobs` of them at a time."""
+        with ThreadPoolExecutor(self.arguments.jobs) as pool:
+            for done in [pool.submit(step) for step in steps]:
+                done.result()
 
     def candidates(self) -> None:
         """The instructions of both splits, and the language model's 17 candidates for some of each generation task."""
         mixtures = write_mixtures(self.arguments.shared, self.work / "rows", self.arguments.rows)
         (self.work / "prompt.txt").write_text(PROMPT)
         for split, mixture in mixtures.items():
-            instructions = self.work / "instructions" / split
-            self.cappy("build-corpus", "--mixture", mixture, "--instructions-only", "--output", instructions)
-            for task in TASKS:
-                picked, drawn = self.work / "picked" / split / f"{task}.parquet", self.work / "drawn" / split / task
-                rendered = instructions / "instructions"
-                _write(pick_prompts(self.arguments.shared, rendered, split, task, self.arguments.prompts), picked)
-                self.draw(picked, drawn)
-                parts = sorted(drawn.glob("part-*.parquet"))
-                _write(ds.dataset(parts).to_table(), self.candidates_of(task, split))
+            output = self.work / "instructions" / split
+            self.cappy("build-corpus", "--mixture", mixture, "--instructions-only", "--output", output)
+        self.together([partial(self.draw, task, split) for split in mixtures for task in TASKS])
 
     def candidates_of(self, task: str, split: str) -> Path:
         """The file of the candidates of a task."""
         return self.work / "candidates" / split / f"{task}.parquet"
 
-    def draw(self, picked: Path, drawn: Path) -> None:
-        """The language model's candidates for all instructions of a file."""
+    def draw(self, task: str, split: str) -> None:
+        """The language model's candidates for some instructions of a task."""
+        picked, drawn = self.work / "picked" / split / f"{task}.parquet", self.work / "drawn" / split / task
+        rendered = self.work / "instructions" / split / "instructions"
+        _write(pick_prompts(self.arguments.shared, rendered, split, task, self.arguments.prompts), picked)
         self.cappy(
             "generate", "--input", picked, "--model", self.arguments.model, "--output", drawn,
-            "--prompt-template", self.work / "prompt.txt", "--stop", "\n", "--dtype", "float32",
-            "--max-new-tokens", self.arguments.max_new_tokens, "--unit-rows", 64, "--max-reject-rate", 0.05,
+            "--prompt-template", self.work / "prompt.txt", "--stop", "\n", "--device", self.arguments.device,
+            "--dtype", "float32", "--max-new-tokens", self.arguments.max_new_tokens, "--unit-rows", 64,
+            "--max-reject-rate", 0.05, *self.generation(),
         )  # fmt: skip
+        _write(ds.dataset(sorted(drawn.glob("part-*.parquet"))).to_table(), self.candidates_of(task, split))
+
+    def generation(self) -> list[object]:
+        """How much the language model takes at once."""
+        tokens = self.arguments.tokens_per_batch
+        return ["--tokens-per-batch", tokens] if tokens else []
 
     def corpus(self) -> None:
         """The labelled corpus of the rows to learn from, candidates of its three generation tasks included."""
@@ -117,11 +132,11 @@ class Claims:
         )  # fmt: skip
 
     def training(self, rate: float) -> list[object]:
-        """The settings of any training: there are few pairs, so steps of 16 pairs, not of 128, at a higher rate."""
+        """The settings of any training."""
         return [
-            "--batch-size", 16, "--accumulation", 1, "--learning-rate", rate,
+            "--batch-size", self.arguments.batch_size, "--accumulation", 1, "--learning-rate", rate,
             "--max-length", self.arguments.max_length, "--device", self.arguments.device, "--max-eval-pairs", 300,
-            "--evaluate-every", 100, "--save-every", 100,
+            "--evaluate-every", self.arguments.evaluate_every, "--save-every", self.arguments.evaluate_every,
         ]  # fmt: skip
 
     def scorer(self, kind: str, seed: int) -> Path:
@@ -158,29 +173,32 @@ class Claims:
         )
         self.evaluate("classification", scored, scorers, folder / "evaluation", "--response-column", "choices")
 
-    def adapt(self, seed: int) -> None:
+    def adapt(self) -> None:
         """A scorer adapted to each generation task, beside the one it comes from, on the held-out candidates."""
-        folder, scorer = self.work / "boost" / f"seed{seed}", self.scorer(ALONE, seed)
-        for task in self.arguments.tasks:
-            validation = self.score(self.candidates_of(task, HELD_OUT), {ALONE: scorer}, folder / task)
-            self.cappy(
-                "adapt", "--train", self.candidates_of(task, TRAIN), "--validation", validation,
-                "--model", scorer, "--output", folder / task / ADAPTED, "--seed", seed,
-                "--max-steps", self.arguments.adaptation_steps, *self.training(self.arguments.adaptation_rate),
-            )  # fmt: skip
-        scored = folder / "*" / ADAPTED / "scored" / "part-*.parquet"
-        self.evaluate("generation", str(scored), [ALONE, "score"], folder / "evaluation")
+        self.together([partial(self.adapt_to, task, seed) for seed in self.seeds for task in self.arguments.tasks])
+        for seed in self.seeds:
+            folder = self.work / "boost" / f"seed{seed}"
+            scored = folder / "*" / ADAPTED / "scored" / "part-*.parquet"
+            self.evaluate("generation", str(scored), [ALONE, "score"], folder / "evaluation")
+
+    def adapt_to(self, task: str, seed: int) -> None:
+        """One scorer adapted to one task; both score its held-out candidates."""
+        folder, scorer = self.work / "boost" / f"seed{seed}" / task, self.scorer(ALONE, seed)
+        validation = self.score(self.candidates_of(task, HELD_OUT), {ALONE: scorer}, folder)
+        self.cappy(
+            "adapt", "--train", self.candidates_of(task, TRAIN), "--validation", validation,
+            "--model", scorer, "--output", folder / ADAPTED, "--seed", seed,
+            "--max-steps", self.arguments.adaptation_steps, *self.training(self.arguments.adaptation_rate),
+        )  # fmt: skip
 
     def rank(self) -> None:
         """Solutions of GSM8K, ordered by scorers before and after they have learned from those of other problems."""
         folder = self.work / "ranking"
         write_solutions(self.arguments.shared, folder, self.arguments.problems)
-        scorers = {}
-        for seed in self.seeds:
-            scorers[f"{ALONE}{seed}"] = self.scorer(ALONE, seed)
-            pairs, some = folder / "train.parquet", ("--eval-fraction", 0.1)  # there are few problems
-            self.train("ranker", pairs, self.scorer(ALONE, seed), seed, 4 * self.arguments.problems, *some)
-            scorers[f"{ADAPTED}{seed}"] = self.scorer("ranker", seed)
+        pairs, count, some = folder / "train.parquet", 4 * self.arguments.problems, ("--eval-fraction", 0.1)
+        self.each(lambda seed: self.train("ranker", pairs, self.scorer(ALONE, seed), seed, count, *some))
+        kinds = {ALONE: ALONE, ADAPTED: "ranker"}
+        scorers = {f"{name}{seed}": self.scorer(kind, seed) for seed in self.seeds for name, kind in kinds.items()}
         scored = self.score(folder / "held_out.parquet", scorers, folder)
         self.evaluate("ranking", scored, scorers, folder / "evaluation", "--label-column", "is_correct")
 
@@ -212,6 +230,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rows", type=int, default=100, metavar="N", help="held out of each dataset (default: 100)")
     parser.add_argument("--prompts", type=int, default=48, metavar="N", help="of each task and split (default: 48)")
     parser.add_argument("--max-new-tokens", type=int, default=12, metavar="N", help="of a candidate (default: 12)")
+    parser.add_argument("--tokens-per-batch", type=int, metavar="N", help="of the language model (default: its own)")
     parser.add_argument("--pairs", type=int, default=8_000, metavar="N", help="a scorer learns from (default: 8000)")
     parser.add_argument("--adaptation-steps", type=int, default=60, metavar="N", help="of 16 pairs (default: 60)")
     parser.add_argument("--adaptation-rate", type=float, default=5e-5, metavar="R", help="(default: 0.00005)")
@@ -219,7 +238,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--problems", type=int, default=300, metavar="N", help="of GSM8K a split (default: 300)")
     parser.add_argument("--learning-rate", type=float, default=2e-4, metavar="R", help="(default: 0.0002)")
     parser.add_argument("--max-length", type=int, default=256, metavar="N", help="tokens of a pair (default: 256)")
+    # There are few pairs, so steps of 16 of them, not of 128, at a higher rate.
+    parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="pairs of a step (default: 16)")
+    parser.add_argument("--evaluate-every", type=int, default=100, metavar="N", help="steps (default: 100)")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="commands at a time (default: 1)")
     return parser
 
 
