@@ -71,9 +71,7 @@ class Claims:
         pairs = self.work / "corpus" / "pairs" / "*.parquet"
         arguments = self.arguments
         self.each(lambda seed: self.train(ALONE, pairs, self.encoder, seed, arguments.pairs, "--weights", weights))
-        self.alone()
-        self.adapt()
-        self.rank()
+        self.together([self.alone, self.adapt, self.rank])
 
     def each(self, step: Callable[[int], None]) -> None:
         """A step for every seed."""
@@ -89,10 +87,14 @@ class Claims:
         """The instructions of both splits, and the language model's 17 candidates for some of each generation task."""
         mixtures = write_mixtures(self.arguments.shared, self.work / "rows", self.arguments.rows)
         (self.work / "prompt.txt").write_text(PROMPT)
-        for split, mixture in mixtures.items():
-            output = self.work / "instructions" / split
-            self.cappy("build-corpus", "--mixture", mixture, "--instructions-only", "--output", output)
-        self.together([partial(self.draw, task, split) for split in mixtures for task in TASKS])
+        self.together([partial(self.render, mixture, split) for split, mixture in mixtures.items()])
+        tasks = sorted({*self.arguments.tasks, *PROMPTED})
+        self.together([partial(self.draw, task, split) for split in mixtures for task in tasks])
+
+    def render(self, mixture: Path, split: str) -> None:
+        """The instructions of a split."""
+        output = self.work / "instructions" / split
+        self.cappy("build-corpus", "--mixture", mixture, "--instructions-only", "--output", output)
 
     def candidates_of(self, task: str, split: str) -> Path:
         """The file of the candidates of a task."""
@@ -176,10 +178,13 @@ class Claims:
     def adapt(self) -> None:
         """A scorer adapted to each generation task, beside the one it comes from, on the held-out candidates."""
         self.together([partial(self.adapt_to, task, seed) for seed in self.seeds for task in self.arguments.tasks])
-        for seed in self.seeds:
-            folder = self.work / "boost" / f"seed{seed}"
-            scored = folder / "*" / ADAPTED / "scored" / "part-*.parquet"
-            self.evaluate("generation", str(scored), [ALONE, "score"], folder / "evaluation")
+        self.each(self.compare)
+
+    def compare(self, seed: int) -> None:
+        """What the choices of a scorer, and of what was adapted from it, are worth on all tasks."""
+        folder = self.work / "boost" / f"seed{seed}"
+        scored = folder / "*" / ADAPTED / "scored" / "part-*.parquet"
+        self.evaluate("generation", str(scored), [ALONE, "score"], folder / "evaluation")
 
     def adapt_to(self, task: str, seed: int) -> None:
         """One scorer adapted to one task; both score its held-out candidates."""
