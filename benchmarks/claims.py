@@ -51,6 +51,9 @@ Answer:"""
 WEIGHTS = {"dataset": {"dream": 0.5, "cos_e": 0.5, "cosmos_qa": 0.5}, "label_source": {"wrong_choice": 0.5}}
 """Which share of the corpus is drawn from: half of the wrong choices, most of it, and half of the questions."""
 
+ONE_WORKER = ("--direct_num_workers", 1)
+"""Small inputs are over before a second worker has started."""
+
 UNTRAINED, ALONE, ADAPTED = "untrained", "alone", "adapted"
 
 
@@ -193,7 +196,7 @@ class Claims:
         self.cappy(
             "adapt", "--train", self.candidates_of(task, TRAIN), "--validation", validation,
             "--model", scorer, "--output", folder / ADAPTED, "--seed", seed,
-            "--max-steps", self.arguments.adaptation_steps, *self.training(self.arguments.adaptation_rate),
+            "--max-steps", self.arguments.adaptation_steps, *self.training(self.arguments.adaptation_rate), *ONE_WORKER,
         )  # fmt: skip
 
     def rank(self) -> None:
@@ -212,7 +215,8 @@ class Claims:
     ) -> None:
         """The measures of a task, of several columns of scores."""
         names = ",".join(columns)
-        self.cappy("evaluate", "--input", scored, "--task", task, "--score-column", names, "--output", output, *flags)
+        given = ("--input", scored, "--task", task, "--score-column", names, "--output", output, *flags)
+        self.cappy("evaluate", *given, *ONE_WORKER)
 
     def cappy(self, *arguments: object) -> None:
         """Runs a command of the project and prints it. Raises CalledProcessError when it fails."""
