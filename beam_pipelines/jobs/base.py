@@ -12,12 +12,12 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_pipelines import DISTRIBUTION
 from beam_pipelines.cards import Card
 from beam_pipelines.launch import PipelineFailed, execute
 from beam_pipelines.options import JobConfig, is_dataflow
 from beam_pipelines.progress import Progress, Stage
 from beam_pipelines.reads import Input
+from beam_pipelines.release import this_release
 from beam_pipelines.remote import name_job
 from beam_pipelines.report.page import render_report
 from beam_pipelines.runs import close_run, described, hold, is_finished, load_manifest, open_run, reason_of_failure
@@ -145,7 +145,7 @@ class _Summary:
 def versions(*packages: str) -> dict[str, str]:
     """What a manifest says of the versions that were at work: this program, Python, and some packages."""
     return {
-        "cappy": version(DISTRIBUTION),
+        "cappy": this_release().version,
         "python": platform.python_version(),
         **{name: version(name) for name in packages},
     }

@@ -1,10 +1,12 @@
 import shutil
+from importlib import metadata
 from pathlib import Path
 
 import apache_beam as beam
 import pytest
 
-from beam_pipelines import reads
+from beam_pipelines import reads, release
+from beam_pipelines.jobs.base import versions
 from beam_pipelines.options import beam_options
 from beam_pipelines.release import OtherRelease, Release, check_release, code_of, this_release
 from beam_pipelines.sinks import Folder
@@ -23,6 +25,19 @@ def test_a_worker_of_other_code_names_both(other: Release) -> None:
         check_release(other)
     said = str(caught.value)
     assert str(other) in said and str(this_release()) in said and "restart" in said
+
+
+def test_a_source_tree_that_is_not_installed_has_a_manifest_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(release, "DISTRIBUTION", "cappy-that-is-not-there")
+    this_release.cache_clear()
+    try:
+        assert versions("pyarrow") | {"python": ""} == {
+            "cappy": "not installed",
+            "python": "",
+            "pyarrow": metadata.version("pyarrow"),
+        }
+    finally:
+        this_release.cache_clear()
 
 
 def test_the_code_is_every_python_file_and_nothing_else(tmp_path: Path) -> None:
