@@ -105,6 +105,10 @@ def test_instructions_on_both_sides_are_not_learned_from(
     assert cappy(*flags(inputs, output, "--held-out", inputs / "more.jsonl")) == 0
     assert "4 steps over 92 pairs; 28 pairs dropped for held-out instructions" in capsys.readouterr().out
     assert manifest_of(output / "scorer")["pairs"]["held_out_instructions"] == 7
+    (inputs / "others.jsonl").write_bytes(json_lines(*candidates(3, first=2)))
+    held = ("--held-out", inputs / "more.jsonl", "--held-out", inputs / "others.jsonl")
+    assert cappy(*flags(inputs, tmp_path / "two", *held)) == 0
+    assert manifest_of(tmp_path / "two" / "scorer")["pairs"]["held_out_instructions"] == 10
     (inputs / "validation.jsonl").write_bytes(json_lines(*candidates(30)))
     assert cappy(*flags(inputs, tmp_path / "all")) == 1
     assert "no pair is left to learn from: of 120 read, 120 have a held-out instruction" in said(capsys)

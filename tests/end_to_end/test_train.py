@@ -87,6 +87,19 @@ def test_what_it_writes(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file()} == before
 
 
+def test_what_is_held_out_may_stand_in_several_places(inputs: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    held = []
+    for name, rows in (("first", some_rows(300)[:10]), ("second", some_rows(300)[10:16])):
+        held += ["--held-out", tmp_path / f"{name}.jsonl"]
+        held[-1].write_bytes(json_lines(*({"instruction": row["instruction"]} for row in rows)))
+    assert cappy(*flags(inputs, "--output", output, "--max-steps", 1, *held)) == 0
+    assert manifest_of(output)["pairs"]["held_out"] == 16
+    told = json.loads((output / "run.json").read_text())
+    assert told["configuration"]["held_out"] == [str(path) for path in held[1::2]]
+    assert [file["name"] for file in told["facts"]["held_out"]] == ["first.jsonl", "second.jsonl"]
+
+
 def test_it_scores_the_same_after_loading(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from cappy_model.assessment import Assessment
 
