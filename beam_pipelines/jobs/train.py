@@ -61,6 +61,11 @@ class TrainPlan:
         return absolute(self.config.output)
 
     @property
+    def urls(self) -> list[str]:
+        """The files of the corpus, in order."""
+        return [file.url for file in self.corpus.files]
+
+    @property
     def reading(self) -> list[str]:
         """The files that must stay: of the corpus, those held out, and what tells a model."""
         files = [file.url for found in (self.corpus, *self.held_out) for file in found.files]
@@ -204,12 +209,12 @@ def _selection(plan: TrainPlan, folder: Path, mirror: Mirror) -> "Selection":
         with explained(str(folder), "made"):
             folder.mkdir(parents=True, exist_ok=True)
         mirror.fetch()
-        if Selection.load(folder) is None:
+        if Selection.load(folder, plan.urls) is None:
             selection = _select(plan)
             with explained(str(folder), "written"):
-                selection.save(folder)
+                selection.save(folder, plan.urls)
     processes(plan.device).wait_for_everyone()
-    found = Selection.load(folder)
+    found = Selection.load(folder, plan.urls)
     if found is None:
         raise CappyError(f"{folder}: the processes of a run must share this folder, and one of them does not see it")
     return found
@@ -227,8 +232,7 @@ def _select(plan: TrainPlan) -> "Selection":
         max_pairs=config.max_pairs,
         max_evaluation_pairs=config.max_eval_pairs,
     )
-    urls = [file.url for file in plan.corpus.files]
-    return select(urls, policy, storage=config.storage, piece_rows=config.shuffle_buffer)
+    return select(plan.urls, policy, storage=config.storage, piece_rows=config.shuffle_buffer)
 
 
 def _settings(plan: TrainPlan, stream: "Stream") -> "Settings":

@@ -92,12 +92,26 @@ def test_row_groups_are_cut_into_pieces(corpus: list[str]) -> None:
 
 
 def test_it_is_loaded_as_it_was_saved(corpus: list[str], tmp_path: Path) -> None:
-    assert Selection.load(tmp_path) is None
+    assert Selection.load(tmp_path, corpus) is None
     found = selected(corpus, evaluation_share=0.2, max_pairs=99)
-    found.save(tmp_path)
-    loaded = Selection.load(tmp_path)
+    found.save(tmp_path, corpus)
+    loaded = Selection.load(tmp_path, corpus)
     assert loaded is not None and loaded.pieces == found.pieces and np.array_equal(loaded.fates, found.fates)
     assert loaded.counts == found.counts and loaded.made_of == found.made_of
+
+
+def test_a_corpus_may_move_between_saving_and_loading(tmp_path: Path) -> None:
+    write_pairs(tmp_path / "first" / "a.parquet", [])
+    for name, rows in (("b", some_rows(60)), ("c", some_rows(40, first=60))):
+        write_pairs(tmp_path / "first" / f"{name}.parquet", rows)
+    names = ("a.parquet", "b.parquet", "c.parquet")
+    before, after = ([str(tmp_path / folder / name) for name in names] for folder in ("first", "second"))
+    found = selected(before, evaluation_share=0.2)
+    expected = ids(found, TRAINING)
+    found.save(tmp_path, before)
+    (tmp_path / "first").rename(tmp_path / "second")
+    loaded = Selection.load(tmp_path, after)
+    assert loaded is not None and ids(loaded, TRAINING) == expected
 
 
 @pytest.mark.parametrize("label", [-0.25, 1.5, math.nan, math.inf])

@@ -16,6 +16,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from beam_pipelines.jobs.train_files import Mirror
 from beam_pipelines.runs import hold
 from cappy_model.scorer import Scorer
 from tests.cappy_model.corpora import some_rows, write_corpus, write_pairs
@@ -210,6 +211,27 @@ def test_a_corpus_that_is_none(inputs: Path, tmp_path: Path, capsys: pytest.Capt
     )
     assert cappy(*flags(inputs, "--output", tmp_path / "out", "--overwrite")) == 1
     assert "wrong.parquet: has no column 'pair_id'; labelled pairs, as build-corpus writes them" in said(capsys)
+
+
+class Interrupted(BaseException):
+    """As a signal would be."""
+
+
+def interrupt(*_: Any, **__: Any) -> None:
+    raise Interrupted
+
+
+def test_a_corpus_that_has_moved_meanwhile(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = flags(inputs, "--output", tmp_path / "out", "--max-steps", 3, "--save-every", 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(Mirror, "push", interrupt)
+        with pytest.raises(Interrupted):
+            cappy(*given)
+    (inputs / "pairs").rename(inputs / "moved")
+    assert cappy(*given, "--corpus", str(inputs / "moved" / "*.parquet")) == 0
+    (inputs / "moved").rename(inputs / "pairs")
+    assert cappy(*flags(inputs, "--output", tmp_path / "plain", "--max-steps", 3, "--save-every", 1)) == 0
+    assert same(tmp_path / "out", tmp_path / "plain")
 
 
 def test_an_object_store(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
