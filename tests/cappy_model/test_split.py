@@ -143,6 +143,32 @@ def test_a_file_that_is_no_corpus(change: Any, message: str, tmp_path: Path) -> 
         selected([str(path)])
 
 
+@pytest.mark.parametrize(
+    ("compression", "lost", "reason"), [("snappy", 20, "Corrupt snappy compressed data"), ("none", 2, "Invalid UTF8")]
+)
+def test_a_row_group_that_is_damaged_is_named(compression: str, lost: int, reason: str, tmp_path: Path) -> None:
+    path = write_pairs(tmp_path / "bad.parquet", some_rows(100))
+    pq.write_table(pq.read_table(path), path, row_group_size=50, compression=compression, use_dictionary=False)
+    found = selected([str(path)])
+    column = pq.read_metadata(path).row_group(1).column(6)
+    assert column.path_in_schema == "instruction"
+    data = bytearray(path.read_bytes())
+    stop = column.data_page_offset + column.total_compressed_size
+    data[stop - lost : stop] = b"\xff" * lost
+    path.write_bytes(data)
+    for read in (lambda: selected([str(path)]), lambda: ids(found, TRAINING)):
+        with pytest.raises(CorpusError, match=rf"bad\.parquet: row group 1 cannot be decoded: .*{reason}.*is damaged"):
+            read()
+
+
+def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
+    path = write_pairs(tmp_path / "gone.parquet", some_rows(10))
+    found = selected([str(path)])
+    path.unlink()
+    with pytest.raises(CorpusError, match=r"gone\.parquet: cannot be read: .*No such file"):
+        ids(found, TRAINING)
+
+
 def test_nothing_left_and_names_that_do_not_occur(corpus: list[str]) -> None:
     with pytest.raises(CorpusError, match=r"of 400 read, 0 have a held-out instruction, 400 were left out"):
         selected(corpus, rates={"label_source": {"ground_truth": 0.0, "wrong_choice": 0.0}})
