@@ -93,7 +93,7 @@ def _opened(url: str, storage: Mapping[str, Any]) -> Iterator[pq.ParquetFile]:
             _check_columns(parquet.schema_arrow, url)
             yield parquet
     except (OSError, pa.ArrowException) as error:
-        raise CorpusError(f"{url}: cannot be read: {error}") from error
+        raise CorpusError(f"{url}: cannot be read: {error}; mend that, and give the same command again") from error
 
 
 def _batches(parquet: pq.ParquetFile, url: str, group: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:

@@ -93,6 +93,12 @@ class Selection:
         facts["pieces"] = [Piece(urls[number], *place) for number, *place in facts["pieces"]]
         return cls(fates=np.load(folder / _ROWS_FILE, mmap_mode="r"), **facts)
 
+    @staticmethod
+    def delete(folder: Path) -> None:
+        """Deletes what `save` has written, the file that `load` looks for first."""
+        for name in (_FACTS_FILE, _ROWS_FILE):
+            (folder / name).unlink(missing_ok=True)
+
 
 def instruction_key(instruction: str) -> int:
     """A 64-bit hash of an instruction's text in lower case, its white space collapsed."""

@@ -25,6 +25,12 @@ def delete_broken(folder: Path) -> None:
             shutil.rmtree(checkpoint)
 
 
+def delete_checkpoints(folder: Path) -> None:
+    """Deletes all checkpoints in a folder."""
+    for checkpoint in _checkpoints(folder):
+        shutil.rmtree(checkpoint)
+
+
 def _checkpoints(folder: Path) -> list[Path]:
     return list(folder.glob("checkpoint-*"))
 

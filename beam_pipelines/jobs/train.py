@@ -144,38 +144,40 @@ def run(config: TrainConfig) -> dict[str, Any]:
         return manifest
     from cappy_model.training import processes
 
-    with _claimed(planned, told):
+    mirror = Mirror(workplace(planned.output, known), planned.output, config.storage)
+    with _claimed(planned, told, mirror.folder):
         started = datetime.now(UTC)
-        _train(planned, known, started)
-        processes(planned.device).wait_for_everyone()
+        _train(planned, known, mirror, started)
+        processes(planned.device).wait_for_everyone()  # each loads the weights from the last checkpoint
+        if planned.main:
+            mirror.delete()
     return load_manifest(planned.output, config.storage)
 
 
 @contextmanager
-def _claimed(plan: TrainPlan, told: Mapping[str, Any]) -> Iterator[None]:
-    """Keeps the output folder for this run, which has its run.json then; in the other processes nothing."""
+def _claimed(plan: TrainPlan, told: Mapping[str, Any], folder: Path) -> Iterator[None]:
+    """Keeps the output folder for this run, which has its run.json then, and with --overwrite nothing of a former run,
+    nor has the workplace `folder`; in the other processes nothing."""
     if not plan.main:
         yield
         return
     storage = plan.config.storage
     with hold(plan.output, storage):
         if plan.config.overwrite:
-            delete_former(plan.output, storage, reading=plan.reading)
+            delete_former(plan.output, folder, storage, reading=plan.reading)
         open_run(plan.output, told, overwrite=plan.config.overwrite, storage=storage)
         yield
 
 
-def _train(plan: TrainPlan, known: Mapping[str, Any], started: datetime) -> None:
+def _train(plan: TrainPlan, known: Mapping[str, Any], mirror: Mirror, started: datetime) -> None:
     from cappy_model import training
     from cappy_model.assessment import Assessment
     from cappy_model.checkpoints import load_to_train
     from cappy_model.data import Stream, evaluation_pairs
     from cappy_model.encoding import KEEP_RESPONSE, encoder_for
 
-    config, storage = plan.config, plan.config.storage
-    folder = workplace(plan.output, known)
-    mirror = Mirror(folder, plan.output, storage)
-    selection = _selection(plan, folder, mirror)
+    config, storage, folder = plan.config, plan.config.storage, mirror.folder
+    selection = _selection(plan, mirror)
     model, tokenizer = load_to_train(plan.checkpoint, seed=config.seed)
     model.config.cappy = {"truncation": KEEP_RESPONSE, "max_length": plan.max_length}
     encoder = encoder_for(tokenizer, model.config)
@@ -200,11 +202,12 @@ def _train(plan: TrainPlan, known: Mapping[str, Any], started: datetime) -> None
         )
 
 
-def _selection(plan: TrainPlan, folder: Path, mirror: Mirror) -> "Selection":
+def _selection(plan: TrainPlan, mirror: Mirror) -> "Selection":
     """Which pairs are learned from: decided by the first process, or by an earlier launch; read by all."""
     from cappy_model.split import Selection
     from cappy_model.training import processes
 
+    folder = mirror.folder
     if plan.main:
         with explained(str(folder), "made"):
             folder.mkdir(parents=True, exist_ok=True)
