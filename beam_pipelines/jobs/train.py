@@ -82,7 +82,7 @@ def plan(config: TrainConfig) -> TrainPlan:
     held_out = [open_input([absolute(pattern)], config.storage) for pattern in config.held_out]
     rates = read_weights(absolute(config.weights), config.storage) if config.weights else {}
     with needing_extra("train", "training"):
-        from cappy_model import checkpoints, devices, encoding, training
+        from cappy_model import checkpoints, devices, encoding, training, training_start
     training.check_report_to(config.report_to)
     device = devices.settle_device(config.device)
     if ":" in device:
@@ -94,6 +94,7 @@ def plan(config: TrainConfig) -> TrainPlan:
     source = checkpoints.Source(name, config.allow_pickle, config.trust_remote_code, config.storage)
     found = checkpoints.find_checkpoint(source)
     model_config, tokenizer = checkpoints.load_config(found)
+    training_start.check_start(found, model_config)
     encoder = encoding.encoder_for(tokenizer, model_config, max_length=config.max_length)
     state = training.processes(device)
     return TrainPlan(
@@ -172,9 +173,9 @@ def _claimed(plan: TrainPlan, told: Mapping[str, Any], folder: Path) -> Iterator
 def _train(plan: TrainPlan, known: Mapping[str, Any], mirror: Mirror, started: datetime) -> None:
     from cappy_model import training
     from cappy_model.assessment import Assessment
-    from cappy_model.checkpoints import load_to_train
     from cappy_model.data import Stream, evaluation_pairs
     from cappy_model.encoding import KEEP_RESPONSE, encoder_for
+    from cappy_model.training_start import load_to_train
 
     config, storage, folder = plan.config, plan.config.storage, mirror.folder
     selection = _selection(plan, mirror)

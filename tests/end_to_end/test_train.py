@@ -21,7 +21,7 @@ from beam_pipelines.jobs.train_files import Mirror
 from beam_pipelines.runs import hold
 from cappy_model.scorer import Scorer
 from tests.cappy_model.corpora import some_rows, write_corpus, write_pairs
-from tests.cappy_model.models import save_tiny_scorer
+from tests.cappy_model.models import save_tiny_generator, save_tiny_scorer
 from tests.conftest import cappy, manifest_of, metrics_of
 from tests.end_to_end.inputs import json_lines, said
 
@@ -186,11 +186,14 @@ def test_weights_and_limits(inputs: Path, tmp_path: Path, capsys: pytest.Capture
         (["--held-out", "{}/pairs/*.parquet"], 1, "no pair is left to learn from"),
         (["--corpus", "{}/init/config.json"], 1, "the format is told by the ending of the name"),
         (["--model", "{}/pairs"], 1, "holds no config.json"),
+        (["--model", "{}/llama", "--dry-run"], 1, "is a llama, a decoder-only language model; give an encoder"),
     ],
 )
 def test_what_cannot_be(
     more: list[str], status: int, message: str, inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    if "{}/llama" in more:
+        save_tiny_generator(inputs / "llama", "llama")
     given = [each.format(inputs) for each in more]
     assert cappy(*flags(inputs, "--output", tmp_path / "out", *given)) == status
     assert message in said(capsys)
