@@ -79,6 +79,8 @@ def plan(config: TrainConfig) -> TrainPlan:
     foreign = [file.url for file in corpus.files if kind_of(file.url)[0] != "parquet"]
     if foreign:
         raise UsageError(f"--corpus {foreign[0]}: is no Parquet file; labelled pairs are, as build-corpus writes them")
+    if not corpus.rows:
+        raise CappyError(f"--corpus {config.corpus}: holds no pairs; give labelled pairs, as build-corpus writes them")
     held_out = [open_input([absolute(pattern)], config.storage) for pattern in config.held_out]
     rates = read_weights(absolute(config.weights), config.storage) if config.weights else {}
     with needing_extra("train", "training"):

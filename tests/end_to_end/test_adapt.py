@@ -153,6 +153,17 @@ def test_candidates_that_cannot_be_learned_from(
     assert message in said(capsys)
 
 
+def test_candidates_without_a_column_of_references(
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{name: value for name, value in row.items() if name != "references"} for row in candidates(5)]
+    (inputs / "train.jsonl").write_bytes(json_lines(*rows))
+    assert cappy(*flags(inputs, tmp_path / "out")) == 1
+    error = said(capsys)
+    assert "--train: has no column 'references' (lists of text); candidates are learned from by their" in error
+    assert "There are instruction_id, instruction, dataset, response" in error
+
+
 def test_no_candidates_to_learn_from(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (inputs / "train.jsonl").unlink()
     empty = pa.Table.from_pylist(candidates(1)).slice(0, 0)

@@ -212,6 +212,25 @@ def test_a_corpus_that_is_none(inputs: Path, tmp_path: Path, capsys: pytest.Capt
     assert "wrong.parquet: has no column 'pair_id'; labelled pairs, as build-corpus writes them" in said(capsys)
 
 
+def test_a_corpus_without_pairs(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_pairs(inputs / "empty" / "none.parquet", [])
+    given = ("--corpus", inputs / "empty" / "*.parquet", "--output", tmp_path / "out")
+    assert cappy(*flags(inputs, *given)) == 1
+    assert "empty/*.parquet: holds no pairs; give labelled pairs, as build-corpus writes them" in said(capsys)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "{}"])
+def test_a_damaged_manifest_beside_the_corpus(
+    content: str, inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (inputs / "pairs" / "manifest.json").write_text(content)
+    assert cappy(*flags(inputs, "--output", tmp_path / "out", "--max-steps", 1)) == 0
+    told = said(capsys)
+    assert "pairs/manifest.json: is damaged" in told and "nothing of how its corpus was made" in told
+    assert manifest_of(tmp_path / "out")["corpus"] is None
+
+
 class Interrupted(BaseException):
     """As a signal would be."""
 
