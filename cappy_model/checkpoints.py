@@ -38,7 +38,6 @@ _CODE = ("*.py",)
 _HUB_ID = re.compile(r"(?P<id>[\w.-]+(/[\w.-]+)?)(@(?P<revision>[\w./-]+))?")
 _ABOUT_RUN = frozenset({RUN, MANIFEST, METRICS})  # what training has left beside the model, and is no part of it
 _BLOCK = 2**20
-_CLASSIFIER = "AutoModelForSequenceClassification"
 
 
 class ModelError(CappyError):
@@ -177,32 +176,7 @@ def load(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[PreTrainedModel, P
     """
     config, tokenizer = load_config(checkpoint)
     check_scorer(checkpoint, config)
-    return _load_model(checkpoint, AutoModelForSequenceClassification, config, tokenizer, dtype), tokenizer
-
-
-def load_to_train(checkpoint: Checkpoint, *, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A scorer to train (float32, on the CPU), and its tokenizer: an earlier one, or an encoder with a new head.
-
-    A new head is drawn by `seed`. Raises ModelError for a classifier of another kind, for a model that there is no such
-    head for, and for an encoder that lacks weights of its own.
-    """
-    config, tokenizer = load_config(checkpoint)
-    own_code = getattr(config, "auto_map", None) or {}
-    if type(config) not in AutoModelForSequenceClassification._model_mapping and _CLASSIFIER not in own_code:
-        raise ModelError(
-            f"{checkpoint.source.name}: is a {config.model_type}, which transformers has no scoring head for; give an "
-            "encoder such as RoBERTa, or an earlier scorer"
-        )
-    scores = any(name.endswith("ForSequenceClassification") for name in config.architectures or ())
-    if scores:
-        check_scorer(checkpoint, config)
-    config.num_labels, config.problem_type = 1, "regression"
-    torch.manual_seed(seed)
-    model = _load_model(
-        checkpoint, AutoModelForSequenceClassification, config, tokenizer, torch.float32, new_head=not scores
-    )
-    settle_padding(config, tokenizer)
-    return model, tokenizer
+    return load_model(checkpoint, AutoModelForSequenceClassification, config, tokenizer, dtype), tokenizer
 
 
 def settle_padding(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -238,10 +212,10 @@ def load_generator(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[PreTrain
     Raises ModelError unless it is decoder-only or an encoder-decoder, with all of its weights and its own tokenizer.
     """
     config, tokenizer = load_config(checkpoint)
-    return _load_model(checkpoint, generates_by(checkpoint, config), config, tokenizer, dtype), tokenizer
+    return load_model(checkpoint, generates_by(checkpoint, config), config, tokenizer, dtype), tokenizer
 
 
-def _load_model(
+def load_model(
     checkpoint: Checkpoint,
     loader: Any,
     config: PreTrainedConfig,
@@ -250,6 +224,10 @@ def _load_model(
     *,
     new_head: bool = False,
 ) -> PreTrainedModel:
+    """A model (in evaluation mode, on the CPU) as the auto class `loader` makes it; a `new_head` needs no weights.
+
+    Raises ModelError for weights that are missing or cannot be read, and for the tokenizer of another model.
+    """
     source = checkpoint.source
     with _loading(source):
         model, found = loader.from_pretrained(

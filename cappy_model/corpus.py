@@ -49,8 +49,8 @@ class Pairs(NamedTuple):
 def scan(url: str, *, storage: Mapping[str, Any], piece_rows: int) -> Iterator[tuple[list[Piece], pa.RecordBatch]]:
     """All rows of a file in order, as small chunks of `COLUMNS`; each with the pieces that begin with it.
 
-    A row group is cut into pieces of at most `piece_rows` rows. Raises CorpusError for a file without the columns, and
-    for a null or a label outside [0, 1], naming file and row.
+    A row group is cut into pieces of at most `piece_rows` rows. Raises CorpusError for a file without the columns, for
+    a row group that cannot be decoded, and for a null or a label outside [0, 1], naming file and row.
     """
     with _opened(url, storage) as parquet:
         row = 0
@@ -58,18 +58,18 @@ def scan(url: str, *, storage: Mapping[str, Any], piece_rows: int) -> Iterator[t
             rows = parquet.metadata.row_group(group).num_rows
             starts = range(0, rows, piece_rows)
             pieces = [Piece(url, group, start, min(piece_rows, rows - start)) for start in starts]
-            for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=[group], columns=list(COLUMNS)):
+            for batch in _batches(parquet, url, group, COLUMNS):
                 _check_rows(batch, url, row)
                 yield pieces, batch
                 pieces, row = [], row + batch.num_rows
 
 
 def read_piece(piece: Piece, rows: np.ndarray, *, storage: Mapping[str, Any]) -> Pairs:
-    """The pairs at `rows` (int64[m], ascending, within the piece), in order."""
+    """The pairs at `rows` (int64[m], ascending, within the piece), in order. Raises CorpusError, as `scan` does."""
     found: list[pa.RecordBatch] = []
     with _opened(piece.url, storage) as parquet:
         place = -piece.start
-        for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=[piece.group], columns=list(_PAIRS)):
+        for batch in _batches(parquet, piece.url, piece.group, _PAIRS):
             inside = rows[(rows >= max(place, 0)) & (rows < place + batch.num_rows)] - place
             found.append(batch.take(pa.array(inside)))
             place += batch.num_rows
@@ -88,9 +88,24 @@ def join_pairs(parts: Sequence[Pairs]) -> Pairs:
 
 @contextmanager
 def _opened(url: str, storage: Mapping[str, Any]) -> Iterator[pq.ParquetFile]:
-    with fsspec.open(url, "rb", **storage) as file, pq.ParquetFile(file) as parquet:
-        _check_columns(parquet.schema_arrow, url)
-        yield parquet
+    try:
+        with fsspec.open(url, "rb", **storage) as file, pq.ParquetFile(file) as parquet:
+            _check_columns(parquet.schema_arrow, url)
+            yield parquet
+    except (OSError, pa.ArrowException) as error:
+        raise CorpusError(f"{url}: cannot be read: {error}; mend that, and give the same command again") from error
+
+
+def _batches(parquet: pq.ParquetFile, url: str, group: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """The rows of a row group in order, all of their text valid."""
+    try:
+        for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=[group], columns=list(columns)):
+            batch.validate(full=True)
+            yield batch
+    except (OSError, pa.ArrowException) as error:
+        raise CorpusError(
+            f"{url}: row group {group} cannot be decoded: {error}; the file is damaged: fetch or make it again"
+        ) from error
 
 
 def _check_columns(schema: pa.Schema, url: str) -> None:

@@ -71,22 +71,33 @@ class Selection:
         rows: np.ndarray = np.add.reduceat(self.fates == TRAINING, self._starts[:-1], dtype=np.int64)
         return rows
 
-    def save(self, folder: Path) -> None:
-        """Writes the selection into a folder, the file that `load` looks for last."""
+    def save(self, folder: Path, urls: Sequence[str]) -> None:
+        """Writes the selection from the files at `urls` into a folder, the file that `load` looks for last.
+
+        Files are told by their place in `urls`, so that a corpus may move between two launches of a run.
+        """
         np.save(folder / _ROWS_FILE, self.fates)
-        facts = {"pieces": self.pieces, "counts": self.counts, "made_of": self.made_of}
+        numbers = {url: number for number, url in enumerate(urls)}
+        pieces = [(numbers[piece.url], *piece[1:]) for piece in self.pieces]
+        facts = {"pieces": pieces, "counts": self.counts, "made_of": self.made_of}
         temporary = folder / f"{_FACTS_FILE}.tmp"
         temporary.write_text(json.dumps(facts))
         temporary.replace(folder / _FACTS_FILE)
 
     @classmethod
-    def load(cls, folder: Path) -> "Selection | None":
-        """What `save` has written, its fates mapped into memory; None where nothing is."""
+    def load(cls, folder: Path, urls: Sequence[str]) -> "Selection | None":
+        """What `save` has written, of the same files at `urls`, its fates mapped into memory; None where nothing is."""
         if not (folder / _FACTS_FILE).is_file():
             return None
         facts = json.loads((folder / _FACTS_FILE).read_text())
-        facts["pieces"] = [Piece(*piece) for piece in facts["pieces"]]
+        facts["pieces"] = [Piece(urls[number], *place) for number, *place in facts["pieces"]]
         return cls(fates=np.load(folder / _ROWS_FILE, mmap_mode="r"), **facts)
+
+    @staticmethod
+    def delete(folder: Path) -> None:
+        """Deletes what `save` has written, the file that `load` looks for first."""
+        for name in (_FACTS_FILE, _ROWS_FILE):
+            (folder / name).unlink(missing_ok=True)
 
 
 def instruction_key(instruction: str) -> int:

@@ -3,7 +3,6 @@
 The loss is the mean squared error of the head's raw output, in float32, over all pairs of an optimiser step.
 """
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,17 +19,15 @@ from transformers import (
     PreTrainedModel,
     PrinterCallback,
     Trainer,
-    TrainerState,
     TrainingArguments,
 )
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
-from transformers.trainer import TRAINER_STATE_NAME
 
 from cappy_model.assessment import Assessment
 from cappy_model.checkpoints import quiet
 from cappy_model.data import Place, Stream
 from cappy_model.forward import keep_head_out_of_autocast
-from cappy_model.training_checkpoints import delete_broken, last_checkpoint, mark_whole
+from cappy_model.training_checkpoints import delete_broken, last_checkpoint, mark_whole, read_state
 from cappy_model.training_progress import Progress
 from schemas.errors import CappyError, UsageError
 
@@ -120,23 +117,23 @@ def train(
         delete_broken(folder)
     processes(settings.device).wait_for_everyone()
     last = last_checkpoint(folder)
-    done = _state(last).global_step if last else 0
+    done = read_state(last).step if last else 0
     if settings.dtype != "float32":
         keep_head_out_of_autocast(model)
     batches = _Batches(stream, done * settings.accumulation * place.world, place)
     trainer = _Trainer(model, arguments, batches, assessment, place, saved)
     if settings.patience is not None:
         trainer.add_callback(EarlyStoppingCallback(settings.patience))
-    if last is None or not _stopped(last):
+    if last is None or not read_state(last).stopped:
         trainer.train(resume_from_checkpoint=str(last) if last else None)
         processes(settings.device).wait_for_everyone()
         last = last_checkpoint(folder)
     if last is None:
         raise TrainingError(f"{folder}: holds no checkpoint after training; was it deleted?")
-    state = _state(last)
-    step = state.global_step if settings.patience is None else state.best_global_step or state.global_step
+    state = read_state(last)
+    step = state.step if settings.patience is None else state.best_step or state.step
     trainer._load_from_checkpoint(str(folder / f"checkpoint-{step}"))
-    return Trained(step, state.global_step, *_history(state))
+    return Trained(step, state.step, state.losses, state.evaluations)
 
 
 def _arguments(settings: Settings, folder: Path, *, evaluates: bool) -> TrainingArguments:
@@ -279,25 +276,3 @@ def _written(checkpoint: Path) -> Iterator[None]:
             f"{checkpoint}: the checkpoint cannot be written: {error}. Free space or mend the permissions, then give "
             "the same command again: it goes on from the checkpoint before."
         ) from error
-
-
-def _state(checkpoint: Path) -> TrainerState:
-    return TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
-
-
-def _stopped(checkpoint: Path) -> bool:
-    """Whether training came to its end with this checkpoint, at its last step or by its patience."""
-    control = json.loads((checkpoint / TRAINER_STATE_NAME).read_text())["stateful_callbacks"]["TrainerControl"]
-    return bool(control["args"]["should_training_stop"])
-
-
-def _history(state: TrainerState) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
-    """The entries of the log about training, and those about evaluation."""
-    losses, evaluations = [], []
-    for entry in state.log_history:
-        if "loss" in entry:
-            losses.append({name: entry[name] for name in ("step", "loss", "grad_norm", "learning_rate")})
-        elif "eval_loss" in entry:
-            found = {name.removeprefix("eval_"): value for name, value in entry.items() if name.startswith("eval_")}
-            evaluations.append({"step": entry["step"], **found})
-    return losses, evaluations

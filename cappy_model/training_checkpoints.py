@@ -1,11 +1,39 @@
-"""The folder of a training run's checkpoints: which of them are whole. Without torch."""
+"""The folder of a training run's checkpoints: which of them are whole, and what was reached. Without torch."""
 
 import json
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 WHOLE = "whole"
 """The file that a checkpoint gets when all of it is written: the sizes of the others."""
+
+_STATE = "trainer_state.json"  # as transformers' Trainer writes it
+
+
+class State(NamedTuple):
+    """Where training stood at a checkpoint: its step, the best evaluated one where that is kept, whether training came
+    to its end there (at its last step or by its patience), and what was logged (see `Trained`)."""
+
+    step: int
+    best_step: int | None
+    stopped: bool
+    losses: list[dict[str, float]]
+    evaluations: list[dict[str, float]]
+
+
+def read_state(checkpoint: Path) -> State:
+    """The state of a whole checkpoint."""
+    found = json.loads((checkpoint / _STATE).read_text())
+    stopped = bool(found["stateful_callbacks"]["TrainerControl"]["args"]["should_training_stop"])
+    losses, evaluations = [], []
+    for entry in found["log_history"]:
+        if "loss" in entry:
+            losses.append({name: entry[name] for name in ("step", "loss", "grad_norm", "learning_rate")})
+        elif "eval_loss" in entry:
+            values = {name.removeprefix("eval_"): value for name, value in entry.items() if name.startswith("eval_")}
+            evaluations.append({"step": entry["step"], **values})
+    return State(found["global_step"], found["best_global_step"], stopped, losses, evaluations)
 
 
 def mark_whole(checkpoint: Path) -> None:
@@ -23,6 +51,12 @@ def delete_broken(folder: Path) -> None:
     for checkpoint in _checkpoints(folder):
         if not _is_whole(checkpoint):
             shutil.rmtree(checkpoint)
+
+
+def delete_checkpoints(folder: Path) -> None:
+    """Deletes all checkpoints in a folder."""
+    for checkpoint in _checkpoints(folder):
+        shutil.rmtree(checkpoint)
 
 
 def _checkpoints(folder: Path) -> list[Path]:

@@ -61,6 +61,11 @@ class TrainPlan:
         return absolute(self.config.output)
 
     @property
+    def urls(self) -> list[str]:
+        """The files of the corpus, in order."""
+        return [file.url for file in self.corpus.files]
+
+    @property
     def reading(self) -> list[str]:
         """The files that must stay: of the corpus, those held out, and what tells a model."""
         files = [file.url for found in (self.corpus, *self.held_out) for file in found.files]
@@ -74,10 +79,12 @@ def plan(config: TrainConfig) -> TrainPlan:
     foreign = [file.url for file in corpus.files if kind_of(file.url)[0] != "parquet"]
     if foreign:
         raise UsageError(f"--corpus {foreign[0]}: is no Parquet file; labelled pairs are, as build-corpus writes them")
+    if not corpus.rows:
+        raise CappyError(f"--corpus {config.corpus}: holds no pairs; give labelled pairs, as build-corpus writes them")
     held_out = [open_input([absolute(pattern)], config.storage) for pattern in config.held_out]
     rates = read_weights(absolute(config.weights), config.storage) if config.weights else {}
     with needing_extra("train", "training"):
-        from cappy_model import checkpoints, devices, encoding, training
+        from cappy_model import checkpoints, devices, encoding, training, training_start
     training.check_report_to(config.report_to)
     device = devices.settle_device(config.device)
     if ":" in device:
@@ -89,6 +96,7 @@ def plan(config: TrainConfig) -> TrainPlan:
     source = checkpoints.Source(name, config.allow_pickle, config.trust_remote_code, config.storage)
     found = checkpoints.find_checkpoint(source)
     model_config, tokenizer = checkpoints.load_config(found)
+    training_start.check_start(found, model_config)
     encoder = encoding.encoder_for(tokenizer, model_config, max_length=config.max_length)
     state = training.processes(device)
     return TrainPlan(
@@ -139,38 +147,40 @@ def run(config: TrainConfig) -> dict[str, Any]:
         return manifest
     from cappy_model.training import processes
 
-    with _claimed(planned, told):
+    mirror = Mirror(workplace(planned.output, known), planned.output, config.storage)
+    with _claimed(planned, told, mirror.folder):
         started = datetime.now(UTC)
-        _train(planned, known, started)
-        processes(planned.device).wait_for_everyone()
+        _train(planned, known, mirror, started)
+        processes(planned.device).wait_for_everyone()  # each loads the weights from the last checkpoint
+        if planned.main:
+            mirror.delete()
     return load_manifest(planned.output, config.storage)
 
 
 @contextmanager
-def _claimed(plan: TrainPlan, told: Mapping[str, Any]) -> Iterator[None]:
-    """Keeps the output folder for this run, which has its run.json then; in the other processes nothing."""
+def _claimed(plan: TrainPlan, told: Mapping[str, Any], folder: Path) -> Iterator[None]:
+    """Keeps the output folder for this run, which has its run.json then, and with --overwrite nothing of a former run,
+    nor has the workplace `folder`; in the other processes nothing."""
     if not plan.main:
         yield
         return
     storage = plan.config.storage
     with hold(plan.output, storage):
         if plan.config.overwrite:
-            delete_former(plan.output, storage, reading=plan.reading)
+            delete_former(plan.output, folder, storage, reading=plan.reading)
         open_run(plan.output, told, overwrite=plan.config.overwrite, storage=storage)
         yield
 
 
-def _train(plan: TrainPlan, known: Mapping[str, Any], started: datetime) -> None:
+def _train(plan: TrainPlan, known: Mapping[str, Any], mirror: Mirror, started: datetime) -> None:
     from cappy_model import training
     from cappy_model.assessment import Assessment
-    from cappy_model.checkpoints import load_to_train
     from cappy_model.data import Stream, evaluation_pairs
     from cappy_model.encoding import KEEP_RESPONSE, encoder_for
+    from cappy_model.training_start import load_to_train
 
-    config, storage = plan.config, plan.config.storage
-    folder = workplace(plan.output, known)
-    mirror = Mirror(folder, plan.output, storage)
-    selection = _selection(plan, folder, mirror)
+    config, storage, folder = plan.config, plan.config.storage, mirror.folder
+    selection = _selection(plan, mirror)
     model, tokenizer = load_to_train(plan.checkpoint, seed=config.seed)
     model.config.cappy = {"truncation": KEEP_RESPONSE, "max_length": plan.max_length}
     encoder = encoder_for(tokenizer, model.config)
@@ -195,21 +205,22 @@ def _train(plan: TrainPlan, known: Mapping[str, Any], started: datetime) -> None
         )
 
 
-def _selection(plan: TrainPlan, folder: Path, mirror: Mirror) -> "Selection":
+def _selection(plan: TrainPlan, mirror: Mirror) -> "Selection":
     """Which pairs are learned from: decided by the first process, or by an earlier launch; read by all."""
     from cappy_model.split import Selection
     from cappy_model.training import processes
 
+    folder = mirror.folder
     if plan.main:
         with explained(str(folder), "made"):
             folder.mkdir(parents=True, exist_ok=True)
         mirror.fetch()
-        if Selection.load(folder) is None:
+        if Selection.load(folder, plan.urls) is None:
             selection = _select(plan)
             with explained(str(folder), "written"):
-                selection.save(folder)
+                selection.save(folder, plan.urls)
     processes(plan.device).wait_for_everyone()
-    found = Selection.load(folder)
+    found = Selection.load(folder, plan.urls)
     if found is None:
         raise CappyError(f"{folder}: the processes of a run must share this folder, and one of them does not see it")
     return found
@@ -227,8 +238,7 @@ def _select(plan: TrainPlan) -> "Selection":
         max_pairs=config.max_pairs,
         max_evaluation_pairs=config.max_eval_pairs,
     )
-    urls = [file.url for file in plan.corpus.files]
-    return select(urls, policy, storage=config.storage, piece_rows=config.shuffle_buffer)
+    return select(plan.urls, policy, storage=config.storage, piece_rows=config.shuffle_buffer)
 
 
 def _settings(plan: TrainPlan, stream: "Stream") -> "Settings":

@@ -1,6 +1,7 @@
 """What training is told: its configuration, and the flags of it."""
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -23,7 +24,7 @@ class TrainingConfig:
     seed: int = 0
     max_pairs: int | None = None
     weights: str | None = None
-    held_out: tuple[str, ...] = ()
+    held_out: Sequence[str] = ()
     max_steps: int | None = None
     batch_size: int = 8
     accumulation: int = 16
@@ -89,7 +90,8 @@ def add_training_flags(parser: argparse.ArgumentParser, default: TrainingConfig)
     whole = "" if default.max_pairs else " (default: all)"
     add("max-pairs", f"learn from so many pairs, drawn evenly{whole}", type=positive, metavar="N")
     add("weights", "YAML: {label_source: {NAME: share}, dataset: {NAME: share}} of the pairs to take", metavar="FILE")
-    add("held-out", "files with instructions that are dropped from the corpus", type=_one, metavar="PATTERN")
+    held_out = "files with instructions that are dropped from the corpus; may be given repeatedly"
+    parser.add_argument("--held-out", action="append", default=[], metavar="PATTERN", help=held_out)
     add("max-steps", "of the optimiser (default: by the number of pairs)", type=positive, metavar="N")
     add("batch-size", "pairs that are computed together", type=positive, metavar="N")
     add("accumulation", "batches of a process in a step of the optimiser", type=positive, metavar="N")
@@ -113,10 +115,6 @@ def add_training_flags(parser: argparse.ArgumentParser, default: TrainingConfig)
         "--storage-options", dest="storage", type=json_object, default={}, metavar="JSON", help="passed to fsspec"
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-
-
-def _one(text: str) -> tuple[str, ...]:
-    return (text,)
 
 
 def _rate(text: str) -> float:

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from beam_pipelines.storage import (
     read_bytes,
 )
 from cappy_model.host import cache_folder
-from cappy_model.training_checkpoints import WHOLE
+from cappy_model.training_checkpoints import WHOLE, delete_checkpoints
 from schemas.chunks import CHUNK_ROWS
 from schemas.errors import CappyError, UsageError
 from schemas.manifest import MANIFEST, fingerprint
@@ -88,9 +89,10 @@ def workplace(output: str, facts: Mapping[str, Any]) -> Path:
     return cache_folder() / "training" / fingerprint({"output": output, "facts": facts})
 
 
-def delete_former(output: str, storage: StorageOptions, *, reading: Collection[str]) -> None:
-    """Deletes the model and the checkpoints of a former run, if the folder is one's. Raises CappyError if it is not,
-    UsageError where a file that this run is `reading` would go."""
+def delete_former(output: str, folder: Path, storage: StorageOptions, *, reading: Collection[str]) -> None:
+    """Deletes the model and the checkpoints of a former run, and what one has left in the workplace `folder`, if the
+    output folder is a run's. Raises CappyError if it is not, UsageError where a file that this run is `reading` would
+    go."""
     names = refuse_foreign(output, storage)
     listed = [entry["path"] for entry in load_manifest(output, storage)["files"]] if MANIFEST in names else []
     fs, path = file_system(output, storage)
@@ -98,13 +100,12 @@ def delete_former(output: str, storage: StorageOptions, *, reading: Collection[s
     refuse_to_delete(output, former, reading)
     for name in former:
         fs.rm_file(join(path, name))
-    if is_local(output):
-        shutil.rmtree(Path(path) / CHECKPOINTS, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True)
 class Mirror:
-    """The checkpoints of a `folder` of this machine, copied below an `output` that is elsewhere."""
+    """The checkpoints of a `folder` of this machine, and their copies below an `output` that is elsewhere."""
 
     folder: Path
     output: str
@@ -136,6 +137,21 @@ class Mirror:
                     target.mkdir(parents=True, exist_ok=True)
                     for name in names:
                         fs.get_file(name, str(target / name.rpartition("/")[2]))
+
+    def delete(self) -> None:
+        """Deletes the checkpoints of a finished run, here and there. What integrations have logged here stays."""
+        from cappy_model.split import Selection
+
+        with explained(str(self.folder), "tidied"):
+            Selection.delete(self.folder)
+            delete_checkpoints(self.folder)
+            with suppress(OSError):  # it is not empty
+                self.folder.rmdir()
+        if not is_local(self.output):
+            fs, _ = file_system(self.output, self.storage)
+            with explained(self._url(), "tidied"):
+                for path in self._there():
+                    fs.rm(path, recursive=True)
 
     def _there(self) -> list[str]:
         """The folders of the copies."""

@@ -1,6 +1,7 @@
 """What training leaves: the model's files, metrics.json, the model card, and the manifest that ends the run."""
 
 import json
+import logging
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -10,7 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from beam_pipelines.cards import table
 from beam_pipelines.jobs.base import versions
+from beam_pipelines.runs import load_manifest
 from beam_pipelines.storage import StorageOptions, copy_whole, explained, fixed_part, join, read_bytes, write_whole
+from schemas.errors import CappyError
 from schemas.ids import digest_of
 from schemas.manifest import CARD, FORMAT_VERSION, MANIFEST, METRICS, fingerprint, to_json
 
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 
     from cappy_model.split import Selection
     from cappy_model.training import Settings, Trained
+
+_LOG = logging.getLogger("cappy")
 
 
 class Made(NamedTuple):
@@ -103,13 +108,15 @@ def _metrics(trained: "Trained") -> dict[str, Any]:
 
 
 def _corpus(pattern: str, storage: StorageOptions) -> dict[str, Any] | None:
-    """What the manifest of the corpus says of it; null where none stands beside or above the files."""
+    """What the manifest of the corpus says of it; null where none that can be read stands beside or above the files."""
     folder = fixed_part(pattern).rstrip("/")
-    for place in (folder, folder.rpartition("/")[0]):
-        data = read_bytes(join(place, MANIFEST), storage) if place else None
-        if data is not None:
-            found = json.loads(data)
-            return {name: found[name] for name in ("job", "fingerprint", "totals", "pairs") if name in found}
+    try:
+        for place in filter(None, (folder, folder.rpartition("/")[0])):
+            if read_bytes(join(place, MANIFEST), storage) is not None:
+                found = load_manifest(place, storage)
+                return {name: found[name] for name in ("job", "fingerprint", "totals", "pairs") if name in found}
+    except CappyError as error:
+        _LOG.warning("%s. So the scorer's %s says nothing of how its corpus was made.", error, MANIFEST)
     return None
 
 

@@ -92,12 +92,26 @@ def test_row_groups_are_cut_into_pieces(corpus: list[str]) -> None:
 
 
 def test_it_is_loaded_as_it_was_saved(corpus: list[str], tmp_path: Path) -> None:
-    assert Selection.load(tmp_path) is None
+    assert Selection.load(tmp_path, corpus) is None
     found = selected(corpus, evaluation_share=0.2, max_pairs=99)
-    found.save(tmp_path)
-    loaded = Selection.load(tmp_path)
+    found.save(tmp_path, corpus)
+    loaded = Selection.load(tmp_path, corpus)
     assert loaded is not None and loaded.pieces == found.pieces and np.array_equal(loaded.fates, found.fates)
     assert loaded.counts == found.counts and loaded.made_of == found.made_of
+
+
+def test_a_corpus_may_move_between_saving_and_loading(tmp_path: Path) -> None:
+    write_pairs(tmp_path / "first" / "a.parquet", [])
+    for name, rows in (("b", some_rows(60)), ("c", some_rows(40, first=60))):
+        write_pairs(tmp_path / "first" / f"{name}.parquet", rows)
+    names = ("a.parquet", "b.parquet", "c.parquet")
+    before, after = ([str(tmp_path / folder / name) for name in names] for folder in ("first", "second"))
+    found = selected(before, evaluation_share=0.2)
+    expected = ids(found, TRAINING)
+    found.save(tmp_path, before)
+    (tmp_path / "first").rename(tmp_path / "second")
+    loaded = Selection.load(tmp_path, after)
+    assert loaded is not None and ids(loaded, TRAINING) == expected
 
 
 @pytest.mark.parametrize("label", [-0.25, 1.5, math.nan, math.inf])
@@ -127,6 +141,32 @@ def test_a_file_that_is_no_corpus(change: Any, message: str, tmp_path: Path) -> 
     pq.write_table(change(pq.read_table(path)), path)
     with pytest.raises(CorpusError, match=message):
         selected([str(path)])
+
+
+@pytest.mark.parametrize(
+    ("compression", "lost", "reason"), [("snappy", 20, "Corrupt snappy compressed data"), ("none", 2, "Invalid UTF8")]
+)
+def test_a_row_group_that_is_damaged_is_named(compression: str, lost: int, reason: str, tmp_path: Path) -> None:
+    path = write_pairs(tmp_path / "bad.parquet", some_rows(100))
+    pq.write_table(pq.read_table(path), path, row_group_size=50, compression=compression, use_dictionary=False)
+    found = selected([str(path)])
+    column = pq.read_metadata(path).row_group(1).column(6)
+    assert column.path_in_schema == "instruction"
+    data = bytearray(path.read_bytes())
+    stop = column.data_page_offset + column.total_compressed_size
+    data[stop - lost : stop] = b"\xff" * lost
+    path.write_bytes(data)
+    for read in (lambda: selected([str(path)]), lambda: ids(found, TRAINING)):
+        with pytest.raises(CorpusError, match=rf"bad\.parquet: row group 1 cannot be decoded: .*{reason}.*is damaged"):
+            read()
+
+
+def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
+    path = write_pairs(tmp_path / "gone.parquet", some_rows(10))
+    found = selected([str(path)])
+    path.unlink()
+    with pytest.raises(CorpusError, match=r"gone\.parquet: cannot be read: .*No such file"):
+        ids(found, TRAINING)
 
 
 def test_nothing_left_and_names_that_do_not_occur(corpus: list[str]) -> None:

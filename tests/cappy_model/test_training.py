@@ -1,6 +1,7 @@
 """Training against a plain loop, interrupted at every step, overfitting, and when it cannot go on."""
 
 import itertools
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,17 +10,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification
+from transformers import (
+    AutoModelForSequenceClassification,
+    LlamaConfig,
+    LlamaForSequenceClassification,
+    Speech2TextConfig,
+)
 
 from cappy_model import training
 from cappy_model.assessment import Assessment
-from cappy_model.checkpoints import ModelError, Source, find_checkpoint, load_to_train
+from cappy_model.checkpoints import ModelError, Source, find_checkpoint
 from cappy_model.corpus import Pairs
 from cappy_model.data import Place, Stream, evaluation_pairs
 from cappy_model.encoding import PairEncoder
 from cappy_model.split import Policy, select
 from cappy_model.training import Settings, Trained, TrainingError, train
 from cappy_model.training_checkpoints import WHOLE, last_checkpoint
+from cappy_model.training_start import load_to_train
 from schemas.errors import UsageError
 from tests.cappy_model.corpora import some_rows, write_corpus, write_pairs
 from tests.cappy_model.models import save_tiny_generator, save_tiny_scorer, tiny_tokenizer
@@ -345,6 +352,35 @@ def test_an_encoder_gets_a_head_by_its_seed(tmp_path: Path) -> None:
     changed = {name for name in first if not torch.equal(first[name], other[name])}
     assert changed == {"classifier.weight"}
     assert same({f"bert.{name}": value for name, value in scorer.bert.state_dict().items()}, first)
+
+
+def headless(folder: Path) -> Path:
+    """A Llama as its base model alone is saved: no architecture of its configuration generates."""
+    save_tiny_generator(folder, "llama")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "architectures": ["LlamaModel"]}))
+    return folder
+
+
+def test_a_decoder_is_no_start_unless_it_is_a_scorer(tmp_path: Path) -> None:
+    for folder in (save_tiny_generator(tmp_path / "llama", "llama"), headless(tmp_path / "headless")):
+        with pytest.raises(ModelError, match="is a llama, a decoder-only language model; give an encoder such as"):
+            load_to_train(find_checkpoint(Source(str(folder))), seed=0)
+    ids = {"vocab_size": len(tiny_tokenizer("roberta")), "pad_token_id": 1}
+    scorer = LlamaForSequenceClassification(
+        LlamaConfig(**ids, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, num_labels=1)
+    )
+    scorer.save_pretrained(tmp_path / "scorer")
+    tiny_tokenizer("roberta").save_pretrained(tmp_path / "scorer")
+    model, _ = load_to_train(find_checkpoint(Source(str(tmp_path / "scorer"))), seed=0)
+    assert same(model.state_dict(), scorer.state_dict())
+
+
+def test_a_model_without_a_scoring_head_is_no_start(tmp_path: Path) -> None:
+    save_tiny_scorer(tmp_path)
+    Speech2TextConfig(architectures=["Speech2TextForConditionalGeneration"]).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="is a speech_to_text, which transformers has no scoring head for; give an"):
+        load_to_train(find_checkpoint(Source(str(tmp_path))), seed=0)
 
 
 def test_models_that_are_no_start(tmp_path: Path) -> None:

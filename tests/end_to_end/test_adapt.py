@@ -105,6 +105,10 @@ def test_instructions_on_both_sides_are_not_learned_from(
     assert cappy(*flags(inputs, output, "--held-out", inputs / "more.jsonl")) == 0
     assert "4 steps over 92 pairs; 28 pairs dropped for held-out instructions" in capsys.readouterr().out
     assert manifest_of(output / "scorer")["pairs"]["held_out_instructions"] == 7
+    (inputs / "others.jsonl").write_bytes(json_lines(*candidates(3, first=2)))
+    held = ("--held-out", inputs / "more.jsonl", "--held-out", inputs / "others.jsonl")
+    assert cappy(*flags(inputs, tmp_path / "two", *held)) == 0
+    assert manifest_of(tmp_path / "two" / "scorer")["pairs"]["held_out_instructions"] == 10
     (inputs / "validation.jsonl").write_bytes(json_lines(*candidates(30)))
     assert cappy(*flags(inputs, tmp_path / "all")) == 1
     assert "no pair is left to learn from: of 120 read, 120 have a held-out instruction" in said(capsys)
@@ -125,8 +129,6 @@ def test_a_stage_that_is_lost_is_made_again(inputs: Path, tmp_path: Path) -> Non
     bytes_before = data_bytes(output)
     (output / "selections" / "manifest.json").unlink()
     (output / "scorer" / "manifest.json").unlink()
-    for path in (output / "scorer" / "checkpoints").glob("checkpoint-4"):
-        (path / "whole").unlink()
     assert cappy(*flags(inputs, output)) == 0
     assert data_bytes(output) == bytes_before
 
@@ -149,6 +151,17 @@ def test_candidates_that_cannot_be_learned_from(
     (inputs / "train.jsonl").write_bytes(json_lines(*rows))
     assert cappy(*flags(inputs, tmp_path / "out")) == status
     assert message in said(capsys)
+
+
+def test_candidates_without_a_column_of_references(
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{name: value for name, value in row.items() if name != "references"} for row in candidates(5)]
+    (inputs / "train.jsonl").write_bytes(json_lines(*rows))
+    assert cappy(*flags(inputs, tmp_path / "out")) == 1
+    error = said(capsys)
+    assert "--train: has no column 'references' (lists of text); candidates are learned from by their" in error
+    assert "There are instruction_id, instruction, dataset, response" in error
 
 
 def test_no_candidates_to_learn_from(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,10 +17,11 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from beam_pipelines.jobs.train_files import Mirror
 from beam_pipelines.runs import hold
 from cappy_model.scorer import Scorer
 from tests.cappy_model.corpora import some_rows, write_corpus, write_pairs
-from tests.cappy_model.models import save_tiny_scorer
+from tests.cappy_model.models import save_tiny_generator, save_tiny_scorer
 from tests.conftest import cappy, manifest_of, metrics_of
 from tests.end_to_end.inputs import json_lines, said
 
@@ -71,10 +73,7 @@ def test_what_it_writes(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert config["cappy"] == {"truncation": "keep_response", "max_length": 60}
     card = (output / "README.md").read_text()
     assert "10 were dropped for 5 held-out instructions" in card and "| things | " in card and str(tmp_path) not in card
-    assert sorted(path.name for path in (output / "checkpoints").glob("checkpoint-*")) == [
-        "checkpoint-4",
-        "checkpoint-5",
-    ]
+    assert not (output / "checkpoints").exists()
     assert cappy("verify", output) == 0
 
     scorer = Scorer.from_pretrained(str(output), device="cpu", dtype="float32")
@@ -85,6 +84,19 @@ def test_what_it_writes(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file()}
     assert cappy(*flags(inputs, "--output", output, "--held-out", tmp_path / "held.jsonl", "--max-steps", 5)) == 0
     assert {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file()} == before
+
+
+def test_what_is_held_out_may_stand_in_several_places(inputs: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    held = []
+    for name, rows in (("first", some_rows(300)[:10]), ("second", some_rows(300)[10:16])):
+        held += ["--held-out", tmp_path / f"{name}.jsonl"]
+        held[-1].write_bytes(json_lines(*({"instruction": row["instruction"]} for row in rows)))
+    assert cappy(*flags(inputs, "--output", output, "--max-steps", 1, *held)) == 0
+    assert manifest_of(output)["pairs"]["held_out"] == 16
+    told = json.loads((output / "run.json").read_text())
+    assert told["configuration"]["held_out"] == [str(path) for path in held[1::2]]
+    assert [file["name"] for file in told["facts"]["held_out"]] == ["first.jsonl", "second.jsonl"]
 
 
 def test_it_scores_the_same_after_loading(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +132,7 @@ def test_another_run_in_the_folder_and_overwrite(
     assert cappy(*flags(inputs, "--output", output, *more)) == 0
     assert manifest_of(output)["metrics"]["steps"] == 3
     assert any(not np.array_equal(first[name], value) for name, value in weights(output).items())
-    assert {path.name for path in (output / "checkpoints").glob("checkpoint-*")} == {"checkpoint-2", "checkpoint-3"}
+    assert not (output / "checkpoints").exists()
     with hold(str(tmp_path / "held"), {}):
         assert cappy(*flags(inputs, "--output", tmp_path / "held")) == 1
     assert "another job is at work in it" in said(capsys)
@@ -136,9 +148,7 @@ def test_overwriting_does_not_delete_what_is_learned_from(
     output = tmp_path / "out"
     assert cappy(*flags(inputs, "--output", output, "--max-steps", 2)) == 0
     before = weights(output)
-    for model in (output, output / "checkpoints" / "checkpoint-2"):
-        for path in output.glob("tokenizer*"):
-            (model / path.name).write_bytes(path.read_bytes())
+    for model in (output, shutil.copytree(inputs / "init", output / "checkpoints" / "checkpoint-2")):
         assert cappy(*flags(inputs, "--output", output, "--max-steps", 2, "--model", model, "--overwrite")) == 2
         assert "config.json: is to be read, and --overwrite would delete it; give another --output" in said(capsys)
     assert all(np.array_equal(before[name], value) for name, value in weights(output).items())
@@ -176,11 +186,14 @@ def test_weights_and_limits(inputs: Path, tmp_path: Path, capsys: pytest.Capture
         (["--held-out", "{}/pairs/*.parquet"], 1, "no pair is left to learn from"),
         (["--corpus", "{}/init/config.json"], 1, "the format is told by the ending of the name"),
         (["--model", "{}/pairs"], 1, "holds no config.json"),
+        (["--model", "{}/llama", "--dry-run"], 1, "is a llama, a decoder-only language model; give an encoder"),
     ],
 )
 def test_what_cannot_be(
     more: list[str], status: int, message: str, inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    if "{}/llama" in more:
+        save_tiny_generator(inputs / "llama", "llama")
     given = [each.format(inputs) for each in more]
     assert cappy(*flags(inputs, "--output", tmp_path / "out", *given)) == status
     assert message in said(capsys)
@@ -199,6 +212,61 @@ def test_a_corpus_that_is_none(inputs: Path, tmp_path: Path, capsys: pytest.Capt
     assert "wrong.parquet: has no column 'pair_id'; labelled pairs, as build-corpus writes them" in said(capsys)
 
 
+def test_a_corpus_without_pairs(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_pairs(inputs / "empty" / "none.parquet", [])
+    given = ("--corpus", inputs / "empty" / "*.parquet", "--output", tmp_path / "out")
+    assert cappy(*flags(inputs, *given)) == 1
+    assert "empty/*.parquet: holds no pairs; give labelled pairs, as build-corpus writes them" in said(capsys)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "{}"])
+def test_a_damaged_manifest_beside_the_corpus(
+    content: str, inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (inputs / "pairs" / "manifest.json").write_text(content)
+    assert cappy(*flags(inputs, "--output", tmp_path / "out", "--max-steps", 1)) == 0
+    told = said(capsys)
+    assert "pairs/manifest.json: is damaged" in told and "nothing of how its corpus was made" in told
+    assert manifest_of(tmp_path / "out")["corpus"] is None
+
+
+class Interrupted(BaseException):
+    """As a signal would be."""
+
+
+def interrupt(*_: Any, **__: Any) -> None:
+    raise Interrupted
+
+
+def test_a_corpus_that_has_moved_meanwhile(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = flags(inputs, "--output", tmp_path / "out", "--max-steps", 3, "--save-every", 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(Mirror, "push", interrupt)
+        with pytest.raises(Interrupted):
+            cappy(*given)
+    (inputs / "pairs").rename(inputs / "moved")
+    assert cappy(*given, "--corpus", str(inputs / "moved" / "*.parquet")) == 0
+    (inputs / "moved").rename(inputs / "pairs")
+    assert cappy(*flags(inputs, "--output", tmp_path / "plain", "--max-steps", 3, "--save-every", 1)) == 0
+    assert same(tmp_path / "out", tmp_path / "plain")
+
+
+def pushed_until(monkeypatch: pytest.MonkeyPatch, last: str = "") -> list[str]:
+    """The names of the checkpoints that are copied elsewhere from now on; the run is interrupted after the `last`."""
+    names: list[str] = []
+    push = Mirror.push
+
+    def record(self: Mirror, checkpoint: Path) -> None:
+        push(self, checkpoint)
+        names.append(checkpoint.name)
+        if checkpoint.name == last:
+            raise Interrupted
+
+    monkeypatch.setattr(Mirror, "push", record)
+    return names
+
+
 def test_an_object_store(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     memory = fsspec.filesystem("memory")
     assert cappy(*flags(inputs, "--output", tmp_path / "out", "--max-steps", 4, "--save-every", 1)) == 0
@@ -206,21 +274,45 @@ def test_an_object_store(inputs: Path, tmp_path: Path, monkeypatch: pytest.Monke
         memory.pipe_file(f"/store/init/{path.name}", path.read_bytes())
     more = ("--model", "memory://store/init", "--output", "memory://store/out", "--max-steps", 4, "--save-every", 1)
     monkeypatch.setenv("CAPPY_CACHE", str(tmp_path / "first"))
-    assert cappy(*flags(inputs, *more)) == 0
+    with monkeypatch.context() as patched:
+        pushed_until(patched, "checkpoint-3")
+        with pytest.raises(Interrupted):
+            cappy(*flags(inputs, *more))
+    names = {name.split("/")[4] for name in memory.find("/store/out/checkpoints")}
+    assert names == {"checkpoint-2", "checkpoint-3"}
+    # Another machine, whose cache is empty, goes on from the checkpoints in the store.
+    monkeypatch.setenv("CAPPY_CACHE", str(tmp_path / "second"))
+    with monkeypatch.context() as patched:
+        pushed = pushed_until(patched)
+        assert cappy(*flags(inputs, *more)) == 0
+    assert pushed == ["checkpoint-4"]
     memory.get("/store/out", str(tmp_path / "fetched"), recursive=True)
     assert same(tmp_path / "out", tmp_path / "fetched")
-    names = sorted(path.name for path in (tmp_path / "fetched" / "checkpoints").iterdir())
-    assert names == ["checkpoint-3", "checkpoint-4"]
-    # Another machine, whose cache is empty, goes on from the checkpoints in the store.
-    for name in memory.find("/store/out"):
-        if "checkpoint-4" in name or name in ("/store/out/manifest.json", "/store/out/model.safetensors"):
-            memory.rm_file(name)
-    monkeypatch.setenv("CAPPY_CACHE", str(tmp_path / "second"))
-    assert cappy(*flags(inputs, *more)) == 0
-    (work,) = (tmp_path / "second" / "training").iterdir()
-    assert (work / "checkpoint-3" / "whole").is_file()
-    memory.get("/store/out", str(tmp_path / "again"), recursive=True)
-    assert same(tmp_path / "out", tmp_path / "again")
+    assert not memory.find("/store/out/checkpoints")
+    assert not list((tmp_path / "second" / "training").iterdir())
+
+
+def test_overwriting_on_an_object_store_trains_anew(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAPPY_CACHE", str(tmp_path / "cache"))
+    given = flags(inputs, "--output", "memory://anew/out", "--max-steps", 3, "--save-every", 1)
+    for last in ("checkpoint-2", "checkpoint-3"):
+        with monkeypatch.context() as patched:
+            pushed_until(patched, last)
+            with pytest.raises(Interrupted):
+                cappy(*given)
+    pushed = pushed_until(monkeypatch)
+    assert cappy(*given, "--overwrite") == 0
+    assert pushed == ["checkpoint-1", "checkpoint-2", "checkpoint-3"]
+
+
+def test_what_integrations_have_logged_stays(inputs: Path, tmp_path: Path) -> None:
+    logs = tmp_path / "out" / "checkpoints" / "runs"
+    with hold(str(tmp_path / "out"), {}):
+        logs.mkdir(parents=True)
+    assert cappy(*flags(inputs, "--output", tmp_path / "out", "--max-steps", 1)) == 0
+    assert list((tmp_path / "out" / "checkpoints").iterdir()) == [logs]
 
 
 def test_dry_run(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,59 @@
+"""What training starts with: an encoder, which gets a head, or an earlier scorer."""
+
+import torch
+from transformers import (
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+)
+
+from cappy_model.checkpoints import Checkpoint, ModelError, check_scorer, load_config, load_model, settle_padding
+
+_CLASSIFIER = "AutoModelForSequenceClassification"
+_DECODERS = (
+    frozenset(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+    - frozenset(MODEL_FOR_MASKED_LM_MAPPING_NAMES)
+    - frozenset(MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES)
+    - {"xlnet"}  # which reads in both directions
+)
+
+
+def check_start(checkpoint: Checkpoint, config: PreTrainedConfig) -> None:
+    """Raises ModelError for a model that training cannot start with: one that there is no scoring head for, a
+    classifier of another kind, and a decoder-only language model that is no scorer."""
+    name, kind = checkpoint.source.name, config.model_type
+    remedy = "give an encoder such as RoBERTa, or an earlier scorer"
+    own_code = getattr(config, "auto_map", None) or {}
+    if type(config) not in AutoModelForSequenceClassification._model_mapping and _CLASSIFIER not in own_code:
+        raise ModelError(f"{name}: is a {kind}, which transformers has no scoring head for; {remedy}")
+    if _is_classifier(config):
+        check_scorer(checkpoint, config)
+    elif kind in _DECODERS:
+        raise ModelError(f"{name}: is a {kind}, a decoder-only language model; {remedy}")
+
+
+def load_to_train(checkpoint: Checkpoint, *, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A scorer to train (float32, on the CPU), and its tokenizer: an earlier one, or an encoder with a new head.
+
+    A new head is drawn by `seed`. Raises ModelError as `check_start` does, and for an encoder that lacks weights of its
+    own.
+    """
+    config, tokenizer = load_config(checkpoint)
+    check_start(checkpoint, config)
+    new_head = not _is_classifier(config)
+    config.num_labels, config.problem_type = 1, "regression"
+    torch.manual_seed(seed)
+    loader = AutoModelForSequenceClassification
+    model = load_model(checkpoint, loader, config, tokenizer, torch.float32, new_head=new_head)
+    settle_padding(config, tokenizer)
+    return model, tokenizer
+
+
+def _is_classifier(config: PreTrainedConfig) -> bool:
+    return any(name.endswith("ForSequenceClassification") for name in config.architectures or ())
