@@ -2,7 +2,7 @@
 
 One JobManager, two TaskManagers, Beam's job server, and a pool of Python workers of this very environment; all on the
 loopback interface. They live in `flink/` within the environment (`sys.prefix`): jar, configuration, logs, process ids.
-The jar of the job server holds Flink as well, so the cluster is of the version that the job server was built for.
+The jar of the job server holds Flink as well, so the cluster is of the job server's version.
 """
 
 import argparse
@@ -39,19 +39,19 @@ class FlinkError(Exception):
     """The cluster cannot be started; says why, and what to do."""
 
 
-def job_server_jar(folder: Path, *, series: str, beam: str) -> Path:
-    """The jar of Beam's job server for a `series` of Flink ("1.19"), built once from Maven Central.
+def job_server_jar(folder: Path, *, version: str, series: str, beam: str) -> Path:
+    """The jar of Flink of a `version`, and of Beam's job server for a `series` of Flink ("1.19"), built once.
 
     Raises FlinkError where Maven is missing or has not got these versions.
     """
-    jar = folder / f"job-server-{series}-{beam}.jar"
+    jar = folder / f"job-server-{version}-by-{series}-{beam}.jar"
     if jar.exists():
         return jar
     if not shutil.which("mvn"):
         raise FlinkError(f"Maven is needed to build {jar.name}: install it, or give a job server's jar with --jar FILE")
     print(f"Building {jar} from Maven Central, which takes some minutes", flush=True)
     build = folder / "build"
-    versions = [f"-Dflink.series={series}", f"-Dbeam.version={beam}"]
+    versions = [f"-Dflink.version={version}", f"-Drunner.series={series}", f"-Dbeam.version={beam}"]
     command = ["mvn", "--batch-mode", "--file", str(POM), "package", f"-Dfolder={build}", *versions]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
@@ -231,8 +231,9 @@ def main() -> None:
     """Starts or ends the cluster, or prints the flags for a job on it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=("up", "down", "flags"))
-    parser.add_argument("--flink", default="1.19", help="series of Flink (default: 1.19)")
-    parser.add_argument("--beam", default="2.62.0", help="version of Beam's job server (default: 2.62.0)")
+    parser.add_argument("--flink", default="1.20.0", help="version of Flink (default: 1.20.0)")
+    parser.add_argument("--series", default="1.19", help="of Flink, that Beam's runner is for (default: 1.19)")
+    parser.add_argument("--beam", default="2.62.0", help="version of Beam's runner (default: 2.62.0)")
     parser.add_argument("--jar", type=Path, help="a job server's jar, such as beam-runners-flink-1.20-job-server-*.jar")
     parser.add_argument("--parallelism", type=int, default=TASK_MANAGERS * SLOTS)
     arguments = parser.parse_args()
@@ -242,13 +243,17 @@ def main() -> None:
         sys.exit(f"tools.flink: {error}")
 
 
+def _built(arguments: argparse.Namespace) -> Path:
+    return job_server_jar(HOME, version=arguments.flink, series=arguments.series, beam=arguments.beam)
+
+
 def _act(arguments: argparse.Namespace) -> None:
     if arguments.action == "down":
         print(f"{down(HOME)} processes ended")
         return
     if arguments.action == "up":
         HOME.mkdir(exist_ok=True)
-        up(HOME, arguments.jar or job_server_jar(HOME, series=arguments.flink, beam=arguments.beam))
+        up(HOME, arguments.jar or _built(arguments))
     print(" ".join(flags(running(HOME), parallelism=arguments.parallelism)))
 
 
