@@ -23,7 +23,7 @@ prism: $(VENV)/installed
 	GOBIN=$(abspath $(BIN)) go install \
 	  github.com/apache/beam/sdks/v2/go/cmd/prism@v$$($(BIN)/python -c 'import apache_beam; print(apache_beam.__version__)')
 
-# FLINK takes flags of tools/flink.py, such as --jar FILE or --flink 1.20 --beam 2.77.0
+# FLINK takes flags of tools/flink.py, such as --jar FILE or --series 1.20 --beam 2.77.0
 flink-up: $(VENV)/installed-test
 	$(BIN)/python -m tools.flink up $(FLINK)
 

@@ -84,7 +84,7 @@ def execute(
                 _LOG.warning("the job goes on without us; it can be cancelled where it runs")
             raise
         except Exception as error:  # each runner has errors of its own, for missing credentials above all
-            raise PipelineFailed(explain(error)) from error
+            raise PipelineFailed(explain(error, options)) from error
     if state not in (PipelineState.DONE, None):
         raise PipelineFailed(f"the runner ended the job as {state}; its own log says why")
     template = options.view_as(GoogleCloudOptions).template_location
@@ -184,15 +184,15 @@ def _local_runner(options: PipelineOptions) -> FnApiRunner:
     return FnApiRunner(environment, provision_info=ExtendedProvisionInfo(provision))
 
 
-def explain(error: Exception) -> str:
-    """What an error out of a pipeline says to a user: our own message out of its traceback, or the last line."""
+def explain(error: Exception, options: PipelineOptions) -> str:
+    """What an error out of a pipeline with these options says to a user: our own message in it, or the last line."""
     text = str(error)
     if isinstance(error, CappyError):
         return text.split(_STEP)[0].strip()
     ours = _OURS.findall(text)
     if ours:
         return str(ours[-1]).strip()
-    known = remedy(text)
+    known = remedy(text, options)
     if known:
         return known
     # Dataflow prints None where it knows no reason.

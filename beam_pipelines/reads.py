@@ -246,7 +246,7 @@ def _seen_by_the_command(file: InputFile) -> Iterator[None]:
 
 
 class _OnOurWorkers(beam.DoFn):
-    """Gives what `work` makes of an element, on a worker that runs the submitter's code and sees its output folder."""
+    """Gives what `work` makes of an element, on a worker that runs the submitter's code and can write its output."""
 
     def __init__(self, work: Callable[[Any], Iterable[Any]], folder: Folder) -> None:
         self._work, self._folder, self._release, self._checked = work, folder, this_release(), False
@@ -255,7 +255,7 @@ class _OnOurWorkers(beam.DoFn):
         """Checks once. (In `setup` the error of a new worker is lost, for which Flink then waits three minutes.)"""
         if not self._checked:
             check_release(self._release)
-            self._folder.check_shared()
+            self._folder.check_usable()
             self._checked = True
 
     def process(self, element: Any) -> Iterable[Any]:
@@ -266,7 +266,7 @@ class _OnOurWorkers(beam.DoFn):
 class ReadInputs(beam.PTransform):
     """Files -> their units. `wanted` is indexed by the files' group.
 
-    Refuses workers with other code than ours, and those that do not see the `folder` of the run.
+    Refuses workers with other code than ours, and those that do not see the `folder` of the run, or cannot write there.
     """
 
     wanted: Sequence[Wanted]

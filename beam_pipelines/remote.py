@@ -1,15 +1,12 @@
 """Clusters: whether one is there, a job's life on it, and its errors in words."""
 
-import json
 import logging
 import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
 
 import apache_beam as beam
 import grpc
@@ -18,12 +15,12 @@ from apache_beam.options.pipeline_options import (
     GoogleCloudOptions,
     PipelineOptions,
     PortableOptions,
-    StandardOptions,
 )
 from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
 from apache_beam.runners.portability.portable_runner import TERMINAL_STATES
 from apache_beam.runners.runner import PipelineResult
 
+from beam_pipelines.flink_rest import NoAnswer, jobs_on_flink
 from schemas.errors import CappyError
 from schemas.ids import digest
 
@@ -47,11 +44,6 @@ _REMEDIES = (
         + _PACKAGES,
     ),
     (
-        r"(Connection refused)",
-        "the cluster reaches no worker pool ({}): start it, or mend --environment_config, its address as the "
-        "TaskManagers see it",
-    ),
-    (
         r"(InvalidClassException: [\w.$]+)",
         "the job server was built for another version of Flink than the cluster's ({}): take one for that version",
     ),
@@ -66,12 +58,11 @@ def check_reachable(options: PipelineOptions) -> None:
     """Raises CappyError, naming the flag, where nothing listens at the address of a job server or a Flink cluster."""
     endpoint = options.view_as(PortableOptions).job_endpoint
     if endpoint and endpoint != "embed":
-        _connect(f"//{endpoint}", "--job_endpoint", "a job server: start it, or mend the address")
-    runner = options.view_as(StandardOptions).runner or ""
-    master = options.view_as(FlinkRunnerOptions).flink_master
-    if not endpoint and runner.lower().startswith("flink") and not master.startswith("["):
-        url = master if "://" in master else f"//{master}"
-        _connect(url, "--flink_master", "the REST port of a Flink JobManager: start the cluster, or mend the address")
+        _connect(f"//{endpoint}", f"--job_endpoint {endpoint}", "a job server: start it, or mend the address")
+    jobs = jobs_on_flink(options)
+    if jobs is not None:
+        given = f"--flink_master {options.view_as(FlinkRunnerOptions).flink_master}"
+        _connect(jobs.url, given, "the REST port of a Flink JobManager: start the cluster, or mend the address")
 
 
 def name_job(options: PipelineOptions, job: str, folder: str) -> None:
@@ -81,12 +72,24 @@ def name_job(options: PipelineOptions, job: str, folder: str) -> None:
 
 
 def check_idle(options: PipelineOptions) -> None:
-    """Raises CappyError where the job server has a job of the same name at work, which a killed command has left."""
+    """Raises CappyError where a job of the same name is at work, which a killed command has left.
+
+    Both are asked, since a job server that was started anew knows of no job before, and only the job server is sure to
+    be named.
+    """
+    name, flink = options.view_as(GoogleCloudOptions).job_name, jobs_on_flink(options)
+    if _at_work_on_job_server(options, name) or (flink is not None and flink.at_work(name)):
+        raise CappyError(
+            f"{name}: a job that was submitted before is still at work in this folder. Wait for its end, or cancel it "
+            "on the cluster, and give the same command again."
+        )
+
+
+def _at_work_on_job_server(options: PipelineOptions, name: str) -> bool:
     portable = options.view_as(PortableOptions)
     endpoint = portable.job_endpoint
     if not endpoint or endpoint == "embed":
-        return
-    name = options.view_as(GoogleCloudOptions).job_name
+        return False
     with grpc.insecure_channel(endpoint) as channel:
         try:
             asked = beam_job_api_pb2.GetJobsRequest()
@@ -97,20 +100,16 @@ def check_idle(options: PipelineOptions) -> None:
                 f"--job_endpoint {endpoint}: is no job server of Beam ({error.code().name}); start one, or mend "
                 "the address"
             ) from error
-    if any(job.job_name == name and job.state not in TERMINAL_STATES for job in jobs):
-        raise CappyError(
-            f"{name}: a job that was submitted before is still at work in this folder. Wait for its end, or cancel it "
-            "on the cluster, and give the same command again."
-        )
+    return any(job.job_name == name and job.state not in TERMINAL_STATES for job in jobs)
 
 
-def _connect(url: str, flag: str, wanted: str) -> None:
+def _connect(url: str, given: str, wanted: str) -> None:
     address = urlsplit(url)
     try:
         where = (address.hostname or "", address.port or {"https": 443}.get(address.scheme, 80))
         socket.create_connection(where, _CONNECT_SECONDS).close()
     except (OSError, ValueError) as error:
-        raise CappyError(f"{flag} {url.removeprefix('//')}: no answer ({error}); it wants {wanted}") from error
+        raise CappyError(f"{given}: no answer ({error}); it wants {wanted}") from error
 
 
 def import_on_workers(root: beam.Pipeline, module: str) -> None:
@@ -154,16 +153,14 @@ def _cancel_on_flink(options: PipelineOptions) -> None:
     """Cancels the job over Flink's REST: Beam's job server only lets go of it, and Flink goes on."""
     if options.view_as(PortableOptions).job_endpoint == "embed":
         return
-    name, jobs = options.view_as(GoogleCloudOptions).job_name, _flink_jobs(options)
+    name, jobs = options.view_as(GoogleCloudOptions).job_name, jobs_on_flink(options)
     if jobs is None:
         _LOG.warning("the cluster may go on with %s: cancel it there. With --flink_master this command does.", name)
         return
     try:
-        for job in _ask(f"{jobs}/overview")["jobs"]:
-            if job["name"] == name and job["end-time"] < 0:
-                _ask(f"{jobs}/{job['jid']}?mode=cancel", method="PATCH")
-    except OSError as error:
-        _LOG.warning("%s: %s cannot be cancelled there (%s)", jobs, name, error)
+        jobs.cancel(name)
+    except NoAnswer as error:
+        _LOG.warning("%s cannot be cancelled on the cluster: %s", name, error)
 
 
 def _failures_on_flink(options: PipelineOptions) -> str:
@@ -171,29 +168,13 @@ def _failures_on_flink(options: PipelineOptions) -> str:
 
     Empty where Flink is not named, or does not answer: then there is what Beam tells.
     """
-    name, jobs = options.view_as(GoogleCloudOptions).job_name, _flink_jobs(options)
+    jobs = jobs_on_flink(options)
     if jobs is None:
         return ""
     try:
-        mine = [job for job in _ask(f"{jobs}/overview")["jobs"] if job["name"] == name]
-        last = [job["jid"] for job in sorted(mine, key=lambda job: job["start-time"])][-1:]
-        found = [entry for job in last for entry in _ask(f"{jobs}/{job}/exceptions")["exceptionHistory"]["entries"]]
-    except OSError:
+        return "\n".join(jobs.failures(options.view_as(GoogleCloudOptions).job_name))
+    except NoAnswer:
         return ""
-    return "\n".join(entry["stacktrace"] for entry in found)
-
-
-def _flink_jobs(options: PipelineOptions) -> str | None:
-    """The URL of the jobs of --flink_master; None where no cluster is named."""
-    master = options.view_as(FlinkRunnerOptions).flink_master
-    if master.startswith("["):
-        return None
-    return f"{master if '://' in master else f'http://{master}'}/jobs"
-
-
-def _ask(url: str, *, method: str = "GET") -> Any:
-    with urlopen(Request(url, method=method), timeout=_CONNECT_SECONDS) as answer:
-        return json.load(answer)
 
 
 @contextmanager
@@ -223,10 +204,34 @@ def _told_once() -> Iterator[None]:
         root.removeFilter(wanted)
 
 
-def remedy(text: str) -> str | None:
-    """What to do about an error of a cluster, by the text of its traceback; None where that is not known."""
+def remedy(text: str, options: PipelineOptions) -> str | None:
+    """What to do about an error of a job with these options, by its text; None where that is not known."""
     for pattern, message in _REMEDIES:
         found = re.search(pattern, text, re.S)
         if found:
             return message.format(found.group(1))
+    if "Connection refused" in text:
+        return _refused(re.findall(r"Connection refused: (\S+:\d+)", text), options)
     return None
+
+
+def _refused(addresses: list[str], options: PipelineOptions) -> str:
+    """What to do where nothing listens at these addresses, written as Java does: `name/IP:port`, either left out.
+
+    Beam passes on the root of an error, which has no address; what Flink has noted has it.
+    """
+    pool = options.view_as(PortableOptions).environment_config or ""
+    host, _, port = pool.rpartition(":")
+    written = re.compile(rf"(\S*/)?{re.escape(host)}(/\S+)?:{port}")
+    mend = f"start it, or mend --environment_config {pool}, its address as the TaskManagers see it"
+    if any(written.fullmatch(address) for address in addresses):
+        return f"the cluster reaches no worker pool (Connection refused): {mend}"
+    if addresses:
+        return (
+            f"nothing listens at {addresses[-1]} (Connection refused), and it is not the worker pool's address: a part "
+            "of the cluster has ended, or its address is wrong. Start or mend it, and give the same command again"
+        )
+    return (
+        "a connection on the cluster was refused, and the error does not say where; --flink_master would tell. If it "
+        f"is the worker pool: {mend}. If it is a part of Flink: start it"
+    )

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from beam_pipelines.cards import Card, draw_card
-from beam_pipelines.storage import OutputError, StorageOptions, join, read_bytes, write_whole
+from beam_pipelines.storage import OutputError, StorageOptions, check_writable, join, read_bytes, write_whole
 from schemas.chunks import CHUNK_ROWS
 from schemas.errors import CappyError
 from schemas.ids import digest_of
@@ -66,13 +66,20 @@ class Folder:
             raise CappyError(f"{url}: is no whole Parquet file ({error}); delete it, and it is made again") from error
         return FileEntry(path, footer.num_rows, len(data), digest_of(data)), tally_in(footer, url)
 
-    def check_shared(self) -> None:
-        """Raises OutputError where this machine does not see what the command wrote here when the run began."""
+    def check_usable(self) -> None:
+        """Raises OutputError where a worker does not see what the command wrote here, or cannot write here itself."""
         if read_bytes(join(self.url, RUN), self.storage) is None:
             raise OutputError(
                 f"{self.url}: is another folder, or none, to the worker on {socket.gethostname()}: it lacks the {RUN} "
                 "that the command wrote there. Give a folder that all workers see, on a shared disk or an object store."
             )
+        try:
+            check_writable(self.url, self.storage)
+        except CappyError as error:
+            raise OutputError(
+                f"{error} (on the worker {socket.gethostname()}). Let those that workers run as write and delete "
+                "there, or give a folder where they can; then give the same command again."
+            ) from error
 
     def write(self, name: str, data: bytes) -> None:
         """Writes a file that is no data. Raises OutputError."""

@@ -142,6 +142,18 @@ def write_whole(url: str, data: bytes, options: StorageOptions) -> None:
     _put(url, lambda fs, path: fs.pipe_file(path, data), options)
 
 
+def check_writable(folder: str, options: StorageOptions) -> None:
+    """Writes an empty file into a folder, and deletes it. Raises CappyError with the reason where that is not allowed.
+
+    Its name is one that --overwrite deletes, should this process be killed in between.
+    """
+    probe = join(folder, f".run.{uuid.uuid4().hex}.tmp")
+    fs, path = file_system(probe, options)
+    with explained(folder, "written"):
+        fs.pipe_file(path, b"")
+        fs.rm_file(path)
+
+
 def copy_whole(source: str, url: str, options: StorageOptions) -> None:
     """As `write_whole`, of what a file on this machine holds; it need not fit into memory."""
     _put(url, lambda fs, path: fs.put_file(source, path), options)

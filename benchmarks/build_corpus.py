@@ -23,7 +23,6 @@ from pathlib import Path
 
 import psutil
 import pyarrow.parquet as pq
-import yaml
 
 from benchmarks.corpus_input import Input, make_candidates, make_input, make_sized_input
 from benchmarks.machine import (
@@ -235,12 +234,11 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def _cluster(parallelism: int) -> tuple[list[str], psutil.Process]:
     """The flags of a job on the cluster of this environment, and its pool of workers."""
-    parts = flink.processes(flink.HOME)
-    if "workers" not in parts:
-        raise SystemExit("no Flink cluster is running; `make flink-up` starts one")
-    return flink.flags(yaml.safe_load((flink.HOME / flink.STATE).read_text()), parallelism=parallelism), parts[
-        "workers"
-    ]
+    try:
+        state = flink.running(flink.HOME)
+    except flink.FlinkError as error:
+        raise SystemExit(str(error)) from error
+    return flink.flags(state, parallelism=parallelism), flink.processes(flink.HOME)["workers"]
 
 
 def main(argv: Sequence[str] | None = None) -> None:

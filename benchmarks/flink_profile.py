@@ -1,14 +1,11 @@
 """The Flink cluster of `tools.flink`, as a contender: its flags, its CPU time, and where a job's time goes."""
 
-import json
 import re
-import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import psutil
-import yaml
 
 from benchmarks.machine import Usage, markdown_table, megabytes
 from tools import flink
@@ -61,15 +58,12 @@ class Cluster:
         )
 
     def _ask(self, path: str) -> Any:
-        with urllib.request.urlopen(f"http://localhost:{self.state['ports']['rest']}/{path}", timeout=10) as answer:
-            return json.load(answer)
+        return flink.ask(self.state["ports"]["rest"], path)
 
 
 def cluster_here() -> Cluster | None:
     """The cluster that `tools.flink up` has started in this environment; None where none runs."""
-    if not flink.processes(flink.HOME):
-        return None
-    return Cluster(yaml.safe_load((flink.HOME / flink.STATE).read_text()))
+    return Cluster(flink.running(flink.HOME)) if flink.processes(flink.HOME) else None
 
 
 def _cpu_of(process: psutil.Process) -> float:

@@ -107,23 +107,48 @@ def test_patches_hit_what_they_are_for(folder: str) -> None:
             assert step["op"] == "add" or last in place, step
 
 
-def test_the_job_server_is_asked_for_where_it_is() -> None:
+SUBMITTED = ("kubernetes", "kubernetes-gpu")
+
+
+def command_of(folder: str) -> list[str]:
+    """What a job on Kubernetes runs."""
+    (job,) = documents(FLINK / folder / "submit.yaml")
+    command: list[str] = job["spec"]["template"]["spec"]["containers"][0]["command"]
+    return command
+
+
+@pytest.mark.parametrize("folder", SUBMITTED)
+def test_the_job_server_is_asked_for_where_it_is(folder: str) -> None:
     deployment, service = documents(FLINK / "kubernetes" / "jobserver.yaml")
     labels = deployment["spec"]["template"]["metadata"]["labels"]
     assert service["spec"]["selector"] == labels == deployment["spec"]["selector"]["matchLabels"]
-    (job,) = documents(FLINK / "kubernetes" / "submit.yaml")
-    command = job["spec"]["template"]["spec"]["containers"][0]["command"]
+    command = command_of(folder)
     for port in service["spec"]["ports"]:
         name = "job_endpoint" if port["name"] == "jobs" else "artifact_endpoint"
         assert f"--{name}={service['metadata']['name']}:{port['port']}" in command
 
 
-def test_a_job_on_kubernetes_stages_nothing() -> None:
+@pytest.mark.parametrize("folder", SUBMITTED)
+def test_a_job_on_kubernetes_stages_nothing(folder: str) -> None:
     """Workers fetch what is staged through their TaskManager, which does not see the job server's disk."""
-    (job,) = documents(FLINK / "kubernetes" / "submit.yaml")
-    command = job["spec"]["template"]["spec"]["containers"][0]["command"]
-    flags = [flag for flag in command[2:] if not flag.startswith(("--mixture", "--output"))]
-    assert not python_sdk_dependencies(beam_options(flags, local_mode="multi_processing"))
+    flags = command_of(folder)
+    beams = flags[flags.index("--runner=PortableRunner") :]
+    assert not python_sdk_dependencies(beam_options(beams, local_mode="multi_processing"))
+
+
+def test_each_slot_of_a_corpus_job_has_a_process_and_each_gpu_one() -> None:
+    (session,) = documents(FLINK / "kubernetes" / "session.yaml")
+    slots = session["spec"]["flinkConfiguration"]["taskmanager.numberOfTaskSlots"]
+    assert f"--sdk_worker_parallelism={slots}" in command_of("kubernetes")
+    assert not any(flag.startswith("--sdk_worker_parallelism") for flag in command_of("kubernetes-gpu"))
+
+
+@pytest.mark.parametrize("folder", SUBMITTED)
+def test_jobs_know_the_flags_that_are_given_on_kubernetes(folder: str) -> None:
+    _, job, *flags = command_of(folder)
+    known = {parameter["name"] for parameter in json.loads(metadata.text(job))["parameters"]}
+    own = flags[: flags.index("--runner=PortableRunner")]
+    assert {flag.split("=")[0].removeprefix("--").replace("-", "_") for flag in own} <= known
 
 
 def test_the_image_with_torch_can_train() -> None:
@@ -139,8 +164,7 @@ def test_compose_shares_what_jobs_stage_with_taskmanagers() -> None:
 def test_restarts_come_when_a_worker_that_died_is_forgotten() -> None:
     (compose,) = documents(FLINK / "compose.yaml")
     (session,) = documents(FLINK / "kubernetes" / "session.yaml")
-    (job,) = documents(FLINK / "kubernetes" / "submit.yaml")
-    command = job["spec"]["template"]["spec"]["containers"][0]["command"]
+    command = command_of("kubernetes")
     (cached,) = [int(flag.split("=")[1]) for flag in command if flag.startswith("--environment_cache_millis=")]
     properties = yaml.safe_load(compose["services"]["jobmanager"]["environment"]["FLINK_PROPERTIES"])
     for settings in (properties, session["spec"]["flinkConfiguration"]):

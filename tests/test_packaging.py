@@ -1,11 +1,16 @@
 """The sdist is what `--setup_file` stages on workers: it must carry everything, and install without torch."""
 
+import shutil
 import subprocess
 import sys
 import tarfile
 from pathlib import Path
 
 import pytest
+from apache_beam.portability.api import beam_runner_api_pb2
+from apache_beam.transforms.environments import python_sdk_dependencies
+
+from beam_pipelines.options import beam_options
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -17,6 +22,11 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     command = ["setup.py", "--quiet", "egg_info", "--egg-base", str(folder), "sdist", "--dist-dir", str(folder)]
     subprocess.run([sys.executable, *command], cwd=ROOT, check=True, capture_output=True, timeout=120)
     (archive,) = folder.glob("*.tar.gz")
+    return names_in(archive)
+
+
+def names_in(archive: Path) -> list[str]:
+    """The names of the files of an sdist, below its folder."""
     with tarfile.open(archive) as content:
         return [name.split("/", 1)[1] for name in content.getnames() if "/" in name]
 
@@ -30,6 +40,25 @@ def test_the_sdist_carries_every_file_of_the_packages(sdist: list[str]) -> None:
         pytest.skip("not a git checkout, so there is no list of files to compare with")
     assert len(tracked.stdout.split()) > 50
     assert set(tracked.stdout.split()) - set(sdist) == set()
+
+
+@pytest.mark.slow
+def test_beam_stages_every_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a copy, since Beam builds in the folder of setup.py."""
+    packages = ("schemas", "cappy_model", "beam_pipelines")
+    for name in packages:
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.py", "README.md", "LICENSE", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    options = beam_options(["--runner=PortableRunner", "--setup_file=./setup.py"], local_mode="multi_processing")
+    staged = {
+        beam_runner_api_pb2.ArtifactStagingToRolePayload.FromString(artifact.role_payload).staged_name:
+        beam_runner_api_pb2.ArtifactFilePayload.FromString(artifact.type_payload).path
+        for artifact in python_sdk_dependencies(options)
+    }  # fmt: skip
+    found = set(names_in(Path(staged["workflow.tar.gz"])))
+    assert {str(file.relative_to(tmp_path)) for name in packages for file in (tmp_path / name).rglob("*.py")} <= found
 
 
 def test_the_base_install_needs_no_torch() -> None:

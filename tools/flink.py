@@ -2,10 +2,11 @@
 
 One JobManager, two TaskManagers, Beam's job server, and a pool of Python workers of this very environment; all on the
 loopback interface. They live in `flink/` within the environment (`sys.prefix`): jar, configuration, logs, process ids.
-The jar of the job server holds Flink as well, so the cluster is of the version that the job server was built for.
+The jar of the job server holds Flink as well, so the cluster is of the job server's version.
 """
 
 import argparse
+import json
 import os
 import shutil
 import signal
@@ -13,74 +14,44 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import psutil
 import yaml
 
+from tools.flink_config import SLOTS, configure, java
+
 HOME = Path(sys.prefix) / "flink"
 POM = Path(__file__).with_name("flink-job-server.xml")
 STATE = "cluster.yaml"
-TASK_MANAGERS, SLOTS = 2, 2
+TASK_MANAGERS = 2
 PORTS = {"rest": 8081, "rpc": 6123, "job": 8099, "artifact": 8098, "expansion": 8097, "workers": 50000}
 """Preferred; one that is taken is replaced by a free one."""
 
-_START_SECONDS, _STOP_SECONDS = 180, 10
+_START_SECONDS, _STOP_SECONDS, _REST_SECONDS = 180, 10, 10
 _CACHE_MILLIS = 5_000  # else each stage starts its worker anew
-_ATTEMPTS, _DELAY = (
-    3,
-    "10 s",
-)  # each later than that: a worker that died is offered again for so long after its last use
-_HEAP = {"jobmanager": "512m", "taskmanager": "512m", "job-server": "512m"}
-_MEMORY = {
-    "framework.heap.size": "128m",
-    "framework.off-heap.size": "64m",
-    "task.heap.size": "384m",
-    "task.off-heap.size": "0m",
-    "network.min": "256m",
-    "network.max": "256m",
-    "managed.size": "128m",
-    "jvm-metaspace.size": "256m",
-    "jvm-overhead.min": "64m",
-    "jvm-overhead.max": "64m",
-}
-"""Of a TaskManager; Flink's own scripts would work these out."""
-_OPENS = (
-    *(f"--add-exports=java.{name}=ALL-UNNAMED" for name in ("rmi/sun.rmi.registry", "security.jgss/sun.security.krb5")),
-    *(
-        f"--add-opens=java.base/java.{name}=ALL-UNNAMED"
-        for name in ("io", "lang", "lang.invoke", "lang.reflect", "math", "net", "nio", "text", "time", "util")
-    ),
-    "--add-opens=java.base/java.util.concurrent=ALL-UNNAMED",
-    "--add-opens=java.base/java.util.concurrent.atomic=ALL-UNNAMED",
-    "--add-opens=java.base/java.util.concurrent.locks=ALL-UNNAMED",
-    "--add-opens=java.base/sun.net.util=ALL-UNNAMED",
-    "--add-opens=java.base/sun.nio.ch=ALL-UNNAMED",
-)
-"""What Flink and Kryo reach into, under Java 17."""
 
 
 class FlinkError(Exception):
     """The cluster cannot be started; says why, and what to do."""
 
 
-def job_server_jar(folder: Path, *, series: str, beam: str) -> Path:
-    """The jar of Beam's job server for a `series` of Flink ("1.19"), built once from Maven Central.
+def job_server_jar(folder: Path, *, version: str, series: str, beam: str) -> Path:
+    """The jar of Flink of a `version`, and of Beam's job server for a `series` of Flink ("1.19"), built once.
 
     Raises FlinkError where Maven is missing or has not got these versions.
     """
-    jar = folder / f"job-server-{series}-{beam}.jar"
+    jar = folder / f"job-server-{version}-by-{series}-{beam}.jar"
     if jar.exists():
         return jar
     if not shutil.which("mvn"):
         raise FlinkError(f"Maven is needed to build {jar.name}: install it, or give a job server's jar with --jar FILE")
     print(f"Building {jar} from Maven Central, which takes some minutes", flush=True)
     build = folder / "build"
-    versions = [f"-Dflink.series={series}", f"-Dbeam.version={beam}"]
+    versions = [f"-Dflink.version={version}", f"-Drunner.series={series}", f"-Dbeam.version={beam}"]
     command = ["mvn", "--batch-mode", "--file", str(POM), "package", f"-Dfolder={build}", *versions]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
@@ -101,14 +72,14 @@ def up(folder: Path, jar: Path) -> dict[str, Any]:
     logs = folder / "logs"
     shutil.rmtree(logs, ignore_errors=True)
     logs.mkdir(parents=True)
-    _configure(folder, ports)
+    configure(folder, ports)
     state: dict[str, Any] = {"jar": str(jar), "ports": ports, "processes": {}}
     try:
         for name, command in _commands(folder, jar, ports).items():
             state["processes"][name] = start(command, logs / f"{name}.log")
             save(folder, state)
-        wait(folder, lambda: task_managers(ports["rest"]) == TASK_MANAGERS)
-        wait(folder, lambda: _listens(ports["job"]) and _listens(ports["workers"]))
+        wait(folder, state["processes"], lambda: task_managers(ports["rest"]) == TASK_MANAGERS)
+        wait(folder, state["processes"], lambda: _listens(ports["job"]) and _listens(ports["workers"]))
     except FlinkError:
         down(folder)
         raise
@@ -126,20 +97,32 @@ def down(folder: Path) -> int:
     return len(ended)
 
 
+def read_state(folder: Path) -> dict[str, Any] | None:
+    """What was started there last, by `save`: jar, ports, processes; None where nothing was, or `down` has ended it."""
+    path = folder / STATE
+    return yaml.safe_load(path.read_text()) if path.exists() else None
+
+
+def save(folder: Path, state: Mapping[str, Any]) -> None:
+    """Writes down what runs, for `read_state`."""
+    (folder / STATE).write_text(yaml.safe_dump(dict(state)))
+
+
 def processes(folder: Path) -> dict[str, psutil.Process]:
     """The processes of the cluster that still run, by name. A process id that is used again is not one of them."""
-    if not (folder / STATE).exists():
-        return {}
     found = {}
-    for name, (pid, created) in yaml.safe_load((folder / STATE).read_text())["processes"].items():
+    for name, (pid, created) in (read_state(folder) or {"processes": {}})["processes"].items():
         if psutil.pid_exists(pid) and psutil.Process(pid).create_time() == created:
             found[name] = psutil.Process(pid)
     return found
 
 
-def save(folder: Path, state: Mapping[str, Any]) -> None:
-    """Writes down what runs, for `down` and `flags`."""
-    (folder / STATE).write_text(yaml.safe_dump(dict(state)))
+def running(folder: Path) -> dict[str, Any]:
+    """The state of the cluster that runs there. Raises FlinkError where none does."""
+    state = read_state(folder)
+    if state is None or not processes(folder):
+        raise FlinkError("no Flink cluster is running; `make flink-up` starts one")
+    return state
 
 
 def flags(state: Mapping[str, Any], *, parallelism: int) -> list[str]:
@@ -166,24 +149,25 @@ def start(command: Sequence[str], log: Path) -> list[float]:
     return [process.pid, psutil.Process(process.pid).create_time()]
 
 
+def ask(rest: int, path: str) -> Any:
+    """What the JobManager answers over REST, at its port `rest`. Raises OSError where it does not answer."""
+    with urllib.request.urlopen(f"http://localhost:{rest}/{path}", timeout=_REST_SECONDS) as answer:
+        return json.load(answer)
+
+
 def task_managers(rest: int) -> int:
     """How many TaskManagers have registered; 0 where the JobManager does not answer."""
     try:
-        with urllib.request.urlopen(f"http://localhost:{rest}/overview", timeout=5) as answer:
-            return int(yaml.safe_load(answer)["taskmanagers"])
-    except (urllib.error.URLError, OSError):
+        return int(ask(rest, "overview")["taskmanagers"])
+    except OSError:
         return 0
 
 
-def running_jobs(rest: int) -> int:
-    """How many jobs have not ended."""
-    with urllib.request.urlopen(f"http://localhost:{rest}/overview", timeout=5) as answer:
-        return int(yaml.safe_load(answer)["jobs-running"])
+def wait(folder: Path, parts: Mapping[str, Any], ready: Callable[[], bool]) -> None:
+    """Waits until the cluster of these `parts` is `ready`.
 
-
-def wait(folder: Path, ready: Callable[[], bool]) -> None:
-    """Waits until the cluster is `ready`. Raises FlinkError, naming the log, where a part of it ends or never comes."""
-    parts = yaml.safe_load((folder / STATE).read_text())["processes"]
+    Raises FlinkError, naming the log, where a part ends or never comes.
+    """
     end = time.monotonic() + _START_SECONDS
     while not ready():
         ended = sorted(parts.keys() - processes(folder).keys())
@@ -196,7 +180,7 @@ def wait(folder: Path, ready: Callable[[], bool]) -> None:
 def task_manager(folder: Path, jar: Path) -> list[str]:
     """The command of a TaskManager."""
     name = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
-    return _java("taskmanager", jar, name, "--configDir", str(folder / "conf"))
+    return java("taskmanager", jar, name, "--configDir", str(folder / "conf"))
 
 
 def _commands(folder: Path, jar: Path, ports: Mapping[str, int]) -> dict[str, list[str]]:
@@ -211,54 +195,11 @@ def _commands(folder: Path, jar: Path, ports: Mapping[str, int]) -> dict[str, li
     }
     driver = "org.apache.beam.runners.flink.FlinkJobServerDriver"
     return {
-        "jobmanager": _java("jobmanager", jar, entry, "--configDir", str(folder / "conf")),
+        "jobmanager": java("jobmanager", jar, entry, "--configDir", str(folder / "conf")),
         **{f"taskmanager-{number}": task_manager(folder, jar) for number in range(TASK_MANAGERS)},
-        "job-server": _java("job-server", jar, driver, *(f"--{name}={value}" for name, value in server.items())),
+        "job-server": java("job-server", jar, driver, *(f"--{name}={value}" for name, value in server.items())),
         "workers": [sys.executable, str(Path(__file__).with_name("worker_pool.py")), str(ports["workers"])],
     }
-
-
-def _java(part: str, jar: Path, main: str, *arguments: str) -> list[str]:
-    return [
-        "java",
-        f"-Xmx{_HEAP[part]}",
-        "-XX:+UseSerialGC",
-        "-XX:TieredStopAtLevel=1",
-        *_OPENS,
-        "-cp",
-        str(jar),
-        main,
-        *arguments,
-    ]
-
-
-def _configure(folder: Path, ports: Mapping[str, int]) -> None:
-    """Writes Flink's configuration: small, loopback only, failures noticed in seconds, failed jobs started again."""
-    settings = {
-        "jobmanager.rpc.address": "localhost",
-        "jobmanager.rpc.port": ports["rpc"],
-        "jobmanager.bind-host": "localhost",
-        "rest.address": "localhost",
-        "rest.bind-address": "localhost",
-        "rest.port": ports["rest"],
-        "taskmanager.host": "localhost",
-        "taskmanager.bind-host": "localhost",
-        "taskmanager.numberOfTaskSlots": SLOTS,
-        "taskmanager.cpu.cores": 1.0,
-        **{f"taskmanager.memory.{name}": size for name, size in _MEMORY.items()},
-        "parallelism.default": 1,
-        "heartbeat.interval": 2000,
-        "heartbeat.timeout": 20000,
-        "slot.request.timeout": 60000,
-        "restart-strategy.type": "fixed-delay",
-        "restart-strategy.fixed-delay.attempts": _ATTEMPTS,
-        "restart-strategy.fixed-delay.delay": _DELAY,
-        "classloader.resolve-order": "parent-first",  # the jar that jobs bring is the cluster's own
-        "io.tmp.dirs": str(folder / "tmp"),
-    }
-    (folder / "tmp").mkdir(exist_ok=True)
-    (folder / "conf").mkdir(exist_ok=True)
-    (folder / "conf" / "config.yaml").write_text(yaml.safe_dump(settings))
 
 
 def _free(preferred: int) -> int:
@@ -290,15 +231,20 @@ def main() -> None:
     """Starts or ends the cluster, or prints the flags for a job on it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=("up", "down", "flags"))
-    parser.add_argument("--flink", default="1.19", help="series of Flink (default: 1.19)")
-    parser.add_argument("--beam", default="2.62.0", help="version of Beam's job server (default: 2.62.0)")
+    parser.add_argument("--flink", default="1.20.0", help="version of Flink (default: 1.20.0)")
+    parser.add_argument("--series", default="1.19", help="of Flink, that Beam's runner is for (default: 1.19)")
+    parser.add_argument("--beam", default="2.62.0", help="version of Beam's runner (default: 2.62.0)")
     parser.add_argument("--jar", type=Path, help="a job server's jar, such as beam-runners-flink-1.20-job-server-*.jar")
     parser.add_argument("--parallelism", type=int, default=TASK_MANAGERS * SLOTS)
     arguments = parser.parse_args()
     try:
         _act(arguments)
     except FlinkError as error:
-        _stop(f"tools.flink: {error}")
+        sys.exit(f"tools.flink: {error}")
+
+
+def _built(arguments: argparse.Namespace) -> Path:
+    return job_server_jar(HOME, version=arguments.flink, series=arguments.series, beam=arguments.beam)
 
 
 def _act(arguments: argparse.Namespace) -> None:
@@ -307,15 +253,8 @@ def _act(arguments: argparse.Namespace) -> None:
         return
     if arguments.action == "up":
         HOME.mkdir(exist_ok=True)
-        up(HOME, arguments.jar or job_server_jar(HOME, series=arguments.flink, beam=arguments.beam))
-    if not processes(HOME):
-        raise FlinkError("no cluster is running; `make flink-up` starts one")
-    print(" ".join(flags(yaml.safe_load((HOME / STATE).read_text()), parallelism=arguments.parallelism)))
-
-
-def _stop(message: str) -> NoReturn:
-    print(message, file=sys.stderr)
-    sys.exit(1)
+        up(HOME, arguments.jar or _built(arguments))
+    print(" ".join(flags(running(HOME), parallelism=arguments.parallelism)))
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ def _ask(asked: str, options: PipelineOptions, seconds: int) -> dict[str, Any]:
             raise PipelineFailed(_SILENT.format(seconds, state))
         metrics = result.metrics().query(MetricsFilter().with_namespace(probe.METRIC))
     except Exception as error:  # each runner has errors of its own
-        raise PipelineFailed(explain(error)) from error
+        raise PipelineFailed(explain(error, options)) from error
     # A worker that was lost may have told it before; any of them will do.
     told = [text for metric in metrics[MetricResults.STRINGSETS] for text in metric.result]
     if not told:

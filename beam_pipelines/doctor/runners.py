@@ -62,6 +62,10 @@ def _flink() -> Finding:
         return Finding(
             "Runners", "FlinkRunner", "ok", f"{text}; Beam's cache has {', '.join(map(os.path.basename, jars))}"
         )
+    built = glob.glob(os.path.join(sys.prefix, "flink", "job-server-*.jar"))
+    if built:
+        names = ", ".join(map(os.path.basename, built))
+        return Finding("Runners", "FlinkRunner", "ok", f"{text}; `make flink-up` has built {names}")
     remedy = "Beam fetches it from Maven Central at the first run; without a network give --flink_job_server_jar=FILE"
     return Finding("Runners", "FlinkRunner", "warn", f"{text}; no job server in Beam's cache", remedy)
 

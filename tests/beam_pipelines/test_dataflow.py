@@ -1,5 +1,7 @@
 """Every job as Dataflow gets it: hints, images, sizes, and nothing of the machine that submits it."""
 
+import gzip
+import io
 import json
 import os
 import re
@@ -11,14 +13,19 @@ from typing import Any
 
 import apache_beam as beam
 import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from apache_beam import coders
 from apache_beam.options.pipeline_options import GoogleCloudOptions
 from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner
 from apache_beam.transforms.environments import python_sdk_dependencies
 
 from beam_pipelines.jobs import build_corpus, rerank, score
+from beam_pipelines.reads import Unit, Wanted, list_reads, open_input, read_units
 from beam_pipelines.sinks import FinishRun
+from schemas.chunks import CHUNK_BYTES, CHUNK_ROWS
 from tests.beam_pipelines.dataflow_jobs import (
     ACCELERATOR,
     COMMANDS,
@@ -127,10 +134,32 @@ def test_nothing_refers_to_this_machine(job: str, tmp_path: Path, monkeypatch: p
 def test_thousands_of_files_fit_into_a_request(job: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reads are listed by workers, so a job grows by an entry for each file, and compressed ones at that."""
     _, options = submitted(monkeypatch, job, *DATAFLOW)
-    sizes = [len(translated(_many(job, count), options).SerializeToString()) for count in (1_000, 2_000)]
+    jobs = [translated(_many(job, count), options) for count in (1_000, 2_000)]
+    sizes = [len(proto.SerializeToString()) for proto in jobs]
     each = (sizes[1] - sizes[0]) / 1_000
     print(f"{job}: {sizes[1]:,} bytes for 2,000 files, {each:.0f} for each")
     assert each < 250 and sizes[1] < REQUEST_LIMIT / 10
+    # The most that one step carries are the elements of the Create of the files.
+    assert max(len(step.spec.payload) for step in jobs[1].components.transforms.values()) < REQUEST_LIMIT / 100
+
+
+@pytest.mark.parametrize("ending", ["parquet", "jsonl", "jsonl.gz"])
+def test_an_element_is_a_unit_of_16_mb(ending: str) -> None:
+    """A unit ends with the row that reaches so many, and is as large when it goes from worker to worker."""
+    row = 100_000
+    texts = pa.table({"t": [f"{i:03d}".ljust(row, ".") for i in range(400)]})
+    sink = io.BytesIO()
+    if ending == "parquet":
+        pq.write_table(texts, sink)
+    else:
+        sink.write(b"".join(json.dumps(each).encode() + b"\n" for each in texts.to_pylist()))
+    data = gzip.compress(sink.getvalue(), 1) if ending.endswith("gz") else sink.getvalue()
+    fsspec.filesystem("memory").pipe_file(f"/bucket/large/rows.{ending}", data)
+    source = open_input([f"memory://bucket/large/*.{ending}"], {})
+    wanted, coder = Wanted(source.schema, CHUNK_ROWS), coders.registry.get_coder(Unit)
+    (file,) = source.files
+    sizes = [len(coder.encode(unit)) for read in list_reads(file, CHUNK_ROWS) for unit in read_units(read, wanted)]
+    assert len(sizes) == 3 and max(sizes) < CHUNK_BYTES + row + 10_000
 
 
 def _many(job: str, count: int) -> Any:

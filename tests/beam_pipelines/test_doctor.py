@@ -249,9 +249,14 @@ def test_java_is_asked_for_its_version(monkeypatch, tmp_path, script, version):
 
 def test_flink_needs_java_and_its_job_server(monkeypatch, tmp_path):
     monkeypatch.setattr(runners, "_BEAM_CACHE", tmp_path)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
     for found, status in (((None, "no Java"), "missing"), ((8, "Java 8"), "missing"), ((17, "Java 17"), "warn")):
         monkeypatch.setattr(runners, "java_version", lambda found=found: found)
         assert runners._flink().status == status
+    write(tmp_path / "flink", **{"job-server-1__20__0-by-1__19-2__62__0__jar": ""})
+    finding = runners._flink()
+    assert (finding.status, finding.remedy) == ("ok", "")
+    assert "`make flink-up` has built job-server-1.20.0-by-1.19-2.62.0.jar" in finding.detail
     write(tmp_path / "jars", **{"beam-runners-flink-1__20-job-server-2__77__0__jar": ""})
     finding = runners._flink()
     assert (finding.status, finding.remedy) == ("ok", "")

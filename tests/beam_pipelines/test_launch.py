@@ -5,7 +5,7 @@ from typing import Any, NoReturn
 import apache_beam as beam
 import fsspec
 import pytest
-from apache_beam.options.pipeline_options import GoogleCloudOptions
+from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
 from apache_beam.runners.dataflow.dataflow_runner import DataflowRuntimeException
 
 from beam_pipelines import launch
@@ -62,12 +62,13 @@ def test_a_run_leaves_no_thread_hook_behind() -> None:
     ],
 )
 def test_explain(text: str, message: str) -> None:
-    assert explain(RuntimeError(text)) == message
+    assert explain(RuntimeError(text), PipelineOptions([])) == message
 
 
 def test_dataflow_that_knows_no_reason() -> None:
     error = DataflowRuntimeException("Dataflow pipeline failed. State: CANCELLED, Error:\nNone", None)
-    assert "State: CANCELLED" in explain(error) and "None" not in explain(error)
+    told = explain(error, PipelineOptions([]))
+    assert "State: CANCELLED" in told and "None" not in told
 
 
 @pytest.mark.parametrize(

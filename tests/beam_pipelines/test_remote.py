@@ -43,6 +43,17 @@ def test_a_cluster_that_is_not_there_is_named_with_its_flag(runner: str, flag: s
     assert str(caught.value).startswith(address.replace("=", " ")) and wanted in str(caught.value)
 
 
+@pytest.mark.parametrize("runner", ["PortableRunner", "FlinkRunner"])
+def test_of_a_job_server_and_its_cluster_both_must_be_there(runner: str) -> None:
+    gone = f"localhost:{closed_port()}"
+    with socket.create_server(("localhost", 0)) as server:
+        there = f"localhost:{server.getsockname()[1]}"
+        for (endpoint, master), named in {(there, gone): "--flink_master", (gone, there): "--job_endpoint"}.items():
+            flags = [f"--runner={runner}", f"--job_endpoint={endpoint}", f"--flink_master={master}"]
+            with pytest.raises(CappyError, match=f"^{named} {gone}: no answer"):
+                check_reachable(beam_options(flags, local_mode="multi_processing"))
+
+
 def test_what_is_there_or_needs_nothing_is_let_through() -> None:
     with socket.create_server(("localhost", 0)) as server:
         port = server.getsockname()[1]
@@ -147,13 +158,62 @@ class Flink(BaseHTTPRequestHandler):
         """Says nothing."""
 
 
-@pytest.fixture
-def flink_master() -> Iterator[str]:
-    """The flag that names the JobManager."""
-    with ThreadingHTTPServer(("localhost", 0), Flink) as server:
+@contextmanager
+def listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """A server on the loopback interface; the flag that names it as a JobManager."""
+    with ThreadingHTTPServer(("localhost", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"--flink_master=localhost:{server.server_port}"
         server.shutdown()
+
+
+@pytest.fixture
+def flink_master() -> Iterator[str]:
+    """The flag that names the JobManager."""
+    with listening(Flink) as flag:
+        yield flag
+
+
+def test_a_job_that_a_new_job_server_has_forgotten_is_known_to_flink(flink_master: str) -> None:
+    with job_server(JobsOf([])) as endpoint:
+        check_idle(job_options(endpoint))
+        check_idle(job_options(endpoint, flink_master, folder="/another"))
+        with pytest.raises(CappyError, match="still at work in this folder. Wait"):
+            check_idle(job_options(endpoint, flink_master))
+
+
+class NoFlink(BaseHTTPRequestHandler):
+    """Answers with what is not JSON, with JSON that a JobManager does not say, and with what is not HTTP."""
+
+    answers: ClassVar[dict[str, bytes]] = {
+        "a page": b"HTTP/1.0 200 OK\r\n\r\n<html>",
+        "a list": b"HTTP/1.0 200 OK\r\n\r\n[]",
+        "an object": b"HTTP/1.0 200 OK\r\n\r\n{}",
+        "an error": b"HTTP/1.0 404 Not Found\r\n\r\n{}",
+        "no HTTP": b"\x00\x00\x12\x04",
+    }
+    answer = b""
+
+    def do_GET(self) -> None:
+        self.wfile.write(self.answer)
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+@pytest.mark.parametrize("answer", NoFlink.answers)
+def test_what_is_no_flink_hides_no_error(
+    answer: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(NoFlink, "answer", NoFlink.answers[answer])
+    with listening(NoFlink) as master:
+        with pytest.raises(RuntimeError, match="^\nat last$"):
+            run_remotely(job_that_ends_with(RuntimeError("at last"), master))
+        with pytest.raises(KeyboardInterrupt):
+            run_remotely(job_that_ends_with(KeyboardInterrupt(), master))
+        assert "cannot be cancelled on the cluster: --flink_master" in caplog.text
+        with pytest.raises(CappyError, match="does not answer as the REST port of a Flink JobManager does"):
+            check_idle(job_options("--job_endpoint=embed", master))
 
 
 def job_that_ends_with(error: BaseException, *flags: str) -> Mock:
@@ -197,7 +257,15 @@ def test_what_a_worker_lacks_is_named() -> None:
         ("Can't get attribute '_OnOurCode' on <module 'beam_pipelines.reads' from", "(_OnOurCode is not in it)"),
         (
             "java.net.ConnectException: finishConnect(..) failed: Connection refused",
-            "no worker pool (Connection refused): start it, or mend --environment_config",
+            "If it is the worker pool: start it, or mend --environment_config pools:50000,",
+        ),
+        (
+            "AnnotatedConnectException: finishConnect(..) failed: Connection refused: pools/10.0.0.7:50000\nCaused by",
+            "no worker pool (Connection refused): start it, or mend --environment_config pools:50000,",
+        ),
+        (
+            "AnnotatedConnectException: Connection refused: pools/10.0.0.7:8081\nCaused by: Connection refused",
+            "nothing listens at pools/10.0.0.7:8081 (Connection refused), and it is not the worker pool's address",
         ),
         (
             "java.io.InvalidClassException: org.apache.flink.api.common.ExecutionConfig; local class incompatible",
@@ -208,4 +276,5 @@ def test_what_a_worker_lacks_is_named() -> None:
     ],
 )
 def test_errors_of_a_cluster_name_a_remedy(text: str, said: str) -> None:
-    assert said in explain(RuntimeError(f"Pipeline x failed in state FAILED: {text}"))
+    options = job_options("--job_endpoint=embed", "--environment_config=pools:50000")
+    assert said in explain(RuntimeError(f"Pipeline x failed in state FAILED: {text}"), options)

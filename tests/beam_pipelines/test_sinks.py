@@ -1,14 +1,21 @@
+import errno
+import posixpath
+import socket
 from collections import Counter
 from pathlib import Path
+from unittest.mock import Mock
 
 import apache_beam as beam
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
 
 from beam_pipelines.cards import Card, Part, draw_card
 from beam_pipelines.sinks import FinishRun, Folder
+from beam_pipelines.storage import OutputError
 from schemas.errors import CappyError
 from schemas.tally import FileEntry, Tally
 
@@ -30,6 +37,30 @@ def test_the_bytes_are_of_the_rows_however_they_are_cut(tmp_path: Path) -> None:
     ]
     assert len({entry.digest for entry in entries}) == 1
     assert pq.read_table(tmp_path / "1.parquet").equals(pa.table(ROWS))
+
+
+@pytest.mark.parametrize("protocol", ["", "memory://"])
+def test_a_folder_that_can_be_written_is_left_as_it_was(tmp_path: Path, protocol: str) -> None:
+    folder = Folder(f"{protocol}{tmp_path}/out")
+    folder.write("run.json", b"{}")
+    folder.check_usable()
+    fs, path = url_to_fs(folder.url)
+    assert [posixpath.basename(name) for name in fs.find(path)] == ["run.json"]
+
+
+@pytest.mark.parametrize("method", ["pipe_file", "rm_file"])
+def test_a_folder_that_a_worker_cannot_write_is_named(
+    tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read-only disks, and roles that may only read, or only create."""
+    folder = Folder(str(tmp_path))
+    folder.write("run.json", b"{}")
+    refuse = Mock(side_effect=PermissionError(errno.EACCES, "Permission denied"))
+    monkeypatch.setattr(LocalFileSystem, method, refuse)
+    with pytest.raises(OutputError) as caught:
+        folder.check_usable()
+    told = f"{tmp_path}: cannot be written: Permission denied (on the worker {socket.gethostname()}). Let those that"
+    assert str(caught.value).startswith(told)
 
 
 @pytest.mark.parametrize("protocol", ["", "memory://"])

@@ -14,7 +14,6 @@ from typing import Any
 import psutil
 import pyarrow.parquet as pq
 import pytest
-import yaml
 
 from tests.cappy_model.models import save_tiny_generator, save_tiny_scorer
 from tests.conftest import cappy, data_bytes, sentence
@@ -45,8 +44,7 @@ def cluster() -> dict[str, Any]:
     """The running cluster's state."""
     if not flink.processes(flink.HOME):
         pytest.skip("no Flink cluster is running; `make flink-up` starts one")
-    state: dict[str, Any] = yaml.safe_load((flink.HOME / flink.STATE).read_text())
-    return state
+    return flink.running(flink.HOME)
 
 
 @pytest.fixture(scope="session")
@@ -70,7 +68,7 @@ def works(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Work]:
 
 
 def _deep_scorer(folder: Path) -> Path:
-    return save_tiny_scorer(folder, num_hidden_layers=12)
+    return save_tiny_scorer(folder, num_hidden_layers=32)
 
 
 def _pairs(folder: Path) -> Path:

@@ -20,6 +20,7 @@ from tools import flink
 pytestmark = [pytest.mark.flink, pytest.mark.slow]
 
 Parts = dict[str, tuple[int, int]]
+ALL_SLOTS = flink.TASK_MANAGERS * flink.SLOTS  # so that each TaskManager, and its worker, has a part in a job
 
 
 def kill_task_manager(cluster: dict[str, Any]) -> None:
@@ -31,10 +32,24 @@ def kill_task_manager(cluster: dict[str, Any]) -> None:
 
 
 def kill_worker(cluster: dict[str, Any]) -> None:
-    """Kills the Python worker that was started last."""
+    """Kills the Python worker that was started last: of two, if the job before left one idle, that of this job."""
+    max(living_workers(), key=psutil.Process.create_time).kill()
+
+
+def living_workers() -> list[psutil.Process]:
     workers = flink.processes(flink.HOME)["workers"].children()
-    living = [worker for worker in workers if worker.status() != psutil.STATUS_ZOMBIE]
-    max(living, key=psutil.Process.create_time).kill()
+    return [worker for worker in workers if worker.status() != psutil.STATUS_ZOMBIE]
+
+
+def check_disturbed(cluster: dict[str, Any]) -> None:
+    """Flink has noted a failure of the job that started last: what was killed was at work for it."""
+    rest = cluster["ports"]["rest"]
+    last = max(flink.ask(rest, "jobs/overview")["jobs"], key=lambda job: job["start-time"])
+    assert flink.ask(rest, f"jobs/{last['jid']}/exceptions")["exceptionHistory"]["entries"], "nothing was disturbed"
+
+
+def running_jobs(cluster: dict[str, Any]) -> int:
+    return int(flink.ask(cluster["ports"]["rest"], "overview")["jobs-running"])
 
 
 def wait_for(condition: Callable[[], object]) -> None:
@@ -74,9 +89,10 @@ def check_kept(output: Path, before: Parts) -> None:
 
 
 def test_a_lost_worker_is_made_up_for(cluster: dict[str, Any], works: dict[str, Work], tmp_path: Path) -> None:
-    work, output, flags = works["generate"], tmp_path / "out", flink.flags(cluster, parallelism=2)
+    work, output, flags = works["generate"], tmp_path / "out", flink.flags(cluster, parallelism=ALL_SLOTS)
     status, before = run_disturbed(work, output, flags, lambda: kill_worker(cluster))
     assert status == 0
+    check_disturbed(cluster)
     assert data_bytes(output) == work.expected
     check_kept(output, before)
 
@@ -84,16 +100,19 @@ def test_a_lost_worker_is_made_up_for(cluster: dict[str, Any], works: dict[str, 
 def test_a_cancelled_job_goes_on_and_loses_a_task_manager(
     cluster: dict[str, Any], works: dict[str, Work], tmp_path: Path
 ) -> None:
-    work, output, flags = works["score"], tmp_path / "out", flink.flags(cluster, parallelism=2)
+    work, output, flags = works["score"], tmp_path / "out", flink.flags(cluster, parallelism=ALL_SLOTS)
     process = start(work, output, flags)
     process.send_signal(signal.SIGTERM)
+    wait_for(lambda: running_jobs(cluster) == 0)
+    for worker in living_workers():
+        worker.kill()  # Flink has let go of it, and it would do all that it was given before
     _, error = process.communicate(timeout=SECONDS)
     assert process.returncode in (143, -signal.SIGTERM) and "Traceback" not in error, error
-    wait_for(lambda: flink.running_jobs(cluster["ports"]["rest"]) == 0)
     assert not (output / "manifest.json").exists()
     cancelled = parts(output)
     status, before = run_disturbed(work, output, flags, lambda: kill_task_manager(cluster))
     assert status == 0
+    check_disturbed(cluster)
     assert data_bytes(output) == work.expected
     check_kept(output, cancelled)
     check_kept(output, before)
@@ -102,14 +121,15 @@ def test_a_cancelled_job_goes_on_and_loses_a_task_manager(
 def test_a_job_outlives_its_command_and_a_task_manager(
     cluster: dict[str, Any], works: dict[str, Work], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    work, output, flags = works["build-corpus"], tmp_path / "out", flink.flags(cluster, parallelism=2)
+    work, output, flags = works["build-corpus"], tmp_path / "out", flink.flags(cluster, parallelism=ALL_SLOTS)
     process = start(work, output, flags)
     process.kill()
     process.communicate()
     kill_task_manager(cluster)
     assert cappy(*work.arguments, "--output", output, *flags) == 1
     assert "a job that was submitted before is still at work" in said(capsys)
-    wait_for(lambda: flink.running_jobs(cluster["ports"]["rest"]) == 0)
+    wait_for(lambda: running_jobs(cluster) == 0)
+    check_disturbed(cluster)
     assert cappy(*work.arguments, "--output", output, *flags) == 0
     assert "already finished" in said(capsys)
     assert data_bytes(output) == work.expected

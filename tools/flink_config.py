@@ -1,0 +1,83 @@
+"""How the parts of the cluster of `tools.flink` are run: the commands of Java, and Flink's configuration."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+SLOTS = 2
+"""Of each TaskManager."""
+
+_ATTEMPTS = 3
+_DELAY = "10 s"  # longer than --environment_cache_millis: for so long a worker that died is offered again
+_HEAP = {"jobmanager": "512m", "taskmanager": "512m", "job-server": "512m"}
+_MEMORY = {
+    "framework.heap.size": "128m",
+    "framework.off-heap.size": "64m",
+    "task.heap.size": "384m",
+    "task.off-heap.size": "0m",
+    "network.min": "256m",
+    "network.max": "256m",
+    "managed.size": "128m",
+    "jvm-metaspace.size": "256m",
+    "jvm-overhead.min": "64m",
+    "jvm-overhead.max": "64m",
+}
+"""Of a TaskManager; Flink's own scripts would work these out."""
+_OPENS = (
+    *(f"--add-exports=java.{name}=ALL-UNNAMED" for name in ("rmi/sun.rmi.registry", "security.jgss/sun.security.krb5")),
+    *(
+        f"--add-opens=java.base/java.{name}=ALL-UNNAMED"
+        for name in ("io", "lang", "lang.invoke", "lang.reflect", "math", "net", "nio", "text", "time", "util")
+    ),
+    "--add-opens=java.base/java.util.concurrent=ALL-UNNAMED",
+    "--add-opens=java.base/java.util.concurrent.atomic=ALL-UNNAMED",
+    "--add-opens=java.base/java.util.concurrent.locks=ALL-UNNAMED",
+    "--add-opens=java.base/sun.net.util=ALL-UNNAMED",
+    "--add-opens=java.base/sun.nio.ch=ALL-UNNAMED",
+)
+"""What Flink and Kryo reach into, under Java 17."""
+
+
+def java(part: str, jar: Path, main: str, *arguments: str) -> list[str]:
+    """The command that runs the class `main` of the jar as a part of the cluster."""
+    return [
+        "java",
+        f"-Xmx{_HEAP[part]}",
+        "-XX:+UseSerialGC",
+        "-XX:TieredStopAtLevel=1",
+        *_OPENS,
+        "-cp",
+        str(jar),
+        main,
+        *arguments,
+    ]
+
+
+def configure(folder: Path, ports: Mapping[str, int]) -> None:
+    """Writes Flink's configuration: small, loopback only, failures noticed in seconds, failed jobs started again."""
+    settings = {
+        "jobmanager.rpc.address": "localhost",
+        "jobmanager.rpc.port": ports["rpc"],
+        "jobmanager.bind-host": "localhost",
+        "rest.address": "localhost",
+        "rest.bind-address": "localhost",
+        "rest.port": ports["rest"],
+        "taskmanager.host": "localhost",
+        "taskmanager.bind-host": "localhost",
+        "taskmanager.numberOfTaskSlots": SLOTS,
+        "taskmanager.cpu.cores": 1.0,
+        **{f"taskmanager.memory.{name}": size for name, size in _MEMORY.items()},
+        "parallelism.default": 1,
+        "heartbeat.interval": 2000,
+        "heartbeat.timeout": 20000,
+        "slot.request.timeout": 60000,
+        "restart-strategy.type": "fixed-delay",
+        "restart-strategy.fixed-delay.attempts": _ATTEMPTS,
+        "restart-strategy.fixed-delay.delay": _DELAY,
+        "classloader.resolve-order": "parent-first",  # the jar that jobs bring is the cluster's own
+        "io.tmp.dirs": str(folder / "tmp"),
+    }
+    (folder / "tmp").mkdir(exist_ok=True)
+    (folder / "conf").mkdir(exist_ok=True)
+    (folder / "conf" / "config.yaml").write_text(yaml.safe_dump(settings))
