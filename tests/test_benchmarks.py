@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks.flink_profile import name_of
 from benchmarks.scoring_inputs import LARGE, model_flops, union_length
+from cappy_model.devices import settle_dtype
 from tests.conftest import SHARED, needs_shared
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,9 +35,10 @@ def row(printed: str, first: str) -> list[str]:
 @needs_shared
 @pytest.mark.slow
 def test_the_cpu_part_compares_the_scorer_and_the_job(tmp_path: Path) -> None:
-    printed, found = run_benchmark(tmp_path, "--pairs", "12", "--contenders", "float32")
-    assert {"float32", "job", "profile"} <= found.keys()
-    assert row(printed, "Scorer, float32")[2] == "x1.00"
+    settled = settle_dtype("auto", "cpu")  # by the processor
+    printed, found = run_benchmark(tmp_path, "--pairs", "12", "--contenders", settled)
+    assert {settled, "job", "profile"} <= found.keys()
+    assert row(printed, f"Scorer, {settled}")[2] == "x1.00"
     assert row(printed, "cappy score, whole")[1] > "0"
     shares = [float(row(printed, part)[1].rstrip("%")) for part in ("attention", "matrix multiplications")]
     assert 0 < sum(shares) <= 100
