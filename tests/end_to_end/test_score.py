@@ -41,11 +41,15 @@ def some_rows(count: int, start: int = 0) -> Rows:
 
 
 def score(content: bytes | Rows | Path, model: Path, output: Path, *flags: object, name: str = "rows.parquet") -> int:
-    """`cappy score` over one file, which is written beside the output folder; its exit status."""
+    """`cappy score` over one file, which is written beside the output folder; its exit status.
+
+    In float32 where `flags` name no other, whatever the processor would settle for.
+    """
     path = content if isinstance(content, Path) else output.parent / name
     if not isinstance(content, Path):
         path.write_bytes(content if isinstance(content, bytes) else parquet(content))
-    return cappy("score", "--input", path, "--model", model, "--output", output, "--device", "cpu", *flags)
+    given = ("--input", path, "--model", model, "--output", output, "--device", "cpu", "--dtype", "float32")
+    return cappy("score", *given, *flags)
 
 
 def table_of(output: Path) -> pa.Table:
