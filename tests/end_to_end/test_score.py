@@ -41,15 +41,11 @@ def some_rows(count: int, start: int = 0) -> Rows:
 
 
 def score(content: bytes | Rows | Path, model: Path, output: Path, *flags: object, name: str = "rows.parquet") -> int:
-    """`cappy score` over one file, which is written beside the output folder; its exit status.
-
-    In float32 where `flags` name no other, whatever the processor would settle for.
-    """
+    """`cappy score` over one file, which is written beside the output folder; its exit status."""
     path = content if isinstance(content, Path) else output.parent / name
     if not isinstance(content, Path):
         path.write_bytes(content if isinstance(content, bytes) else parquet(content))
-    given = ("--input", path, "--model", model, "--output", output, "--device", "cpu", "--dtype", "float32")
-    return cappy("score", *given, *flags)
+    return cappy("score", "--input", path, "--model", model, "--output", output, "--device", "cpu", *flags)
 
 
 def table_of(output: Path) -> pa.Table:
@@ -72,7 +68,7 @@ def check_accounts(output: Path) -> dict[str, Any]:
 
 def test_every_row_and_column_in_order_with_the_scorers_numbers(model: Path, tmp_path: Path) -> None:
     rows = some_rows(300)
-    assert score(rows, model, tmp_path / "out") == 0
+    assert score(rows, model, tmp_path / "out", "--dtype", "float32") == 0
     found = table_of(tmp_path / "out")
     assert found.select(["id", "instruction", "response", "tags"]).to_pylist() == rows
     scorer = Scorer.from_pretrained(str(model), device="cpu", dtype="float32")
