@@ -274,7 +274,7 @@ def test_rerank_with_a_model_picks_from_lists(model: Path, tmp_path: Path) -> No
     rows = [{"instruction": f"Which one, {i}?", "choices": [sentence(i + j, 2) for j in range(4)]} for i in range(25)]
     path = tmp_path / "rows.parquet"
     path.write_bytes(parquet(rows))
-    flags = ["--model", model, "--device", "cpu", "--response-column", "choices"]
+    flags = ["--model", model, "--device", "cpu", "--dtype", "float32", "--response-column", "choices"]
     assert cappy("rerank", "--input", path, "--output", tmp_path / "out", *flags, *ONE_PROCESS) == 0
     scorer = Scorer.from_pretrained(str(model), device="cpu", dtype="float32")
     wanted = {row["instruction"]: scorer.rank(row["instruction"], row["choices"])[0].response for row in rows}
@@ -308,7 +308,7 @@ def test_scored_choices_are_evaluated(model: Path, tmp_path: Path) -> None:
          "references": [texts[i % 4]]}
         for i in range(25)
     ]  # fmt: skip
-    assert score(rows, model, tmp_path / "scored", "--response-column", "choices") == 0
+    assert score(rows, model, tmp_path / "scored", "--dtype", "float32", "--response-column", "choices") == 0
     flags = ["--task", "classification", "--response-column", "choices", *ONE_PROCESS]
     pattern = tmp_path / "scored" / "part-*.parquet"
     assert cappy("evaluate", "--input", pattern, "--output", tmp_path / "out", *flags) == 0
