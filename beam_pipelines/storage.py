@@ -147,11 +147,11 @@ def check_writable(folder: str, options: StorageOptions) -> None:
 
     Its name is one that --overwrite deletes, should this process be killed in between.
     """
-    probe = join(folder, f".run.{uuid.uuid4().hex}.tmp")
-    fs, path = file_system(probe, options)
+    fs, path = file_system(join(folder, "run"), options)
+    probe = _temporary(path)
     with explained(folder, "written"):
-        fs.pipe_file(path, b"")
-        fs.rm_file(path)
+        fs.pipe_file(probe, b"")
+        fs.rm_file(probe)
 
 
 def copy_whole(source: str, url: str, options: StorageOptions) -> None:
@@ -166,7 +166,7 @@ def _put(url: str, write: Callable[[fsspec.AbstractFileSystem, str], object], op
         if not _RENAMING.intersection((fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol):
             write(fs, path)
             return
-        temporary = posixpath.join(posixpath.dirname(path), f".{posixpath.basename(path)}.{uuid.uuid4().hex}.tmp")
+        temporary = _temporary(path)
         try:
             write(fs, temporary)
             _replace(fs, temporary, path)
@@ -179,6 +179,11 @@ def _put(url: str, write: Callable[[fsspec.AbstractFileSystem, str], object], op
             f"{url}: cannot be written: {_reason(error)}. "
             "Free space or mend the permissions, then give the same command again."
         ) from error
+
+
+def _temporary(path: str) -> str:
+    """A new name beside that of a file."""
+    return posixpath.join(posixpath.dirname(path), f".{posixpath.basename(path)}.{uuid.uuid4().hex}.tmp")
 
 
 def _replace(fs: fsspec.AbstractFileSystem, temporary: str, path: str) -> None:

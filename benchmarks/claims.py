@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from threading import Semaphore
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -64,6 +65,7 @@ class Claims:
         self.arguments, self.work = arguments, arguments.work.resolve()
         self.seeds = range(arguments.seeds)
         self.encoder = minilm_folder()
+        self.running = Semaphore(arguments.jobs)
 
     def run(self) -> None:
         """All of it."""
@@ -81,8 +83,8 @@ class Claims:
         self.together([partial(step, seed) for seed in self.seeds])
 
     def together(self, steps: Sequence[Callable[[], None]]) -> None:
-        """Steps that do not depend on each other, `--jobs` of them at a time."""
-        with ThreadPoolExecutor(self.arguments.jobs) as pool:
+        """Steps that do not depend on each other; `--jobs` says how many of their commands run at a time."""
+        with ThreadPoolExecutor(len(steps)) as pool:
             for done in [pool.submit(step) for step in steps]:
                 done.result()
 
@@ -221,8 +223,9 @@ class Claims:
     def cappy(self, *arguments: object) -> None:
         """Runs a command of the project and prints it. Raises CalledProcessError when it fails."""
         words = [str(word) for word in arguments]
-        print(f"cappy {shlex.join(words)}", flush=True)
-        subprocess.run([sys.executable, "-m", "beam_pipelines.program", *words], check=True, cwd=ROOT)
+        with self.running:
+            print(f"cappy {shlex.join(words)}", flush=True)
+            subprocess.run([sys.executable, "-m", "beam_pipelines.program", *words], check=True, cwd=ROOT)
 
 
 def _write(table: pa.Table, path: Path) -> None:
@@ -241,7 +244,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-new-tokens", type=int, default=12, metavar="N", help="of a candidate (default: 12)")
     parser.add_argument("--tokens-per-batch", type=int, metavar="N", help="of the language model (default: its own)")
     parser.add_argument("--pairs", type=int, default=8_000, metavar="N", help="a scorer learns from (default: 8000)")
-    parser.add_argument("--adaptation-steps", type=int, default=60, metavar="N", help="of 16 pairs (default: 60)")
+    parser.add_argument("--adaptation-steps", type=int, default=60, metavar="N", help="of --batch-size (default: 60)")
     parser.add_argument("--adaptation-rate", type=float, default=5e-5, metavar="R", help="(default: 0.00005)")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS, help="to adapt to (default: all)")
     parser.add_argument("--problems", type=int, default=300, metavar="N", help="of GSM8K a split (default: 300)")

@@ -27,7 +27,8 @@ PEAK = 989e12
 
 FORMULA = (
     "Utilisation: the operations of the real tokens alone over 989 TFLOP/s x the time; for each layer and token "
-    "2 (4 h² + 2 h i), and 4 h n for attention within the n tokens of its pair."
+    "2 (4 h² + 2 h i), and 4 h n for attention within the n tokens of its pair; in the last, of "
+    "all tokens but the first, keys and values alone."
 )
 DEFAULTS = "CrossEncoder.predict, defaults"
 BATCH_SIZES = ("32", "64", "128", "256")
