@@ -18,21 +18,23 @@ from beam_pipelines.doctor.cluster import check_cluster
 from beam_pipelines.doctor.diagnosis import doctor
 from beam_pipelines.doctor.findings import exit_status, render
 from beam_pipelines.doctor.installation import installed_version
-from beam_pipelines.jobs import adapt, demo, train
-from beam_pipelines.jobs.base import Job
-from beam_pipelines.jobs.build_corpus import BUILD_CORPUS
-from beam_pipelines.jobs.evaluate import EVALUATE
-from beam_pipelines.jobs.generate import GENERATE
-from beam_pipelines.jobs.rerank import RERANK
-from beam_pipelines.jobs.score import SCORE
-from beam_pipelines.jobs.train_config import TrainConfig, add_train_flags
-from beam_pipelines.launch import HandedOver
-from beam_pipelines.options import add_job_flags, beam_options, json_object, positive
+from beam_pipelines.io.storage import absolute, join, write_whole
+from beam_pipelines.jobs.adapt.job import job as adapt
+from beam_pipelines.jobs.build_corpus.job import BUILD_CORPUS
+from beam_pipelines.jobs.demo.job import job as demo
+from beam_pipelines.jobs.evaluate.job import EVALUATE
+from beam_pipelines.jobs.generate.job import GENERATE
+from beam_pipelines.jobs.rerank.job import RERANK
+from beam_pipelines.jobs.score.job import SCORE
+from beam_pipelines.jobs.train.config import TrainConfig, add_train_flags
+from beam_pipelines.jobs.train.job import job as train
 from beam_pipelines.program import interrupted
 from beam_pipelines.report.page import render_report
-from beam_pipelines.report.words import plural
-from beam_pipelines.runs import load_manifest, verify
-from beam_pipelines.storage import absolute, join, write_whole
+from beam_pipelines.report.text import plural
+from beam_pipelines.runners.local import HandedOver
+from beam_pipelines.runners.options import add_job_flags, beam_options, json_object, positive
+from beam_pipelines.runs.folder import load_manifest, verify
+from beam_pipelines.runs.job import Job
 from schemas.errors import CappyError, UsageError
 from schemas.manifest import REPORT
 

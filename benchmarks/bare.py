@@ -19,16 +19,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from beam_pipelines.jobs import build_corpus, score
-from beam_pipelines.reads import Read, list_reads, read_units
-from beam_pipelines.transforms.labelling import finish_shard
-from beam_pipelines.transforms.negatives import add_wrong_responses
-from beam_pipelines.transforms.render import UnitRenderer, write_instructions
-from beam_pipelines.transforms.scoring import load_scorer, score_unit
-from beam_pipelines.transforms.sharding import slice_chunk
-from beam_pipelines.transforms.units import write_output
-from cappy_model.rouge import RougeL
-from schemas.tally import Tally
+from beam_pipelines.io.units import Read, list_reads, read_units
+from beam_pipelines.jobs.build_corpus.job import job as build_corpus
+from beam_pipelines.jobs.build_corpus.labelling import finish_shard
+from beam_pipelines.jobs.build_corpus.negatives import add_wrong_responses
+from beam_pipelines.jobs.build_corpus.render import UnitRenderer, write_instructions
+from beam_pipelines.jobs.score.job import job as score
+from beam_pipelines.jobs.score.scoring import load_scorer, score_unit
+from beam_pipelines.transforms.map_units import write_output
+from beam_pipelines.transforms.shuffle import slice_chunk
+from cappy_model.metrics.rouge import RougeL
+from schemas.stats import Stats
 
 
 class CorpusWorker:
@@ -39,21 +40,21 @@ class CorpusWorker:
         self._rouge = RougeL(plan.mixture.file.rouge)
         self._renderers = [UnitRenderer(each) for each in plan.render_plans]
 
-    def do_read(self, read: Read) -> Tally:
+    def do_read(self, read: Read) -> Stats:
         """Renders a read, writes its instructions, and slices them with their wrong responses."""
-        plan, tally = self._plan, Tally()
+        plan, stats = self._plan, Stats()
         for unit in read_units(read, plan.wanted[read.file.group]):
             rendered = self._renderers[read.file.group].render(unit)
-            tally.add(write_instructions(rendered, plan.folder))
+            stats.add(write_instructions(rendered, plan.folder))
             for chunk in rendered.chunks:
                 negatives, seed = plan.mixture.file.negatives, plan.config.seed
-                labelled = add_wrong_responses(chunk, self._rouge, negatives, seed, tally)
+                labelled = add_wrong_responses(chunk, self._rouge, negatives, seed, stats)
                 for shard, data in slice_chunk(labelled, "instruction", plan.shards):
                     with (self._spill / f"{shard}-{getpid()}").open("ab") as file:
                         pickle.dump(data, file)
-        return tally
+        return stats
 
-    def do_shard(self, shard: int) -> Tally:
+    def do_shard(self, shard: int) -> Stats:
         """Writes the pairs of a shard."""
         slices = (data for path in self._spill.glob(f"{shard}-*") for data in _pickled(path))
         return finish_shard(shard, slices, folder=self._plan.folder, shards=self._plan.shards, rouge=self._rouge)
@@ -71,12 +72,12 @@ class ScoreWorker:
     def __init__(self, plan: score.ScorePlan) -> None:
         self._plan, self._scorer = plan, load_scorer(plan.spec)
 
-    def do_read(self, read: Read) -> Tally:
+    def do_read(self, read: Read) -> Stats:
         """Scores a read and writes its units."""
-        plan, tally = self._plan, Tally()
+        plan, stats = self._plan, Stats()
         for unit in read_units(read, plan.wanted):
-            tally.add(write_output(score_unit(unit, self._scorer, plan.columns), plan.folder))
-        return tally
+            stats.add(write_output(score_unit(unit, self._scorer, plan.columns), plan.folder))
+        return stats
 
 
 _here: dict[str, Any] = {}  # of each process: its worker
@@ -86,14 +87,14 @@ def _start(make: Callable[..., object], *arguments: object) -> None:
     _here["worker"] = make(*arguments)
 
 
-def _do(step: str, element: object) -> Tally:
-    tally: Tally = getattr(_here["worker"], step)(element)
-    return tally
+def _do(step: str, element: object) -> Stats:
+    stats: Stats = getattr(_here["worker"], step)(element)
+    return stats
 
 
-def build(config: build_corpus.BuildCorpusConfig, workers: int) -> Tally:
+def build(config: build_corpus.BuildCorpusConfig, workers: int) -> Stats:
     """build-corpus without Beam."""
-    plan, tally = build_corpus.plan(config), Tally()
+    plan, stats = build_corpus.plan(config), Stats()
     reads = [
         read
         for source, wanted in zip(plan.inputs, plan.wanted, strict=True)
@@ -103,18 +104,18 @@ def build(config: build_corpus.BuildCorpusConfig, workers: int) -> Tally:
     with TemporaryDirectory(prefix="spill-") as spill, _processes(workers, CorpusWorker, plan, Path(spill)) as pool:
         for step, elements in (("do_read", reads), ("do_shard", range(plan.shards))):
             for found in pool.map(_do, repeat(step), elements):
-                tally.add(found)
-    return tally
+                stats.add(found)
+    return stats
 
 
-def score_all(config: score.ScoreConfig, workers: int) -> Tally:
+def score_all(config: score.ScoreConfig, workers: int) -> Stats:
     """score without Beam."""
-    plan, tally = score.plan(config, local=False), Tally()
+    plan, stats = score.plan(config, local=False), Stats()
     reads = [read for file in plan.input.files for read in list_reads(file, plan.wanted.unit_rows)]
     with _processes(workers, ScoreWorker, plan) as pool:
         for found in pool.map(_do, repeat("do_read"), reads):
-            tally.add(found)
-    return tally
+            stats.add(found)
+    return stats
 
 
 def _processes(workers: int, make: Callable[..., object], *arguments: object) -> ProcessPoolExecutor:
@@ -140,10 +141,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     told = vars(parser.parse_args(argv))
     job, workers = told.pop("job"), told.pop("workers")
     if job == build_corpus.JOB:
-        tally = build(build_corpus.BuildCorpusConfig(**told), workers)
+        stats = build(build_corpus.BuildCorpusConfig(**told), workers)
     else:
-        tally = score_all(score.ScoreConfig(**told), workers)
-    print(f"{len(tally.files):,} files, {sum(file.rows for file in tally.files):,} rows")
+        stats = score_all(score.ScoreConfig(**told), workers)
+    print(f"{len(stats.files):,} files, {sum(file.rows for file in stats.files):,} rows")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import yaml
 
-from beam_pipelines.demo.encoder import minilm_folder
+from beam_pipelines.jobs.demo.encoder import minilm_folder
 from benchmarks import claims_tables
 from benchmarks.claims_data import (
     HELD_OUT,

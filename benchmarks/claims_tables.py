@@ -11,7 +11,7 @@ import pyarrow.dataset as ds
 from scipy.stats import spearmanr
 
 from benchmarks.machine import markdown_table
-from cappy_model.rouge import RougeL
+from cappy_model.metrics.rouge import RougeL
 
 Measure = Mapping[str, Any]
 _SCORER = "scorer:"

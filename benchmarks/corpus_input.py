@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from beam_pipelines.mixture import Dataset, Mixture, load_mixture
+from beam_pipelines.templates.mixture import Dataset, Mixture, load_mixture
 from benchmarks.machine import measure
 from schemas.chunks import from_rows
 from schemas.records import CANDIDATE
@@ -162,9 +162,9 @@ def _candidates(instruction: dict[str, object], seed: int) -> Iterator[dict[str,
 def _edited(words: list[str], others: list[str], draws: random.Random) -> Iterator[str]:
     """Each word kept (60%), lost, replaced by a word of the instruction, or followed by one; never nothing at all."""
     for word in words:
-        fate = draws.random()
-        if fate < 0.6 or fate >= 0.9:
+        assignment = draws.random()
+        if assignment < 0.6 or assignment >= 0.9:
             yield word
-        if fate >= 0.75:
+        if assignment >= 0.75:
             yield draws.choice(others)
     yield draws.choice(others)

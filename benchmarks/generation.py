@@ -27,8 +27,8 @@ from transformers.utils import logging
 
 from benchmarks.machine import ROOT, describe, markdown_table, ratio
 from cappy_model.checkpoints import Source, find_checkpoint, load_generator
-from cappy_model.decodings import PAPER, PRESETS, Decoding, Drawing
-from cappy_model.generator import Generator
+from cappy_model.generate.decodings import PAPER, PRESETS, Decoding, Drawing
+from cappy_model.generate.generator import Generator
 from cappy_model.host import usable_cores
 
 PACKAGES = ("torch", "transformers")

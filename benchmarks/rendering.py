@@ -19,8 +19,8 @@ import jinja2
 import pyarrow.parquet as pq
 import yaml
 
-from beam_pipelines.promptsource import CompiledTemplate
-from beam_pipelines.template_files import Template, load_templates
+from beam_pipelines.templates.compile import CompiledTemplate
+from beam_pipelines.templates.files import Template, load_templates
 
 HIDDEN = "\ue000" * 3
 TRUNCATE = 2048

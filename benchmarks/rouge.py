@@ -24,7 +24,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from rouge_score import rouge_scorer
 
-from cappy_model.rouge import RougeL
+from cappy_model.metrics.rouge import RougeL
 
 Pairs = list[tuple[str, str]]
 
@@ -60,10 +60,10 @@ class TextMaker:
         reference = self.words(count)
         response: list[str] = []
         for word in reference:
-            fate = self.random.random()
-            if fate < 0.6:
+            assignment = self.random.random()
+            if assignment < 0.6:
                 response.append(word)
-            elif fate < 0.9:
+            elif assignment < 0.9:
                 response.extend(self.words(self.random.choice((0, 1, 2))))
             else:
                 response.insert(max(0, len(response) - 3), word)

@@ -26,10 +26,10 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from jinja2.filters import do_truncate
 from rouge_score.rouge_scorer import RougeScorer
 
-from beam_pipelines.mixture import Mixture, Negatives, load_mixture
-from beam_pipelines.promptsource import CompiledTemplate
-from beam_pipelines.template_files import Template
-from cappy_model.rouge import RougeL
+from beam_pipelines.templates.compile import CompiledTemplate
+from beam_pipelines.templates.files import Template
+from beam_pipelines.templates.mixture import Mixture, Negatives, load_mixture
+from cappy_model.metrics.rouge import RougeL
 from schemas.ids import digest, pair_ids
 from schemas.records import GENERATED, GROUND_TRUTH, LABEL_SOURCES, LABELLED_PAIR, MISMATCH, WRONG_CHOICE
 

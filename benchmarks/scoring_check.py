@@ -23,7 +23,7 @@ from benchmarks.scoring_inputs import MAX_LENGTH, SHORT, repeated, texts_of
 from benchmarks.scoring_runs import add_run_arguments
 from cappy_model.checkpoints import Source, find_checkpoint, load
 from cappy_model.devices import settle_tokens_per_batch
-from cappy_model.scorer import Scorer
+from cappy_model.score.scorer import Scorer
 
 FLOAT32_TOLERANCE = 1e-5
 HALF_TOLERANCE = 2e-2

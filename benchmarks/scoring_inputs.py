@@ -19,7 +19,7 @@ from transformers import (
     RobertaConfig,
 )
 
-from beam_pipelines.demo.encoder import minilm_folder
+from beam_pipelines.jobs.demo.encoder import minilm_folder
 
 MAX_LENGTH = 512
 SHORT = 40

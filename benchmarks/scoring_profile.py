@@ -23,9 +23,9 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.scoring_inputs import MAX_LENGTH, model_flops, texts_of
 from benchmarks.scoring_runs import add_run_arguments
 from cappy_model.checkpoints import Source, find_checkpoint, load_config
-from cappy_model.encoding import encoder_for
 from cappy_model.host import usable_cores
-from cappy_model.scorer import Scorer
+from cappy_model.score.encoding import encoder_for
+from cappy_model.score.scorer import Scorer
 
 # By a part of the operator's name; the first that fits counts.
 PARTS = {

@@ -22,7 +22,7 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from benchmarks.scoring_inputs import MAX_LENGTH, model_flops, spread, texts_of, union_length
-from cappy_model.scorer import Scorer
+from cappy_model.score.scorer import Scorer
 
 SCORER, PEER = "scorer", "cross-encoder"
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from apache_beam.transforms.environments import python_sdk_dependencies
 
-from beam_pipelines.options import beam_options
+from beam_pipelines.runners.options import beam_options
 
 ROOT = Path(__file__).resolve().parents[1]
 DATAFLOW, FLINK = ROOT / "deploy" / "dataflow", ROOT / "deploy" / "flink"

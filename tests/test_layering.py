@@ -36,8 +36,8 @@ def test_nothing_reaches_back(package: str) -> None:
 @pytest.mark.parametrize(
     ("module", "unwanted"),
     [
-        ("cappy_model.rouge", "torch"),
-        ("cappy_model.endpoint", "torch"),
+        ("cappy_model.metrics.rouge", "torch"),
+        ("cappy_model.generate.endpoint.engine", "torch"),
         ("beam_pipelines.cli", "torch"),
         ("schemas.records", "apache_beam"),
     ],

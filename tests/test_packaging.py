@@ -10,7 +10,7 @@ import pytest
 from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.transforms.environments import python_sdk_dependencies
 
-from beam_pipelines.options import beam_options
+from beam_pipelines.runners.options import beam_options
 
 ROOT = Path(__file__).resolve().parents[1]
 

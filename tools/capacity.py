@@ -16,11 +16,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from beam_pipelines.capacity import Measured, Work
-from beam_pipelines.options import positive
-from beam_pipelines.report.words import compact, size
-from beam_pipelines.runs import load_manifest
-from beam_pipelines.storage import absolute
+from beam_pipelines.io.storage import absolute
+from beam_pipelines.report.text import compact, size
+from beam_pipelines.runners.forecast import Measured, Work
+from beam_pipelines.runners.options import positive
+from beam_pipelines.runs.folder import load_manifest
 from schemas.errors import CappyError, UsageError
 
 MILLION = 10**6

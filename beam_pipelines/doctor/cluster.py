@@ -16,10 +16,10 @@ from apache_beam.runners.runner import PipelineState
 
 from beam_pipelines.doctor import probe
 from beam_pipelines.doctor.findings import Finding, check
-from beam_pipelines.launch import PipelineFailed, explain
-from beam_pipelines.release import Release, this_release
-from beam_pipelines.remote import await_end, cancel, check_reachable, name_job
-from beam_pipelines.storage import StorageOptions, absolute, explained, file_system, join, read_bytes, write_whole
+from beam_pipelines.io.storage import StorageOptions, absolute, explained, file_system, join, read_bytes, write_whole
+from beam_pipelines.runners.cluster import await_end, cancel, check_reachable, name_job
+from beam_pipelines.runners.local import PipelineFailed, explain
+from beam_pipelines.runs.release import Release, this_release
 from schemas.errors import CappyError
 
 _SECTION = "Cluster"

@@ -32,7 +32,7 @@ def report(asked: str) -> None:
 def _release() -> list[str] | None:
     """Version and code of the project, where the worker has it."""
     try:
-        from beam_pipelines.release import this_release
+        from beam_pipelines.runs.release import this_release
     except ImportError:
         return None
     return list(this_release())

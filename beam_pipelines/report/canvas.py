@@ -20,7 +20,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from beam_pipelines.report.words import clean
+from beam_pipelines.report.text import clean
 
 THEME = {
     "ink": ("#1c2430", "#e4e8ee"),

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from beam_pipelines.report import words
+from beam_pipelines.report import text as words
 from beam_pipelines.report.canvas import THEME
 
 Kind = Literal["text", "code", "number", "figure", "bytes", "check"]

@@ -5,12 +5,12 @@ from typing import Any
 
 from jinja2 import UndefinedError
 
-from beam_pipelines.report.corpus import corpus_page
-from beam_pipelines.report.evaluate import evaluate_page
+from beam_pipelines.jobs.build_corpus.page import corpus_page
+from beam_pipelines.jobs.evaluate.page import evaluate_page
+from beam_pipelines.jobs.generate.page import generate_page
+from beam_pipelines.jobs.rerank.page import rerank_page
+from beam_pipelines.jobs.score.page import score_page
 from beam_pipelines.report.frame import Page, draw
-from beam_pipelines.report.generate import generate_page
-from beam_pipelines.report.rerank import rerank_page
-from beam_pipelines.report.score import score_page
 from schemas.errors import CappyError
 
 _PAGES: Mapping[str, Callable[[Mapping[str, Any]], Page]] = {

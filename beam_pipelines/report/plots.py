@@ -11,7 +11,7 @@ from matplotlib.patches import Ellipse
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from beam_pipelines.report.canvas import THEME, Canvas, block, drawing, style_axis, tip
-from beam_pipelines.report.words import compact, decimal, human, number, plural, shorten
+from beam_pipelines.report.text import compact, decimal, human, number, plural, shorten
 
 WIDE = 960
 MOST_ROWS = 64

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from submit import faults, worker_flags
 
 from beam_pipelines.cli import JOBS
-from beam_pipelines.jobs.base import Job
-from beam_pipelines.jobs.score import add_scorer_flags
-from beam_pipelines.options import add_job_flags
+from beam_pipelines.jobs.score.job import add_scorer_flags
 from beam_pipelines.program import main as cappy
+from beam_pipelines.runners.options import add_job_flags
+from beam_pipelines.runs.job import Job
 from schemas.errors import UsageError
 
 _NEEDS_NO_LAUNCH = ("dry_run", "debug")

@@ -3,7 +3,7 @@
 import fsspec
 import pytest
 
-from tests.beam_pipelines.remote_files import Remote
+from tests.beam_pipelines.io.remote_files import Remote
 
 
 @pytest.fixture

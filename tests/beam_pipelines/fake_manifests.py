@@ -4,7 +4,7 @@ import random
 from typing import Any
 
 from schemas.records import GENERATED, GROUND_TRUTH, LABEL_SOURCES, MISMATCH, WRONG_CHOICE
-from schemas.tally import LENGTH_EDGES
+from schemas.stats import LENGTH_EDGES
 
 Manifest = dict[str, Any]
 

@@ -11,7 +11,7 @@ import torch
 
 from cappy_model.checkpoints import ModelError, Source, find_checkpoint, load
 from cappy_model.devices import CPU_TOKENS, settle_device, settle_dtype, settle_tokens_per_batch
-from cappy_model.scorer import Scorer
+from cappy_model.score.scorer import Scorer
 from schemas.errors import UsageError
 from tests.cappy_model.models import save_tiny_scorer
 

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from rouge_score.rouge_scorer import RougeScorer
 
-from beam_pipelines.jobs import build_corpus
-from beam_pipelines.options import beam_options
+from beam_pipelines.jobs.build_corpus.job import job as build_corpus
+from beam_pipelines.runners.options import beam_options
 from schemas.ids import pair_ids
 from schemas.records import CANDIDATE, INSTRUCTION, LABELLED_PAIR
 from tests.conftest import (

@@ -9,13 +9,14 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from beam_pipelines.demo import encoder, make_candidates
 from beam_pipelines.doctor.findings import install
-from beam_pipelines.jobs import demo
-from beam_pipelines.jobs.adapt import EVALUATION, SCORED, SCORER, SELECTIONS
-from cappy_model.decodings import PAPER, PRESETS
+from beam_pipelines.jobs.adapt.job import EVALUATION, SCORED, SCORER, SELECTIONS
+from beam_pipelines.jobs.demo.job import encoder
+from beam_pipelines.jobs.demo.job import job as demo
+from cappy_model.generate.decodings import PAPER, PRESETS
 from schemas.records import CANDIDATE, GENERATED
 from tests.conftest import build, cappy, metrics_of, rows_of
+from tools.demo import make_candidates
 
 MOST_BYTES = 2_000_000
 EXAMPLES = 40

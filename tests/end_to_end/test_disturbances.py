@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from beam_pipelines.launch import worker_processes
+from beam_pipelines.runners.local import worker_processes
 from tests.conftest import build, data_bytes
 from tests.end_to_end.inputs import ONE_PROCESS, PLAIN, TWO_PROCESSES, good, json_lines, mixture_of, said
 

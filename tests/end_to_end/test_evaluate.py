@@ -16,8 +16,8 @@ from rouge_score import rouge_scorer
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from beam_pipelines.jobs import evaluate
-from beam_pipelines.options import beam_options
+from beam_pipelines.jobs.evaluate.job import job as evaluate
+from beam_pipelines.runners.options import beam_options
 from tests.conftest import cappy, data_bytes, manifest_of, metrics_of, rows_of
 from tests.end_to_end.inputs import ALL_MAY_FAIL, TWO_PROCESSES, TWO_THREADS, json_lines, parquet, said
 

@@ -10,13 +10,13 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from beam_pipelines.jobs import generate as job
-from beam_pipelines.transforms import engines
-from beam_pipelines.transforms.engines import GeneratorSpec
-from cappy_model.decodings import PAPER, Drawing
+from beam_pipelines.jobs.generate.job import job
+from beam_pipelines.models import engines
+from beam_pipelines.models.engines import GeneratorSpec
+from cappy_model.generate.decodings import PAPER, Drawing
 from schemas.ids import digest, seed_for
 from schemas.records import CANDIDATE, REJECT
-from tests.beam_pipelines.fake_engine import BREAKS, FAILS, FakeEngine
+from tests.beam_pipelines.jobs.generate.fake_engine import BREAKS, FAILS, FakeEngine
 from tests.conftest import build, cappy, data_bytes, edit_mixture, manifest_of, rows_of, sentence
 from tests.end_to_end.inputs import ALL_MAY_FAIL, ONE_PROCESS, TWO_THREADS, json_lines, parquet, said
 
@@ -279,7 +279,7 @@ def test_another_run_is_refused_and_the_difference_named(tmp_path: Path, capsys:
 def test_an_endpoint_is_known_by_its_name_and_address(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("cappy_model.endpoint")
+    pytest.importorskip("cappy_model.generate.endpoint.engine")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-hidden")
     flags = ["--engine", "openai", "--base-url", "http://localhost:1/v1"]
     assert generate(some_rows(64), tmp_path / "out", *flags, "--concurrency", 3, "--max-requests", 90) == 0

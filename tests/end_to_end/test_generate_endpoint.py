@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from beam_pipelines.transforms import engines
+from beam_pipelines.models import engines
 from tests.conftest import cappy, data_bytes, manifest_of, rows_of
 from tests.end_to_end.inputs import ALL_MAY_FAIL, json_lines, said
 
 KEY = "sk-of-no-use"
-SERVER = Path(__file__).parents[1] / "cappy_model" / "endpoint_server.py"
+SERVER = Path(__file__).parents[1] / "cappy_model" / "generate" / "endpoint" / "endpoint_server.py"
 
 
 @pytest.fixture(scope="module")

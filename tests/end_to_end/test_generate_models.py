@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from beam_pipelines.jobs.generate import GenerateConfig, run
-from beam_pipelines.options import beam_options
-from cappy_model.decodings import PAPER, Drawing, decodings_named
-from cappy_model.generator import Generator
+from beam_pipelines.jobs.generate.job import GenerateConfig, run
+from beam_pipelines.runners.options import beam_options
+from cappy_model.generate.decodings import PAPER, Drawing, decodings_named
+from cappy_model.generate.generator import Generator
 from schemas.ids import seed_for
 from tests.cappy_model.models import save_tiny_generator, save_tiny_scorer
 from tests.conftest import build, cappy, data_bytes, manifest_of, sentence

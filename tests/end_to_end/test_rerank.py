@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from beam_pipelines.jobs import rerank
-from beam_pipelines.options import beam_options
+from beam_pipelines.jobs.rerank.job import job as rerank
+from beam_pipelines.runners.options import beam_options
 from schemas.ids import digest
 from schemas.records import SELECTION
 from tests.conftest import cappy, data_bytes, manifest_of, rows_of

@@ -11,7 +11,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from cappy_model.scorer import Scorer
+from cappy_model.score.scorer import Scorer
 from tests.cappy_model.models import save_tiny_scorer
 from tests.conftest import SHARED, cappy, data_bytes, manifest_of, metrics_of, needs_shared, rows_of, sentence
 from tests.end_to_end.inputs import (
@@ -282,8 +282,8 @@ def test_rerank_with_a_model_picks_from_lists(model: Path, tmp_path: Path) -> No
 
 
 def test_from_python(model: Path, tmp_path: Path) -> None:
-    from beam_pipelines.jobs.score import ScoreConfig, run
-    from beam_pipelines.options import beam_options
+    from beam_pipelines.jobs.score.job import ScoreConfig, run
+    from beam_pipelines.runners.options import beam_options
 
     (tmp_path / "rows.parquet").write_bytes(parquet(some_rows(10)))
     config = ScoreConfig(input=str(tmp_path / "*.parquet"), model=str(model), output=str(tmp_path / "out"))

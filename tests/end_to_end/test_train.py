@@ -17,11 +17,11 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from beam_pipelines.jobs.train_files import Mirror
-from beam_pipelines.runs import hold
-from cappy_model.scorer import Scorer
-from tests.cappy_model.corpora import some_rows, write_corpus, write_pairs
+from beam_pipelines.jobs.train.files import Mirror
+from beam_pipelines.runs.folder import hold
+from cappy_model.score.scorer import Scorer
 from tests.cappy_model.models import save_tiny_generator, save_tiny_scorer
+from tests.cappy_model.train.corpora import some_rows, write_corpus, write_pairs
 from tests.conftest import cappy, manifest_of, metrics_of
 from tests.end_to_end.inputs import json_lines, said
 
@@ -100,7 +100,7 @@ def test_what_is_held_out_may_stand_in_several_places(inputs: Path, tmp_path: Pa
 
 
 def test_it_scores_the_same_after_loading(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cappy_model.assessment import Assessment
+    from cappy_model.train.assessment import Assessment
 
     seen: list[tuple[Any, np.ndarray]] = []
     score = Assessment.scores

@@ -1,0 +1,144 @@
+"""JSON Lines inputs, plain or compressed. Positions are byte offsets (decompressed); blank lines are no rows."""
+
+import json
+from collections.abc import Iterator
+from itertools import islice
+from typing import IO
+
+from beam_pipelines.io.formats.base import (
+    HEAD_ROWS,
+    BadRow,
+    Facts,
+    InputFile,
+    Piece,
+    Record,
+    Span,
+    UnreadableFile,
+    ReadSpec,
+    infer_schema,
+    kind_of,
+    open_text,
+    units_of,
+)
+from beam_pipelines.io.storage import StorageOptions
+from schemas.chunks import CHUNK_BYTES
+
+SPAN_BYTES = 16 * 2**20
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+class _BadLine(ValueError):
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+def inspect(url: str, storage: StorageOptions) -> Facts:
+    """Columns and types of the first 10,000 good rows, and a count of all lines.
+
+    Raises UnreadableFile when the file is empty or breaks off, when none of its rows is a JSON object, or when a column
+    mixes types.
+    """
+    head, rows, size = [], 0, 0
+    try:
+        with open_text(url, storage) as file:
+            for _, line in _lines(file, 0, None):
+                if rows < HEAD_ROWS:
+                    head.append(line)
+                rows += 1
+                size += len(line)
+    except OSError as error:
+        where = f"cannot be read after {rows:,} rows"
+        raise UnreadableFile(f"{url}: {where}: {error}. Fetch or write it again.") from error
+    good = []
+    for line in head:
+        try:
+            good.append(_parse(line))
+        except _BadLine:
+            continue  # read() makes a reject of it
+    if not good:
+        raise UnreadableFile(f"{url}: holds no row: none of its first {len(head):,} lines is a JSON object.")
+    return Facts(infer_schema(good, url), rows, size)
+
+
+def spans(file: InputFile, unit_rows: int) -> Iterator[Span]:
+    """Line-aligned ranges of 16 MB; one span where the file is compressed, or only its first rows are wanted."""
+    if kind_of(file.url)[1] or file.limit is not None:
+        yield Span(0, -1)
+        return
+    for start in range(0, file.size, SPAN_BYTES):
+        yield Span(start, min(start + SPAN_BYTES, file.size))
+
+
+def read(file: InputFile, span: Span, wanted: ReadSpec) -> Iterator[Piece]:
+    """The units of a span."""
+    known = frozenset(wanted.schema.names) if wanted.exact else None
+    yield from units_of(_records(file, span, known), wanted.schema, wanted.unit_rows)
+
+
+def _records(file: InputFile, span: Span, known: frozenset[str] | None) -> Iterator[Record]:
+    position = span.start
+    with open_text(file.url, file.storage) as handle:
+        try:
+            for position, line in islice(_lines(handle, span.start, span.stop), file.limit):
+                try:
+                    row = _parse(line)
+                    if known is not None and not known.issuperset(row):
+                        raise _BadLine("does_not_fit", f"unknown fields {sorted(set(row) - known)}")
+                    yield Record(position, row, None, len(line))
+                except _BadLine as error:
+                    excerpt = line.decode("utf-8", "backslashreplace")
+                    yield Record(position, None, BadRow(position, error.reason, str(error), excerpt), len(line))
+        except OSError as error:
+            detail = f"the rest of the file after this position: {error}"
+            yield Record(position, None, BadRow(position, "unreadable", detail, None), 0)
+
+
+def _lines(file: IO[bytes], start: int, stop: int | None) -> Iterator[tuple[int, bytes]]:
+    """(position, line) of the lines that start in [start, stop); one longer than a chunk comes cut to a byte more."""
+    if start:
+        file.seek(start - 1)
+        position = start - 1 + _skip_line(file)
+    else:
+        position = 0
+    while stop is None or stop < 0 or position < stop:
+        line = file.readline(CHUNK_BYTES + 1)
+        if not line:
+            return
+        length = len(line)
+        if length > CHUNK_BYTES and not line.endswith(b"\n"):
+            length += _skip_line(file)
+        if position == 0:
+            line = line.removeprefix(_BYTE_ORDER_MARK)
+        if line.strip():
+            yield position, line
+        position += length
+
+
+def _skip_line(file: IO[bytes]) -> int:
+    """Reads to the end of the line; the number of bytes read."""
+    skipped = 0
+    while part := file.readline(CHUNK_BYTES):
+        skipped += len(part)
+        if part.endswith(b"\n"):
+            break
+    return skipped
+
+
+def _parse(line: bytes) -> dict[str, object]:
+    if len(line) > CHUNK_BYTES:
+        raise _BadLine("row_too_large", f"more than the {CHUNK_BYTES:,} bytes that a row may have")
+    try:
+        row = json.loads(line.decode())
+    except UnicodeDecodeError as error:
+        raise _BadLine("invalid_utf8", str(error)) from error
+    except (ValueError, RecursionError) as error:
+        raise _BadLine("broken_json", str(error)) from error
+    if not isinstance(row, dict):
+        raise _BadLine("broken_json", f"a JSON {type(row).__name__}, not an object")
+    if b"\\ud" in line or b"\\uD" in line:  # the one way in for half of a surrogate pair, which no UTF-8 can hold
+        try:
+            json.dumps(row, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise _BadLine("invalid_utf8", str(error)) from error
+    return row

@@ -1,0 +1,164 @@
+"""Parquet inputs. A span is a range of rows; its row groups are decoded one at a time, in small batches."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from beam_pipelines.io.formats.base import (
+    BadRow,
+    Facts,
+    InputFile,
+    Piece,
+    Span,
+    UnreadableFile,
+    ReadSpec,
+    checked,
+    normal_type,
+)
+from beam_pipelines.io.storage import StorageOptions, is_local, open_file
+from schemas.chunks import CHUNK_BYTES, row_bytes
+
+_SHARES_OF_A_GROUP = 8
+_BATCH_BYTES = 4 * 2**20
+_BUFFER_BYTES = 2**20
+_BATCH_ROWS = 1024  # the footer's bytes are fewer than the decoded ones where a dictionary holds the values
+
+
+def inspect(url: str, storage: StorageOptions) -> Facts:
+    """Columns and rows from the footer.
+
+    Raises UnreadableFile for an empty, truncated or foreign file, and where two columns have one name.
+    """
+    try:
+        with _opened(url, storage) as parquet:
+            schema = pa.schema([pa.field(f.name, normal_type(f.type)) for f in parquet.schema_arrow])
+            repeated = [name for name in schema.names if schema.names.count(name) > 1]
+            if repeated:
+                raise UnreadableFile(f"{url}: has {len(repeated)} columns named {repeated[0]!r}; rename all but one")
+            groups = [parquet.metadata.row_group(i) for i in range(parquet.num_row_groups)]
+            return Facts(schema, parquet.metadata.num_rows, sum(group.total_byte_size for group in groups))
+    except (pa.ArrowException, OSError) as error:
+        raise UnreadableFile(f"{url}: is not a whole Parquet file: {error}. Fetch or write it again.") from error
+
+
+@contextmanager
+def _opened(url: str, storage: StorageOptions) -> Iterator[pq.ParquetFile]:
+    # A local column is read bit by bit; elsewhere every bit would be a request, so a row group is fetched at once.
+    local = is_local(url)
+    streaming = {"buffer_size": _BUFFER_BYTES if local else 0, "pre_buffer": not local}
+    with open_file(url, storage) as file, pq.ParquetFile(file, **streaming) as parquet:
+        yield parquet
+
+
+def spans(file: InputFile, unit_rows: int) -> Iterator[Span]:
+    """Ranges of whole units, as few as can be: runners deal spans out beforehand, and equal ones deal evenly.
+
+    A large row group is shared by at most eight spans, since each of them decodes it.
+    """
+    with _opened(file.url, file.storage) as parquet:
+        sizes = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
+    units = max(1, -(-max(sizes, default=0) // (_SHARES_OF_A_GROUP * unit_rows)))
+    for start in range(0, file.rows, units * unit_rows):
+        yield Span(start, min(start + units * unit_rows, file.rows))
+
+
+def read(file: InputFile, span: Span, wanted: ReadSpec) -> Iterator[Piece]:
+    """The units of a span: `unit_rows` consecutive rows each, the last one of the file fewer.
+
+    Where these exceed `CHUNK_BYTES`, they are several units, each cut at the row that reaches so many: a function of
+    the rows, however the file was written. The rows of a row group that cannot be decoded are bad rows, each of them.
+    """
+    schema, unit_rows, _ = wanted
+    waiting: list[Piece] = []
+    done, held = 0, 0
+    for piece in _decode(file, span, schema):
+        sizes = np.zeros(len(piece.bad), np.int64) if piece.bad else row_bytes(piece.rows)
+        start = 0
+        while start < len(sizes):
+            reached = held + np.cumsum(sizes[start : start + unit_rows - done])
+            count = min(len(reached), int(np.searchsorted(reached, CHUNK_BYTES)) + 1)
+            waiting.append(_slice(piece, start, count))
+            start, done, held = start + count, done + count, int(reached[count - 1])
+            if done == unit_rows or held >= CHUNK_BYTES:
+                yield _joined(waiting)
+                done, held = done % unit_rows, 0
+    if waiting:
+        yield _joined(waiting)
+
+
+def _slice(piece: Piece, start: int, count: int) -> Piece:
+    """Some rows of a piece, which holds good rows or bad ones, never both."""
+    stop = start + count
+    return Piece(piece.positions[start:stop], piece.rows.slice(start, count), piece.bad[start:stop])
+
+
+def _joined(waiting: list[Piece]) -> Piece:
+    """One piece of several, which are let go of."""
+    positions, rows, bad = zip(*waiting, strict=True)
+    waiting.clear()
+    return checked(Piece(np.concatenate(positions), pa.concat_batches(rows), [row for part in bad for row in part]))
+
+
+def _decode(file: InputFile, span: Span, schema: pa.Schema) -> Iterator[Piece]:
+    """The rows of a span in order, in batches of about `_BATCH_BYTES` that keep to the row groups of the file."""
+    with _opened(file.url, file.storage) as parquet:
+        first = 0
+        for group in range(parquet.num_row_groups):
+            count = parquet.metadata.row_group(group).num_rows
+            start, stop = max(span.start, first), min(span.stop, first + count)
+            if start < stop:
+                yield from _decode_group(parquet, group, Span(start - first, stop - first), first, schema)
+            first += count
+
+
+def _decode_group(parquet: pq.ParquetFile, group: int, span: Span, first: int, schema: pa.Schema) -> Iterator[Piece]:
+    found = parquet.metadata.row_group(group)
+    size = max(1, found.total_byte_size // found.num_rows)
+    batch_rows, done = max(1, min(_BATCH_ROWS, _BATCH_BYTES // size)), 0
+    try:
+        for batch in parquet.iter_batches(batch_rows, row_groups=[group], columns=schema.names):
+            start, stop = max(span.start, done), min(span.stop, done + batch.num_rows)
+            if start < stop:
+                yield from _conform(batch.slice(start - done, stop - start), first + start, schema)
+            done += batch.num_rows
+            if done >= span.stop:
+                return
+    except (pa.ArrowException, OSError) as error:
+        detail = f"row group {group} cannot be decoded: {error}"
+        yield _all_bad(
+            [BadRow(first + i, "unreadable", detail, None) for i in range(max(done, span.start), span.stop)], schema
+        )
+
+
+def _all_bad(bad: list[BadRow], schema: pa.Schema) -> Piece:
+    return Piece(np.empty(0, dtype=np.int64), pa.RecordBatch.from_pylist([], schema), bad)
+
+
+def _conform(batch: pa.RecordBatch, first: int, schema: pa.Schema) -> Iterator[Piece]:
+    """The rows of a batch, which starts at row `first`, as rows of `schema`; those that do not fit are bad, alone."""
+    try:
+        rows = _cast(batch, schema)
+    except pa.ArrowInvalid as error:
+        if batch.num_rows > 1:
+            half = batch.num_rows // 2
+            yield from _conform(batch.slice(0, half), first, schema)
+            yield from _conform(batch.slice(half), first + half, schema)
+        else:
+            excerpt = json.dumps(batch.to_pylist()[0], ensure_ascii=False, default=str)
+            yield _all_bad([BadRow(first, "does_not_fit", str(error), excerpt)], schema)
+    else:
+        yield Piece(np.arange(first, first + batch.num_rows, dtype=np.int64), rows, [])
+
+
+def _cast(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """The columns of `schema`, text as string; a column that this file lacks is null."""
+    arrays = []
+    for field in schema:
+        index = batch.schema.get_field_index(field.name)
+        found = batch.column(index) if index >= 0 else pa.nulls(batch.num_rows)
+        arrays.append(found if found.type.equals(field.type) else found.cast(field.type))
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)

@@ -1,0 +1,266 @@
+"""A unit of scored rows -> its candidates, each with what it is worth: all that is shuffled of an evaluation."""
+
+import json
+import operator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from beam_pipelines.io.output import OutputDir
+from beam_pipelines.io.units import Unit
+from beam_pipelines.jobs.evaluate.columns import CLASSIFICATION, DATASET, EvaluatedColumns
+from beam_pipelines.jobs.rerank.reduction import GROUP, LARGEST
+from beam_pipelines.jobs.rerank.scored_rows import (
+    as_numbers,
+    candidate_places,
+    candidate_values,
+    reject_of,
+    row_faults,
+    sizes,
+)
+from beam_pipelines.transforms.rejects import unread, write_rejects
+from beam_pipelines.transforms.shuffle import text_keys
+from cappy_model.metrics.rouge import RougeL
+from schemas.ids import digest, text_key
+from schemas.records import EXCERPT_CHARACTERS
+from schemas.stats import Stats
+
+NO_DATASET = "unnamed dataset"
+"""What rows without a dataset are counted under."""
+
+
+def measured_schema(columns: EvaluatedColumns) -> pa.Schema:
+    """What the shuffle carries of a candidate: its group, its place, what it is worth, and how the methods see it.
+
+    `group` is the digest of dataset and group, `name` the group itself; `instruction` and `references` are hashes, and
+    `text` is the digest of the response. `value` is the Rouge-L, the correctness (0 or 1) or the label.
+    """
+    texts = {"name": False, "dataset": False, "template": True, "example": False, "source": False, "at": False}
+    places = {"file": pa.int64(), "position": pa.int64(), "item": pa.int32()}
+    known = {"instruction": pa.uint64(), "references": pa.uint64(), "text": pa.string(), "value": pa.float64()}
+    return pa.schema(
+        [
+            pa.field(GROUP, pa.string(), nullable=False),
+            *(pa.field(name, pa.string(), nullable=nullable) for name, nullable in texts.items()),
+            *(pa.field(name, kind, nullable=False) for name, kind in (places | known).items()),
+            pa.field("generator", pa.string()),
+            pa.field("decoding", pa.string()),
+            pa.field("sample_index", pa.int64()),
+            *(pa.field(method, pa.float64()) for method in columns.methods),
+        ]
+    )
+
+
+class Measured(NamedTuple):
+    """What became of a unit: its name, a chunk of `measured_schema`, REJECT rows, and its counts."""
+
+    name: str
+    chunk: pa.RecordBatch
+    rejects: list[dict[str, Any]]
+    stats: Stats
+
+
+def measure_unit(unit: Unit, columns: EvaluatedColumns, rouge: RougeL) -> Measured:
+    """The candidates of a unit, each with what it is worth.
+
+    A row that cannot be used is one reject, which stands for all candidates in it; a candidate without a response, or
+    without a label that can be one, is a reject of its own. Raises CappyError for a score that is NaN.
+    """
+    rows = unit.rows
+    faults = row_faults(rows, columns) | _without_references(rows, columns)
+    rejects = unread(unit, origin="")
+    rejects += [reject_of(unit, row, *fault, _excerpt(rows, row)) for row, fault in faults.items()]
+    lost = len(unit.bad) + int(sizes(rows, columns.lists)[list(faults)].sum())
+    good = np.setdiff1d(np.arange(rows.num_rows), list(faults))
+    row, item = candidate_places(rows, columns.response, good)
+    found = {name: candidate_values(rows, name, good) for name in columns.of_candidates}
+    wrong = _candidate_faults(columns, found)
+    for index, (reason, detail) in wrong.items():
+        where = f"item {item[index]}: " if columns.lists else ""
+        rejects.append(reject_of(unit, int(row[index]), reason, where + detail, _excerpt(rows, int(row[index]))))
+    usable = np.setdiff1d(np.arange(len(row)), list(wrong))
+    row, item = row[usable], item[usable]
+    found = {name: values.take(pa.array(usable)) for name, values in found.items()}
+    stats = Stats()
+    stats.counts["rows",] += rows.num_rows + len(unit.bad)
+    stats.counts["candidates", "read"] += len(row) + lost + len(wrong)
+    stats.counts["candidates", "rejected"] += lost + len(wrong)
+    value = _values(rows, columns, row, found, rouge, stats)
+    chunk = _chunk(unit, columns, row, item, found, value)
+    return Measured(f"part-{unit.name}", chunk, rejects, stats)
+
+
+def _excerpt(rows: pa.RecordBatch, row: int) -> str:
+    return json.dumps(rows.slice(row, 1).to_pylist()[0], ensure_ascii=False, default=str)[:EXCERPT_CHARACTERS]
+
+
+def _without_references(rows: pa.RecordBatch, columns: EvaluatedColumns) -> dict[int, tuple[str, str]]:
+    if columns.references is None:
+        return {}
+    texts = _references(rows, columns.references)
+    return {row: ("no_references", f"none in {columns.references}") for row, found in enumerate(texts) if not found}
+
+
+def _references(rows: pa.RecordBatch, column: str) -> list[list[str]]:
+    """The references of each row that are not null."""
+    found = [[value] if isinstance(value, str) else value or [] for value in rows[column].to_pylist()]
+    return [[text for text in texts if text is not None] for texts in found]
+
+
+def _candidate_faults(columns: EvaluatedColumns, found: Mapping[str, pa.Array]) -> dict[int, tuple[str, str]]:
+    """The candidates that cannot be used, each with a reason and a detail."""
+    faults: dict[int, tuple[str, str]] = {}
+    if columns.label is not None:
+        label = _label(found[columns.label])
+        for index in np.flatnonzero(~(np.abs(label) <= LARGEST)).tolist():
+            faults[index] = ("label_not_usable", f"{columns.label} is {label[index]}")
+        if columns.task == CLASSIFICATION:
+            for index in np.flatnonzero(~np.isin(label, (0, 1))).tolist():
+                faults[index] = ("label_not_binary", f"{columns.label} is {label[index]}, and neither 0 nor 1")
+    for name in filter(None, (columns.label, columns.response)):
+        for index in np.flatnonzero(found[name].is_null()).tolist():
+            faults[index] = ("null_value", f"null in {name}")
+    return faults
+
+
+def _label(values: pa.Array) -> np.ndarray:
+    label: np.ndarray = pc.cast(values, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    return label
+
+
+def _values(
+    rows: pa.RecordBatch,
+    columns: EvaluatedColumns,
+    row: np.ndarray,
+    found: Mapping[str, pa.Array],
+    rouge: RougeL,
+    stats: Stats,
+) -> np.ndarray:
+    """float64[n]: what each candidate is worth."""
+    if columns.references is None:
+        assert columns.label is not None
+        return _label(found[columns.label])
+    references, responses = _references(rows, columns.references), found[columns.response].to_pylist()
+    if columns.task == CLASSIFICATION:
+        right = [{text.strip() for text in texts} for texts in references]
+        pairs = zip(row.tolist(), responses, strict=True)
+        return np.array([response.strip() in right[place] for place, response in pairs], dtype=np.float64)
+    tokens: dict[str, Any] = {}
+    values = np.zeros(len(row))
+    for index, (place, response) in enumerate(zip(row.tolist(), responses, strict=True)):
+        for text in (response, *references[place]):
+            if text not in tokens:
+                tokens[text] = rouge.tokens(text)
+        stats.counts["no_rouge_tokens",] += bool(response.strip()) and not tokens[response]
+        values[index] = max(rouge.f_measure(tokens[text], tokens[response]) for text in references[place])
+    return values
+
+
+def _chunk(
+    unit: Unit,
+    columns: EvaluatedColumns,
+    row: np.ndarray,
+    item: np.ndarray,
+    found: Mapping[str, pa.Array],
+    value: np.ndarray,
+) -> pa.RecordBatch:
+    """The candidates at `row` and `item` as rows of `measured_schema`."""
+    rows, texts = unit.rows, _row_texts(unit, columns)
+    of_rows = {name: array.take(pa.array(row)) for name, array in texts.items()}
+    arrays = {
+        **of_rows,
+        "file": pa.array(np.full(len(row), unit.file.number), pa.int64()),
+        "position": pa.array(unit.positions[row], pa.int64()),
+        "item": pa.array(item, pa.int32()),
+        "text": pa.array([digest(text) for text in found[columns.response].to_pylist()], pa.string()),
+        "value": pa.array(value, pa.float64()),
+        "generator": _generator(rows, columns, row, found),
+        "decoding": found[columns.decoding] if columns.decoding else pa.nulls(len(row), pa.string()),
+        "sample_index": pa.nulls(len(row), pa.int64()),
+    }
+    if columns.sample_index:
+        arrays["sample_index"] = found[columns.sample_index].cast(pa.int64())
+    for method, name in columns.methods.items():
+        arrays[method] = pa.array(as_numbers(unit, name, row, found[name]), pa.float64(), from_pandas=True)
+    schema = measured_schema(columns)
+    return pa.RecordBatch.from_arrays([arrays[name] for name in schema.names], schema=schema)
+
+
+def _generator(
+    rows: pa.RecordBatch, columns: EvaluatedColumns, row: np.ndarray, found: Mapping[str, pa.Array]
+) -> pa.Array:
+    """The language model that each candidate is of: said of it, or of its row."""
+    if columns.generator is None:
+        return pa.nulls(len(row), pa.string())
+    return found[columns.generator] if columns.generator in found else rows[columns.generator].take(pa.array(row))
+
+
+def _row_texts(unit: Unit, columns: EvaluatedColumns) -> dict[str, pa.Array]:
+    """What the candidates of a row share, by column of `measured_schema`, for every row of the unit."""
+    rows = unit.rows
+    nothing = pa.nulls(rows.num_rows, pa.string())
+    instruction = rows[columns.instruction].fill_null("")
+    name = rows[columns.group].cast(pa.string()).fill_null("").to_pylist()
+    if columns.group == columns.instruction:
+        name = [digest(text) for text in name]
+    dataset = [_dataset(*parts) for parts in zip(*_dataset_parts(rows, columns), strict=True)]
+    example = rows[columns.example].cast(pa.string()).to_pylist() if columns.example else [None] * rows.num_rows
+    references = _references(rows, columns.references) if columns.references else [[]] * rows.num_rows
+    return {
+        GROUP: pa.array([digest(*pair) for pair in zip(dataset, name, strict=True)], pa.string()),
+        "name": pa.array(name, pa.string()),
+        "dataset": pa.array(dataset, pa.string()),
+        "template": rows[columns.template].cast(pa.string()) if columns.template else nothing,
+        "example": pa.array([e or n for e, n in zip(example, name, strict=True)], pa.string()),
+        "source": pa.array([unit.file.name] * rows.num_rows, pa.string()),
+        "at": pa.array([unit.position(row) for row in range(rows.num_rows)], pa.string()),
+        "instruction": pa.array(text_keys(instruction), pa.uint64()),
+        "references": pa.array([text_key(digest(*texts)) for texts in references], pa.uint64()),
+    }
+
+
+def _dataset_parts(rows: pa.RecordBatch, columns: EvaluatedColumns) -> list[list[str | None]]:
+    """Name, subset and split of the dataset of each row."""
+    return [
+        rows[part].cast(pa.string()).to_pylist() if part in columns.dataset else [None] * rows.num_rows
+        for part in DATASET
+    ]
+
+
+def _dataset(name: str | None, subset: str | None, split: str | None) -> str:
+    """`name[/subset][:split]`, as reports call a dataset."""
+    if not name:
+        return NO_DATASET
+    return name + (f"/{subset}" if subset else "") + (f":{split}" if split else "")
+
+
+@dataclass
+class MeasureCandidates(beam.PTransform):
+    """Units of scored rows -> (chunks of `measured_schema`; all_stats). Writes the rejects of each unit."""
+
+    folder: OutputDir
+    columns: EvaluatedColumns
+
+    def expand(self, units: beam.PCollection) -> Any:  # Beam warns of any hint for two outputs
+        measured = units | "Measure" >> beam.ParDo(_Measure(self.columns))
+        chunks = measured | "Chunks" >> beam.Map(operator.attrgetter("chunk"))
+        return chunks, measured | "Rejects" >> beam.Map(self._write)
+
+    def _write(self, measured: Measured) -> Stats:
+        return Stats().add(measured.stats).add(write_rejects(self.folder, measured.name, measured.rejects))
+
+
+class _Measure(beam.DoFn):
+    def __init__(self, columns: EvaluatedColumns) -> None:
+        self._columns = columns
+
+    def setup(self) -> None:
+        self._rouge = RougeL()
+
+    def process(self, unit: Unit) -> Iterator[Measured]:
+        yield measure_unit(unit, self._columns, self._rouge)

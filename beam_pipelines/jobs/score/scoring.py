@@ -1,0 +1,201 @@
+"""Units of any rows with two text columns -> the same rows with a score, one output file for each unit."""
+
+import heapq
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from beam_pipelines.io.units import Unit
+from beam_pipelines.models.spec import ModelSpec
+from beam_pipelines.transforms.map_units import UnitResult
+from beam_pipelines.transforms.rejects import unread
+from schemas.errors import CappyError
+from schemas.ids import seed_for
+from schemas.records import is_text
+from schemas.stats import REAL_TOKENS, SAMPLES_PER_KEY, Stats, count_scores
+
+if TYPE_CHECKING:
+    from cappy_model.score.scorer import Scored, Scorer
+
+TOKENS_PER_BIN = 16
+"""Width of the bins that the lengths of pairs are counted in."""
+_SAMPLE_CHARACTERS = 4_000  # of each text; a report shows no more
+
+
+@dataclass(frozen=True)
+class ScorerSpec(ModelSpec):
+    """Everything that a worker needs to load a scorer."""
+
+    max_length: int | None
+
+
+@cache
+def load_scorer(spec: ScorerSpec) -> "Scorer":
+    """The scorer of `spec`, loaded once in a process."""
+    from cappy_model.score.scorer import Scorer
+
+    return Scorer.from_pretrained(spec.model, max_length=spec.max_length, **spec.settings)
+
+
+@dataclass(frozen=True)
+class ScoreColumns:
+    """Which columns hold the pairs, and what the new ones are called.
+
+    With a list of texts as responses (the choices of a row, say) the new columns are lists of the same lengths.
+    """
+
+    instruction: str
+    response: str
+    score: str
+
+    @property
+    def error(self) -> str:
+        """Why a row has no score."""
+        return f"{self.score}_error"
+
+    @property
+    def num_tokens(self) -> str:
+        """Tokens of the pair as the model read it. Plain `num_tokens` beside plain `score`."""
+        return "num_tokens" if self.score == "score" else f"{self.score}_num_tokens"
+
+    @property
+    def truncated(self) -> str:
+        """Whether either text was cut. Plain `truncated` beside plain `score`."""
+        return "truncated" if self.score == "score" else f"{self.score}_truncated"
+
+    def lists(self, schema: pa.Schema) -> bool:
+        """Whether the responses of a row are a list."""
+        return pa.types.is_list(schema.field(self.response).type)
+
+    def output(self, schema: pa.Schema) -> pa.Schema:
+        """The schema of scored rows: the input's columns, then four new ones.
+
+        Raises CappyError for a column that is missing or not text, or that would be overwritten.
+        """
+        for name, flag in ((self.instruction, "--instruction-column"), (self.response, "--response-column")):
+            _check_text(schema, name, flag, lists=name == self.response)
+        kinds = (pa.float32(), pa.string(), pa.int32(), pa.bool_())
+        new = dict(zip((self.score, self.error, self.num_tokens, self.truncated), kinds, strict=True))
+        for name in new:
+            if name in schema.names:
+                raise CappyError(
+                    f"column {name!r} is there already, and would be overwritten; --score-column names another one"
+                )
+        wrap = pa.list_ if self.lists(schema) else lambda kind: kind
+        nullable = {self.score, self.error} if not self.lists(schema) else set(new)
+        fields = [pa.field(name, wrap(kind), nullable=name in nullable) for name, kind in new.items()]
+        return pa.schema([*schema, *fields])
+
+
+def _check_text(schema: pa.Schema, name: str, flag: str, *, lists: bool) -> None:
+    if name not in schema.names:
+        raise CappyError(f"{flag} {name}: there is no such column; there are {', '.join(schema.names)}")
+    kind = schema.field(name).type
+    if not (is_text(kind) or (lists and pa.types.is_list(kind) and is_text(kind.value_type))):
+        raise CappyError(f"{flag} {name}: is {kind}, not text")
+
+
+def score_unit(unit: Unit, scorer: "Scorer", columns: ScoreColumns) -> UnitResult:
+    """Scores the pairs of a unit. Rows keep their place; one that cannot be scored has no score, and an error.
+
+    Raises cappy_model.scorer.BrokenModel for a score that is NaN or infinite.
+    """
+    schema, stats = columns.output(unit.rows.schema), Stats()
+    instructions, responses = unit.rows[columns.instruction], unit.rows[columns.response]
+    if columns.lists(unit.rows.schema):
+        instructions = instructions.take(pc.list_parent_indices(responses))
+        responses = pc.list_flatten(responses)
+    new = _score_texts(instructions, responses, scorer, stats)
+    if columns.lists(unit.rows.schema):
+        new = [_as_lists(array, unit.rows[columns.response]) for array in new]
+    rows = pa.RecordBatch.from_arrays([*unit.rows.columns, *new], schema=schema)
+    rejects = unread(unit, origin="")
+    stats.counts["rows", "read"] += rows.num_rows + len(rejects)
+    stats.counts["rows", "rejected"] += len(rejects)
+    _sample(rows, columns, unit, stats)
+    return UnitResult(unit.name, [rows], schema, rejects, stats)
+
+
+def _score_texts(instructions: pa.Array, responses: pa.Array, scorer: "Scorer", stats: Stats) -> list[pa.Array]:
+    """Score, error, tokens and truncation of each pair, as columns."""
+    errors: list[str | None] = [None] * len(instructions)
+    for name, texts in (("instruction", instructions), ("response", responses)):
+        for row in np.flatnonzero(pc.is_null(texts).to_numpy(zero_copy_only=False)).tolist():
+            errors[row] = f"null {name}"
+    valid = np.array([row for row, error in enumerate(errors) if error is None], dtype=np.int64)
+    texts = (array.take(pa.array(valid)).to_pylist() for array in (instructions, responses))
+    scored = scorer.score_pairs(*texts)
+    for place, error in scored.errors.items():
+        errors[int(valid[place])] = error
+    _count(scored, errors, stats)
+    found = np.isfinite(scored.scores)
+    return [
+        _spread(len(errors), valid[found], pa.array(scored.scores[found])),
+        pa.array(errors, pa.string()),
+        _spread(len(errors), valid, pa.array(scored.num_tokens)).fill_null(0),
+        _spread(len(errors), valid, pa.array(scored.truncated)).fill_null(False),
+    ]
+
+
+def _spread(length: int, places: np.ndarray, values: pa.Array) -> pa.Array:
+    """`values` at their `places` in a column of `length`; null elsewhere."""
+    index = np.full(length, -1)
+    index[places] = np.arange(len(places))
+    return values.take(pa.array(index, mask=index < 0))
+
+
+def _as_lists(values: pa.Array, like: pa.Array) -> pa.Array:
+    """`values` as lists of the lengths of `like`, null where that is."""
+    lengths = pc.list_value_length(like).fill_null(0).to_numpy()
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), values, mask=pc.is_null(like))
+
+
+def _count(scored: "Scored", errors: list[str | None], stats: Stats) -> None:
+    found = np.isfinite(scored.scores)
+    stats.counts["pairs", "scored"] += int(found.sum())
+    stats.counts["pairs", "distinct"] += scored.work.distinct
+    stats.counts["pairs", "truncated"] += int(scored.truncated.sum())
+    for error in filter(None, errors):
+        stats.counts["errors", error.split(":")[0].replace(" ", "_")] += 1
+    stats.counts[REAL_TOKENS] += scored.work.tokens
+    stats.counts["tokens", "padding"] += scored.work.padding
+    stats.counts["tokens", "out_of_memory"] += scored.work.out_of_memory
+    count_scores(stats, ("scores",), scored.scores[found])
+    for number, count in zip(*np.unique(scored.num_tokens // TOKENS_PER_BIN, return_counts=True), strict=True):
+        stats.counts["lengths", f"{number:05d}"] += int(count)
+
+
+def _sample(rows: pa.RecordBatch, columns: ScoreColumns, unit: Unit, stats: Stats) -> None:
+    """Keeps rows for the report: any, and those of the highest and lowest scores. Lists are left out."""
+    if columns.lists(unit.rows.schema):
+        return
+    hashes = [seed_for(0, unit.file.name, str(place)) for place in unit.positions.tolist()]
+    scores = rows[columns.score].to_numpy(zero_copy_only=False)
+    scored = np.flatnonzero(np.isfinite(scores)).tolist()
+    fixed = {row: round(float(scores[row]) * 2**20) for row in scored}
+    # The hash tells rows of equal scores apart, whichever comes first.
+    ranks = {
+        "any": dict(enumerate(hashes)),
+        "highest": {row: (-score << 64) + hashes[row] for row, score in fixed.items()},
+        "lowest": {row: (score << 64) + hashes[row] for row, score in fixed.items()},
+    }
+    for key, rank in ranks.items():
+        for row in heapq.nsmallest(SAMPLES_PER_KEY, rank, key=rank.__getitem__):
+            stats.sample(
+                key,
+                rank[row],
+                _shown(rows.slice(row, 1).to_pylist()[0], columns, f"{unit.file.name}{unit.position(row)}"),
+            )
+
+
+def _shown(row: dict[str, Any], columns: ScoreColumns, place: str) -> dict[str, Any]:
+    """A row as the report shows it."""
+    texts = {"instruction": row[columns.instruction], "response": row[columns.response]}
+    cut = {name: text and text[:_SAMPLE_CHARACTERS] for name, text in texts.items()}
+    rest = {"score": row[columns.score], "error": row[columns.error], "num_tokens": row[columns.num_tokens]}
+    return {**cut, **rest, "position": place}

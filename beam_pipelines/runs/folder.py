@@ -1,0 +1,258 @@
+"""A run's life in its output folder: recognised as finished, opened with run.json or refused, closed, and verified."""
+
+import fcntl
+import json
+import re
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from beam_pipelines.io.storage import OutputError, StorageOptions, file_system, is_local, join, read_bytes, write_whole
+from schemas.errors import CappyError, UsageError
+from schemas.ids import digest_of
+from schemas.manifest import CARD, FAILURE, MANIFEST, METRICS, REPORT, RUN, differences, fingerprint, to_json
+from schemas.stats import FileEntry
+
+_UNIT, _SHARD = r"part-(candidates-)?\d{5,}-\d{5,}-\d{5,}", r"shard-\d{5}-of-\d{5}"
+_DATA = re.compile(rf"(\w+/)?({_UNIT}|{_SHARD})\.parquet|metrics\.parquet")
+_OTHER = re.compile("|".join(map(re.escape, (MANIFEST, FAILURE, CARD, REPORT, METRICS))))
+_LEFTOVER = re.compile(r"(\w+/)?\.(part|shard|metrics|run|manifest|failure|README|report).*\.tmp")
+_LOCK = ".lock"
+_SHOWN_DIFFERENCES = 5
+_FOLLOWS = "settings.shards: "  # from the size of the inputs, where no flag says it
+
+
+def described(facts: Mapping[str, Any], config: Any) -> dict[str, Any]:
+    """What run.json says of a run: its `facts`, and all that its configuration (a dataclass) says but secrets."""
+    configuration = {**asdict(config), "storage": sorted(config.storage)}
+    return {"job": facts["job"], "configuration": configuration, "facts": facts}
+
+
+def is_finished(output: str, run: Mapping[str, Any], storage: StorageOptions) -> bool:
+    """Whether the folder `output` holds this very run, whole. Nothing is written.
+
+    `run` is as `described` gives it; its `facts` are all that shapes the bytes of the output. Raises CappyError when
+    the folder holds a run with other facts, naming what differs.
+    """
+    _folder(output, storage)
+    stored = read_bytes(join(output, RUN), storage)
+    if stored is None:
+        return False
+    _refuse_other(output, _decode(output, stored), run)
+    return read_bytes(join(output, MANIFEST), storage) is not None
+
+
+def open_run(
+    output: str, run: Mapping[str, Any], *, overwrite: bool, storage: StorageOptions, reading: Collection[str] = ()
+) -> list[str]:
+    """Claims the folder `output` for a run (see `is_finished`) by writing its run.json there.
+
+    With `overwrite`, files of a former run of the same job go first, but runs within the folder stay. Returns the
+    temporary files there that writers of earlier runs have left, or are still at. Raises CappyError when the folder
+    holds something else than a run, or a run with other facts, naming what differs; UsageError where a file that the
+    run is `reading` would be deleted; OutputError when it cannot be written.
+    """
+    names = refuse_foreign(output, storage)
+    stored = read_bytes(join(output, RUN), storage)
+    if stored is not None:
+        before = _decode(output, stored)
+        if overwrite:
+            _refuse_other_job(output, before, run)
+            _delete_run(output, names, storage, reading)
+        else:
+            _refuse_other(output, before, run)
+    _delete(output, [name for name in names if name == FAILURE], storage)
+    write_whole(join(output, RUN), to_json({**run, "fingerprint": fingerprint(run["facts"])}), storage)
+    return [name for name in names if _LEFTOVER.fullmatch(name)]
+
+
+def refuse_foreign(output: str, storage: StorageOptions) -> list[str]:
+    """The names of the files below a folder. Raises CappyError when it holds something and is no run's folder."""
+    names = _names(output, storage)
+    foreign = [name for name in names if not (_LEFTOVER.fullmatch(name) or name.startswith(_runs_within(names)))]
+    if foreign and RUN not in foreign:
+        raise CappyError(f"{output}: holds {foreign[0]!r} and no {RUN}, so it is not ours; give an empty or new folder")
+    return names
+
+
+def _decode(output: str, stored: bytes) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(stored)
+        if content["fingerprint"] == fingerprint(content["facts"]):
+            return content
+        fault = "its fingerprint is not that of its facts"
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        fault = f"{type(error).__name__}: {error}"
+    raise CappyError(f"{join(output, RUN)}: is damaged or not ours ({fault}); give an empty or new folder")
+
+
+@contextmanager
+def hold(output: str, storage: StorageOptions) -> Iterator[None]:
+    """Keeps a second job off a folder on a local disk for as long as the block runs; a lock that dies with its process.
+
+    Elsewhere there is no such lock: two jobs there write the same bytes twice. Raises CappyError when another has it,
+    OutputError when the folder cannot be written.
+    """
+    if not is_local(output):
+        yield
+        return
+    fs, path = _folder(output, storage)
+    try:
+        fs.makedirs(path, exist_ok=True)
+        lock = open(join(path, _LOCK), "w")  # noqa: SIM115
+    except OSError as error:
+        raise OutputError(
+            f"{output}: cannot be written: {error.strerror}. Mend the permissions, or give another."
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise CappyError(
+                f"{output}: another job is at work in it; wait for its end, or give another folder"
+            ) from error
+        try:
+            yield
+        finally:
+            with suppress(FileNotFoundError):
+                fs.rm_file(lock.name)
+
+
+def close_run(output: str, manifest: Mapping[str, Any], leftovers: Sequence[str], storage: StorageOptions) -> None:
+    """Deletes what earlier runs have left in the folder of a finished one: data files of our names that the `manifest`
+    does not list, and the `leftovers` that `open_run` told of. A writer that is still at work keeps its later ones."""
+    names = _names(output, storage)
+    _delete(output, [name for name in names if name in leftovers], storage)
+    _delete(output, _unlisted(names, {entry["path"] for entry in manifest["files"]}), storage)
+
+
+def _unlisted(names: Sequence[str], listed: Container[str]) -> list[str]:
+    """The data files of our names, runs within not counted, that are not `listed`."""
+    within = _runs_within(names)
+    return [name for name in names if _DATA.fullmatch(name) and not name.startswith(within) and name not in listed]
+
+
+def _refuse_other_job(output: str, before: Mapping[str, Any], run: Mapping[str, Any]) -> None:
+    if before["job"] != run["job"]:
+        raise CappyError(
+            f"{output}: holds a run of {before['job']}, which {run['job']} does not replace; give another folder, or "
+            "delete this one"
+        )
+
+
+def _refuse_other(output: str, before: Mapping[str, Any], run: Mapping[str, Any]) -> None:
+    _refuse_other_job(output, before, run)
+    found = list(differences(before["facts"], json.loads(json.dumps(run["facts"]))))
+    if found:
+        found = [difference for difference in found if not difference.startswith(_FOLLOWS)] or found
+        more = f" and {len(found) - _SHOWN_DIFFERENCES} more" if len(found) > _SHOWN_DIFFERENCES else ""
+        raise CappyError(
+            f"{output}: holds another run: {'; '.join(found[:_SHOWN_DIFFERENCES])}{more}. "
+            "Give another folder, or --overwrite to replace it."
+        )
+
+
+def _folder(output: str, storage: StorageOptions) -> tuple[fsspec.AbstractFileSystem, str]:
+    fs, path = file_system(output, storage)
+    if fs.isfile(path):
+        raise CappyError(f"{output}: is a file; --output wants a folder")
+    return fs, path
+
+
+def _names(output: str, storage: StorageOptions) -> list[str]:
+    """The files below a folder, relative to it, sorted."""
+    fs, path = _folder(output, storage)
+    root = path.rstrip("/") + "/"
+    names = sorted(name.removeprefix(root) for name in fs.find(path)) if fs.exists(path) else []
+    return [name for name in names if name != _LOCK]
+
+
+def _delete_run(output: str, names: list[str], storage: StorageOptions, reading: Collection[str]) -> None:
+    """Deletes the files of a run, run.json last, so that an interrupted deletion is still a folder of ours."""
+    mine = [name for name in names if not name.startswith(_runs_within(names))]
+    kinds = (_DATA, _LEFTOVER, _OTHER)
+    former = [name for name in mine if any(kind.fullmatch(name) for kind in kinds)]
+    refuse_to_delete(output, former, reading)
+    _delete(output, former, storage)
+    _delete(output, [RUN], storage)
+
+
+def refuse_to_delete(output: str, names: Sequence[str], reading: Collection[str]) -> None:
+    """Raises UsageError where one of the files (relative to `output`) that are to be deleted is still to be read."""
+    for name in names:
+        if join(output, name) in reading:
+            raise UsageError(
+                f"{join(output, name)}: is to be read, and --overwrite would delete it; give another --output"
+            )
+
+
+def _runs_within(names: Sequence[str]) -> tuple[str, ...]:
+    """The folders, each with its `/`, below this one that hold a run of their own."""
+    return tuple(name.removesuffix(RUN) for name in names if name.endswith(f"/{RUN}"))
+
+
+def _delete(output: str, names: list[str], storage: StorageOptions) -> None:
+    fs, path = file_system(output, storage)
+    for name in names:
+        with suppress(FileNotFoundError):  # a temporary file may just have got its name
+            fs.rm_file(join(path, name))
+
+
+def load_manifest(output: str, storage: StorageOptions) -> dict[str, Any]:
+    """The manifest of a finished run. Raises CappyError where there is none, saying what stands there instead."""
+    data = read_bytes(join(output, MANIFEST), storage)
+    if data is not None:
+        return _parsed(output, MANIFEST, data, needed="files")
+    reason = reason_of_failure(output, storage)
+    if reason is not None:
+        raise CappyError(f"{output}: the run failed: {reason}")
+    if read_bytes(join(output, RUN), storage) is not None:
+        raise CappyError(f"{output}: holds an unfinished run; give its command again to finish it")
+    raise CappyError(f"{output}: holds no {MANIFEST}; give the output folder of a job")
+
+
+def reason_of_failure(output: str, storage: StorageOptions) -> str | None:
+    """Why the last run in a folder failed, in its own words; None where it left none. Raises CappyError."""
+    data = read_bytes(join(output, FAILURE), storage)
+    return None if data is None else str(_parsed(output, FAILURE, data, needed="reason")["reason"])
+
+
+def _parsed(output: str, name: str, data: bytes, *, needed: str) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(data)
+        content[needed]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CappyError(f"{join(output, name)}: is damaged ({type(error).__name__}: {error})") from error
+    return content
+
+
+def verify(output: str, storage: StorageOptions) -> list[str]:
+    """What is wrong with a finished run's data files: missing, changed, not in the manifest. Empty when all is well."""
+    try:
+        entries = [FileEntry(**entry) for entry in load_manifest(output, storage)["files"]]
+    except TypeError as error:
+        raise CappyError(f"{join(output, MANIFEST)}: is damaged ({error})") from error
+    faults = [fault for entry in entries if (fault := _fault(output, entry, storage))]
+    unlisted = _unlisted(_names(output, storage), {entry.path for entry in entries})
+    return faults + [f"{name}: is not in the manifest" for name in unlisted]
+
+
+def _fault(output: str, entry: FileEntry, storage: StorageOptions) -> str | None:
+    """What is wrong with one file, if anything."""
+    try:
+        data = read_bytes(join(output, entry.path), storage)
+    except CappyError as error:
+        return f"{entry.path}: {error}"
+    if data is None:
+        return f"{entry.path}: is missing"
+    if digest_of(data) != entry.digest:
+        return f"{entry.path}: its digest is {digest_of(data)}, and the manifest says {entry.digest}"
+    if not entry.path.endswith(".parquet"):
+        return None
+    rows = pq.read_metadata(pa.BufferReader(data)).num_rows
+    return f"{entry.path}: has {rows} rows, and the manifest says {entry.rows}" if rows != entry.rows else None

@@ -1,0 +1,256 @@
+"""The bounded jinja2 environment that templates run in.
+
+Templates come from files that anyone may have written, and a worker renders millions of rows, so a template can neither
+reach Python's internals nor run or grow without bound. Three walls do it:
+
+- `guard` walks a template's syntax tree before it is compiled and lets only listed constructs pass; loops,
+  comparisons, slices, `~` and method calls are routed through functions that charge for them.
+- `BoundedEnvironment`, here, answers for what is left at render time: attributes, subscripts, calls and operators.
+- `budget` holds what a render may spend; `values` and `filters` what it can spend it on.
+
+There is no loader, so no template reads another file, and no autoescape, as in PromptSource.
+"""
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import date, time, timedelta
+from typing import Any
+
+from jinja2 import TemplateSyntaxError, meta, nodes
+from jinja2.nodes import EvalContext
+from jinja2.runtime import Context, LoopContext, Undefined
+from jinja2.sandbox import SandboxedEnvironment
+from jinja2.utils import Namespace, pass_context
+
+from beam_pipelines.templates.sandbox.budget import (
+    LIST_SLOT,
+    MAX_KEY,
+    Draw,
+    RenderContext,
+    RenderError,
+    check_key,
+    printed,
+    text_of,
+)
+from beam_pipelines.templates.sandbox.filters import FILTERS, TESTS, concatenate
+from beam_pipelines.templates.sandbox.guard import SENTINEL, SEPARATOR, Guard
+from beam_pipelines.templates.sandbox.values import (
+    GLOBALS,
+    OPERATORS,
+    Names,
+    bounded_range,
+    bounded_zip,
+    call_method,
+    snapshot,
+)
+
+# PromptSource hides `|||` in data behind this word, and multi_news' templates split their documents at it.
+_PROTECTED_PIPES = "3ed2dface8203c4c9dfb1a5dc58e41e0"
+MAX_SOURCE = 32_000  # the longest of PromptSource has 2,849; compiling takes time too
+NEVER = sys.maxsize
+LEEWAY = 5  # jinja2's own: a value this little too long is left whole
+
+_LOOP_ATTRIBUTES = frozenset(
+    ["depth", "depth0", "first", "index", "index0", "last", "length", "nextitem", "previtem", "revindex", "revindex0"]
+)
+_DRAWS = re.compile("choice|random")  # also as the name given to `map`
+
+
+class _Kept(str):
+    """Text written inside a `{% set %}` block: truncated where it is finally written, not before."""
+
+
+@pass_context
+def _finalize(context: RenderContext, value: Any) -> str:
+    """Every value that a template writes passes here: it is counted and, on the input side, truncated."""
+    if type(value) is not str:
+        if type(value) is _Kept:
+            context.spend_characters(len(value))
+            return value
+        value = printed(context, value)
+    length = len(value)
+    context.characters -= length
+    if context.characters < 0:
+        context.spend_characters(0)
+    if length > context.cut:
+        # As jinja2's truncate filter does it: whole words, and a leeway (already in `cut`) of five characters.
+        words: str = value[: context.cut - LEEWAY - 3].rsplit(" ", 1)[0]
+        return words + "..."
+    return value
+
+
+@pass_context
+def _separate(context: RenderContext, sentinel: str, /) -> str:
+    context.cut = NEVER  # what follows belongs to the target
+    context.characters += len(sentinel)  # costs nothing
+    return sentinel
+
+
+@pass_context
+def _watch(context: RenderContext, value: Any, /) -> str:
+    """A written value of a template that has the separator inside an expression, such as `choices | join("|||")`."""
+    text = text_of(context, value)
+    if SENTINEL in text:
+        context.cut = NEVER
+    return text
+
+
+@pass_context
+def _keep(context: RenderContext, value: Any, /) -> str:
+    return _Kept(text_of(context, value))
+
+
+@pass_context
+def _spend_text(context: RenderContext, count: int, /) -> str:
+    context.spend_characters(count)
+    return ""
+
+
+@pass_context
+def _slice(context: RenderContext, value: Any, start: Any, stop: Any, step: Any, /) -> Any:
+    if isinstance(value, str | list | tuple):
+        taken = len(range(len(value))[start:stop:step])
+        context.spend_work(taken if isinstance(value, str) else taken * LIST_SLOT)
+    return value[start:stop:step]
+
+
+@pass_context
+def _weigh(context: RenderContext, value: Any, /) -> Any:
+    context.weigh(value)
+    return value
+
+
+@pass_context
+def _key(context: RenderContext, value: Any, /) -> Any:
+    check_key(value)
+    return value
+
+
+# The space makes these names that no template can write.
+_INTERNAL: dict[str, Callable[..., Any]] = {
+    " call": call_method,
+    " concat": concatenate,
+    " keep": _keep,
+    " key": _key,
+    " loop": snapshot,
+    " separator": _separate,
+    " slice": _slice,
+    " text": _spend_text,
+    " watch": _watch,
+    " weigh": _weigh,
+}
+
+
+class BoundedEnvironment(SandboxedEnvironment):
+    """A jinja2 environment in which only listed things exist. Each of them is charged for."""
+
+    intercepted_binops = frozenset(OPERATORS)
+
+    def __init__(self) -> None:
+        # optimized=False: nothing is computed while compiling, where there is no budget.
+        super().__init__(autoescape=False, finalize=_finalize, optimized=False)
+        self.filters = {**FILTERS, **_INTERNAL}
+        self.tests = dict(TESTS)
+        self.globals = dict(GLOBALS)
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        """`left operator right` for the operators that can build something large."""
+        return OPERATORS[operator](context, left, right)  # type: ignore[arg-type]
+
+    def call(self, context: Context, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Call one of the four functions a template has; methods never come here, they go through `call_method`."""
+        assert isinstance(context, RenderContext)
+        kwargs.pop("_loop_vars", None)
+        kwargs.pop("_block_vars", None)
+        if function is bounded_range or function is bounded_zip:
+            return function(context, *args, **kwargs)
+        if type(function) is LoopContext:
+            context.spend_iterations(1)  # a recursive loop over nothing still takes a step
+            return function(*args, **kwargs)
+        if function is Namespace and all(isinstance(value, dict) for value in args):
+            return Namespace(*args, **kwargs)
+        if isinstance(function, Undefined):
+            return function()  # raises UndefinedError, naming what is undefined
+        raise RenderError("unsafe", f"templates may not call a {type(function).__name__}")
+
+    def call_filter(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        """A filter named by a value, as in `map("upper")`."""
+        if name in _INTERNAL:
+            raise RenderError("unsafe", f"no filter named {name!r}")
+        return super().call_filter(name, *args, **kwargs)
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """`obj.attribute`: an item of a dict, a variable of a namespace, loop.index and the like, a field of a date."""
+        kind = type(obj)
+        if kind is dict:
+            try:
+                return obj[attribute]
+            except KeyError:
+                pass
+        elif kind is Namespace or (kind is LoopContext and attribute in _LOOP_ATTRIBUTES) or isinstance(obj, Undefined):
+            return super().getattr(obj, attribute)
+        if attribute.startswith("_"):
+            raise RenderError("unsafe", f"templates may not reach {kind.__name__}.{attribute}")
+        if isinstance(obj, date | time | timedelta) and not callable(getattr(obj, attribute, None)):
+            return super().getattr(obj, attribute)
+        return self.undefined(obj=obj, name=attribute)
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        """`obj[argument]`: an item, and for anything but data the same as `obj.argument`."""
+        kind = type(argument)
+        if kind is not int and (kind is not str or len(argument) > MAX_KEY):
+            check_key(argument)
+        try:
+            return obj[argument]
+        except (TypeError, LookupError):
+            if isinstance(obj, LoopContext | Namespace) and kind is str:
+                return self.getattr(obj, argument)
+            if kind is str and argument.startswith("__"):
+                raise RenderError("unsafe", f"templates may not reach {type(obj).__name__}[{argument!r}]") from None
+        return self.undefined(obj=obj, name=argument)
+
+
+ENVIRONMENT = BoundedEnvironment()
+_EVAL_CONTEXT = EvalContext(ENVIRONMENT)
+
+
+@dataclass(frozen=True)
+class Program:
+    """A compiled template source. Safe to share between threads: all state of a render is in its context."""
+
+    root: Callable[[RenderContext], Iterator[str]]
+    variables: frozenset[str]  # names it expects of the row, or of whoever renders it
+    mutates: bool  # calls a method that changes a list or a dict in place
+    draws: bool  # may pick at random
+
+    def render(self, names: Names, draw: Draw, cut: int) -> str:
+        """The text, SENTINEL where the separator was. Values longer than `cut` are truncated before the first one.
+
+        Raises RenderError, and whatever the expressions raise: jinja2's errors, TypeError, ValueError, LookupError,
+        ArithmeticError, AttributeError, AssertionError, RuntimeError, MemoryError.
+        """
+        return "".join(self.root(RenderContext(ENVIRONMENT, names, _EVAL_CONTEXT, draw, cut)))
+
+
+def compile_source(source: str) -> Program:
+    """Compile one jinja source that may hold `|||`.
+
+    Raises jinja2.TemplateSyntaxError (with the line) for what is wrong or not allowed, and RecursionError, MemoryError,
+    SyntaxError or ValueError for sources nested beyond what Python can compile.
+    """
+    if len(source) > MAX_SOURCE:
+        raise TemplateSyntaxError(f"{len(source):,} characters; a template may have {MAX_SOURCE:,}", 1)
+    if SENTINEL in source:
+        raise TemplateSyntaxError(f"holds the noncharacter U+{ord(SENTINEL):04X}, which is reserved", 1)
+    tree = ENVIRONMENT.parse(source.replace(SEPARATOR, SENTINEL).replace(_PROTECTED_PIPES, SEPARATOR))
+    kept = (node.data for block in tree.find_all(nodes.AssignBlock) for node in block.find_all(nodes.TemplateData))
+    written = [node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str)]
+    guard = Guard(loose=any(SENTINEL in text for text in (*kept, *written)))
+    guarded = guard.visit(tree)
+    guarded.set_environment(ENVIRONMENT)
+    variables = frozenset(meta.find_undeclared_variables(guarded))
+    code = ENVIRONMENT.compile(guarded)
+    program = ENVIRONMENT.template_class.from_code(ENVIRONMENT, code, ENVIRONMENT.globals)
+    return Program(program.root_render_func, variables, guard.mutates, bool(_DRAWS.search(source)))

@@ -1,0 +1,289 @@
+"""Loops, functions, operators and methods of templates, each charged before it works.
+
+What is not here a template does not have. The prices are upper bounds of what CPython does, in characters or elements.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from string import Formatter
+from typing import Any
+
+from jinja2.runtime import LoopContext, Undefined
+from jinja2.utils import Namespace, missing, pass_context
+
+from beam_pipelines.templates.sandbox.budget import (
+    LIST_SLOT,
+    MAX_ITERATIONS,
+    NODE,
+    RenderContext,
+    RenderError,
+    check_key,
+    size,
+)
+
+MAX_INTEGER_BITS = 10_000
+NUMBER_FIELD = 320  # a float may print as 309 digits, a point and six decimals
+
+
+@pass_context
+def snapshot(context: RenderContext, value: Any, body: int, /) -> Any:
+    """What a loop runs over: charged up front, and a copy where it could grow while the loop runs.
+
+    `body` is the number of syntax nodes in the loop's body, each of which takes a step each time.
+    """
+    if isinstance(value, Undefined):
+        return ()
+    if not hasattr(value, "__len__"):
+        raise TypeError(f"a {type(value).__name__} cannot be looped over")
+    context.spend_iterations(len(value))
+    context.spend_work(len(value) * body * NODE)
+    return value if isinstance(value, str | tuple | range) else list(value)
+
+
+@pass_context
+def bounded_range(context: RenderContext, /, *args: int) -> range:
+    """The function `range`."""
+    numbers = range(*args)
+    if len(numbers[: MAX_ITERATIONS + 1]) > MAX_ITERATIONS:  # len() of the whole may not fit a machine's integer
+        raise RenderError("too_many_iterations", f"{numbers} has more than {MAX_ITERATIONS:,} elements")
+    return numbers
+
+
+@pass_context
+def bounded_zip(context: RenderContext, /, *args: Any) -> list[tuple[Any, ...]]:
+    """The function `zip`, as a list."""
+    for value in args:
+        if not isinstance(value, Undefined):
+            context.spend_work(LIST_SLOT * len(value))
+    return list(zip(*args, strict=False))
+
+
+GLOBALS: dict[str, Any] = {"namespace": Namespace, "range": bounded_range, "zip": bounded_zip}
+
+
+class Names(dict[str, Any]):
+    """The names a template sees in one render: columns before globals; an absent one gives jinja2's own marker."""
+
+    def __missing__(self, key: str) -> object:
+        return GLOBALS.get(key, missing)
+
+
+def limit_bits(bits: int) -> None:
+    """Refuse an integer of about `bits` bits when that is too large to compute with."""
+    if bits > MAX_INTEGER_BITS:
+        raise RenderError("output_too_large", f"an integer of about {bits:,} bits")
+
+
+def add(context: RenderContext, left: Any, right: Any) -> Any:
+    """`left + right`."""
+    if isinstance(left, str) and isinstance(right, str):
+        context.spend_characters(len(left) + len(right))
+    elif isinstance(left, list | tuple):
+        context.spend_work(LIST_SLOT * (len(left) + len(right)))
+    return left + right
+
+
+def multiply(context: RenderContext, left: Any, right: Any) -> Any:
+    """`left * right`, of numbers or a sequence and a number."""
+    if isinstance(left, int) and isinstance(right, int):
+        limit_bits(left.bit_length() + right.bit_length())
+        return left * right
+    sequence, count = (right, left) if isinstance(left, int) else (left, right)
+    if isinstance(count, int) and hasattr(sequence, "__len__"):
+        spend = context.spend_characters if isinstance(sequence, str | bytes) else context.spend_iterations
+        spend(len(sequence) * max(count, 0))
+    return left * right
+
+
+def power(context: RenderContext, left: Any, right: Any) -> Any:
+    """`left ** right`."""
+    if isinstance(left, int) and isinstance(right, int):
+        limit_bits(left.bit_length() * abs(right))
+    return left**right
+
+
+_PRINTF = re.compile(r"%%|%(?P<key>\([^()]*\))?[#0\- +]*(?P<width>\*|\d+)?(?:\.(?P<precision>\*|\d+))?")
+
+
+def _width(digits: str | None) -> int:
+    if digits == "*":
+        raise RenderError("unsafe", "a width of * is not allowed in a format")
+    if digits and len(digits) > 7:
+        raise RenderError("output_too_large", f"a format asks for a width of {digits[:20]}")
+    return int(digits) if digits else 0
+
+
+def modulo(context: RenderContext, left: Any, right: Any) -> Any:
+    """`left % right`; on a text this is printf formatting, priced by its fields before it is done."""
+    if not isinstance(left, str):
+        return left % right
+    context.spend_work(len(left))
+    fields = keys = total = 0
+    for match in _PRINTF.finditer(left):
+        if match.group() == "%%":
+            continue
+        if left.startswith("(", match.end()):
+            raise RenderError("unsafe", "a key of a format cannot hold parentheses")
+        fields += 1
+        keys += match["key"] is not None
+        total += _width(match["width"]) + _width(match["precision"])
+    argument = size(right, context.characters)
+    context.spend_characters(len(left) + total + fields * NUMBER_FIELD + max(keys, 1) * argument)
+    return left % right
+
+
+OPERATORS: dict[str, Callable[[RenderContext, Any, Any], Any]] = {
+    "+": add,
+    "*": multiply,
+    "**": power,
+    "%": modulo,
+}
+
+
+Arguments = tuple[Any, ...]
+
+
+def _read(context: RenderContext, value: Any, args: Arguments) -> None:
+    context.spend_work(len(value) + (size(args, context.work) if args else 0))
+
+
+def _read_deep(context: RenderContext, value: Any, args: Arguments) -> None:
+    context.spend_work(size((value, args), context.work))
+
+
+def _search(context: RenderContext, value: str, args: Arguments) -> None:
+    longest = max((len(arg) for arg in args if isinstance(arg, str)), default=0)
+    # CPython's search is linear for long patterns and may take len(pattern) steps a character for short ones.
+    context.spend_work(len(value) * (1 + min(longest, 100) // 10) + size(args, context.work))
+
+
+def _split(context: RenderContext, value: str, args: Arguments) -> None:
+    context.spend_work(LIST_SLOT * len(value))
+    _search(context, value, args)
+
+
+def _every_pair(context: RenderContext, value: str, args: Arguments) -> None:
+    context.spend_work(len(value) * (1 + size(args, context.work)))
+
+
+def price_replace(context: RenderContext, value: str, args: Arguments) -> None:
+    """Charge `value.replace(*args)`."""
+    if len(args) < 2 or not isinstance(args[0], str) or not isinstance(args[1], str):
+        raise TypeError("replace takes two texts")
+    _search(context, value, args[:1])
+    found = value.count(args[0])
+    context.spend_characters(len(value) + max(0, found * (len(args[1]) - len(args[0]))))
+
+
+def _join(context: RenderContext, value: str, args: Arguments) -> None:
+    if args and hasattr(args[0], "__len__"):
+        context.spend_characters(size(args[0], context.characters) + len(value) * len(args[0]))
+
+
+def _format(context: RenderContext, value: str, args: Arguments) -> None:
+    """Price `value.format(...)`: plain fields only, since `{0.name}` and `{0[key]}` reach into Python's objects."""
+    context.spend_work(len(value))
+    largest = max((size(arg, context.characters) for arg in args), default=0)
+    total = 0
+    for literal, field, spec, _ in Formatter().parse(value):
+        total += len(literal)
+        if field is None:
+            continue
+        if not (field == "" or field.isdecimal() or field.isidentifier()):
+            raise RenderError("unsafe", f"a field of a format may only be a number or a name, not {field[:100]!r}")
+        if "{" in (spec or "") or len(spec or "") > 100:
+            raise RenderError("unsafe", f"the format {spec!r:.100} is nested or too long")
+        total += sum(_width(digits) for digits in re.findall(r"\d+", spec or "")) + largest + NUMBER_FIELD
+    context.spend_characters(total)
+
+
+def _slot(context: RenderContext, value: Any, args: Arguments) -> None:
+    context.spend_work(LIST_SLOT)
+
+
+def _extend(context: RenderContext, value: list[Any], args: Arguments) -> None:
+    if args and hasattr(args[0], "__len__"):
+        context.spend_work(LIST_SLOT * len(args[0]))
+
+
+def _copy(context: RenderContext, value: Any, args: Arguments) -> None:
+    context.spend_work(LIST_SLOT * len(value))
+
+
+def _key(context: RenderContext, value: dict[Any, Any], args: Arguments) -> None:
+    if args:
+        check_key(args[0])
+    context.spend_work(LIST_SLOT)
+
+
+def _update(context: RenderContext, value: dict[Any, Any], args: Arguments) -> None:
+    if args and not isinstance(args[0], dict):
+        raise RenderError("unsafe", "update() takes a dict or keywords in templates")
+    context.spend_work(LIST_SLOT * (1 + sum(len(arg) for arg in args[:1])))
+
+
+def _loop_values(context: RenderContext, value: LoopContext, args: Arguments) -> None:
+    context.weigh(args)
+
+
+Price = Callable[[RenderContext, Any, Arguments], None]
+
+
+def _priced(names: str, price: Price) -> dict[str, Price]:
+    return dict.fromkeys(names.split(), price)
+
+
+METHODS: dict[type, dict[str, Price]] = {
+    str: {
+        **_priced(
+            "capitalize casefold isalnum isalpha isdecimal isdigit islower isnumeric isspace istitle isupper", _read
+        ),
+        **_priced("lower swapcase title upper", _read),
+        **_priced("count endswith find index partition removeprefix removesuffix startswith", _search),
+        **_priced("split splitlines", _split),
+        **_priced("lstrip rsplit rstrip strip", _every_pair),
+        "replace": price_replace,
+        "join": _join,
+        "format": _format,
+    },
+    list: {
+        **_priced("append", _slot),
+        **_priced("insert pop reverse", _read),
+        **_priced("count index remove", _read_deep),
+        **_priced("clear copy", _copy),
+        "extend": _extend,
+    },
+    tuple: _priced("count index", _read_deep),
+    dict: {
+        **_priced("get pop setdefault", _key),
+        **_priced("items keys values", _slot),
+        **_priced("clear copy", _copy),
+        "update": _update,
+    },
+    LoopContext: _priced("changed cycle", _loop_values),
+}
+MUTATING = frozenset(["append", "clear", "extend", "insert", "pop", "remove", "reverse", "setdefault", "update"])
+METHOD_NAMES = frozenset(name for methods in METHODS.values() for name in methods)
+
+
+@pass_context
+def call_method(context: RenderContext, value: Any, name: str, /, *args: Any, **kwargs: Any) -> Any:
+    """`value.name(*args)` for the methods listed; the price is spent first."""
+    price = METHODS.get(type(value), {}).get(name)
+    if price is not None:
+        price(context, value, (*args, *kwargs.values()) if kwargs else args)
+        return getattr(value, name)(*args, **kwargs)
+    if isinstance(value, Undefined):
+        return getattr(value, name)  # raises UndefinedError, naming what is undefined
+    if hasattr(value, name):
+        raise RenderError("unsafe", f"templates may not call {type(value).__name__}.{name}()")
+    return context.environment.undefined(obj=value, name=name)()  # raises UndefinedError
+
+
+def copied(value: Any) -> Any:
+    """A copy of nested lists and dicts; what cannot be changed in place is shared."""
+    if isinstance(value, list):
+        return [copied(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: copied(item) for key, item in value.items()}
+    return tuple(copied(item) for item in value) if isinstance(value, tuple) else value

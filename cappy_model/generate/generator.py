@@ -1,0 +1,257 @@
+"""The generator: prompts in, responses of a language model out, with the model's own likelihood of each."""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from cappy_model.checkpoints import Source, find_checkpoint, load_generator
+from cappy_model.devices import logit_tokens, settle_device, settle_dtype, settle_generation_tokens
+from cappy_model.generate.decodings import Drawing, Drawn, Failure, Sample
+from cappy_model.generate.prompts import EncodedPrompt, padded, prompt_encoder
+from cappy_model.generate.rollout import Rolled, Rows, likelihoods_of, prefix_cache, roll_out, special_tokens
+from cappy_model.generate.sampling import uniforms
+from cappy_model.lanes import Lane, Lanes
+from cappy_model.score.batching import token_batches
+
+
+@dataclass
+class _Draft:
+    """The samples of a prompt so far: by place of the decoding and sample index."""
+
+    samples: dict[tuple[int, int], Sample] = field(default_factory=dict)
+    failure: Failure | None = None
+
+
+class _Batch(NamedTuple):
+    """Prompts (by their place) of which some decodings are drawn together: those without beams, or one with."""
+
+    prompts: np.ndarray
+    ids: list[np.ndarray]
+    seeds: list[int]
+    decodings: tuple[int, ...]
+
+
+class Generator:
+    """A loaded language model with everything it needs to draw responses; safe to use from several threads at once.
+
+    Decoder-only or encoder-decoder. A batch holds so many prompts that their rows (a row for each sample or beam) times
+    the longest prompt with its response, and what its logits take, in tokens of the cache, stay within
+    `tokens_per_batch`; one prompt with all its rows may exceed it.
+
+    A sample is a function of prompt, seed, decoding and index alone, but for the last digits of the model's numbers,
+    which batches can move. Of the settings that a model brings for generating, only its special tokens are used, and
+    those it forces at the first or last place: a decoding has exactly the filters it names. Made by `from_pretrained`.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        drawing: Drawing,
+        *,
+        device: str,
+        tokens_per_batch: int,
+    ) -> None:
+        self.config = model.config
+        self.drawing, self.device, self.dtype = drawing, device, str(model.dtype).removeprefix("torch.")
+        self.tokens_per_batch = tokens_per_batch
+        self._tokens_beside = drawing.max_new_tokens + logit_tokens(self.config, self.dtype)
+        self._tokenizer = tokenizer
+        self._special = special_tokens(model, tokenizer)
+        model.generation_config = GenerationConfig()
+        self._prompts = prompt_encoder(tokenizer, self.config, drawing)
+        self.max_prompt_tokens, self.truncation_side = self._prompts.max_tokens, self._prompts.side
+        together = tuple(place for place, one in enumerate(drawing.decodings) if one.beams == 1)
+        beams = [(place,) for place, one in enumerate(drawing.decodings) if one.beams > 1]
+        self._groups = [group for group in (together, *beams) if group]
+        self._lanes = Lanes(model, device)
+        self._out_of_memory = 0
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        id_or_path: str,
+        drawing: Drawing,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        tokens_per_batch: int | None = None,
+        allow_pickle: bool = False,
+        trust_remote_code: bool = False,
+        storage: Mapping[str, Any] | None = None,
+    ) -> "Generator":
+        """Loads a language model: a folder, an fsspec URL, or a hub id (`name/model[@revision]`).
+
+        `device`, `dtype`, `storage` as for `Scorer.from_pretrained`; `tokens_per_batch` by the device.
+        Raises ModelError for a model that does not generate, UsageError for a device that is not here.
+        """
+        source = Source(id_or_path, allow_pickle, trust_remote_code, storage or {})
+        settled = settle_device(device)
+        kind = settle_dtype(dtype, settled)
+        model, tokenizer = load_generator(find_checkpoint(source), getattr(torch, kind))
+        tokens = tokens_per_batch or settle_generation_tokens(model.config, settled, kind)
+        return cls(model, tokenizer, drawing, device=settled, tokens_per_batch=tokens)
+
+    def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Drawn]:
+        """What came of each prompt, in order, with a seed (64 bit) for each.
+
+        A prompt without tokens, or one that does not fit into memory, is a failure of its own.
+        Raises GenerationError for a broken model.
+        """
+        encoded = self._prompts.encode(prompts)
+        drafts = [_Draft() for _ in prompts]
+        for draft, prompt in zip(drafts, encoded, strict=True):
+            if not len(prompt.ids):
+                draft.failure = Failure("empty_prompt", "the prompt has no tokens")
+        for outcome in self._lanes.run(self._batches(encoded, seeds), self._compute, self._halve):
+            self._out_of_memory += outcome.out_of_memory
+            for batch, rows in outcome.done:
+                self._keep(batch, rows, drafts)
+            for batch in outcome.unfit:
+                detail = f"{len(batch.ids[0])} tokens with {self._weight(batch.decodings)} responses at once"
+                drafts[batch.prompts[0]].failure = Failure("out_of_memory", f"{detail} do not fit on {self.device}")
+        return [_drawn(draft, prompt) for draft, prompt in zip(drafts, encoded, strict=True)]
+
+    def out_of_memory(self) -> int:
+        """How often memory ran out and a batch was halved, so far."""
+        return self._out_of_memory
+
+    def _weight(self, decodings: Sequence[int]) -> int:
+        """The rows that a prompt has at once."""
+        return sum(max(one.samples, one.beams) for one in (self.drawing.decodings[place] for place in decodings))
+
+    def _batches(self, prompts: list[EncodedPrompt], seeds: Sequence[int]) -> Iterator[_Batch]:
+        valid = np.array([place for place, prompt in enumerate(prompts) if len(prompt.ids)], dtype=np.int64)
+        lengths = np.array([len(prompts[place].ids) + self._tokens_beside for place in valid], dtype=np.int64)
+        for group in self._groups:
+            for batch in token_batches(lengths, self.tokens_per_batch // self._weight(group), padded=True):
+                places = valid[batch]
+                yield _Batch(places, [prompts[p].ids for p in places], [seeds[p] for p in places], group)
+
+    def _halve(self, batch: _Batch) -> tuple[_Batch, ...]:
+        """The halves of a batch that does not fit, and no such large batch again."""
+        count = len(batch.prompts)
+        if count == 1:
+            return ()
+        size = (max(map(len, batch.ids)) + self._tokens_beside) * count * self._weight(batch.decodings)
+        self.tokens_per_batch = min(self.tokens_per_batch, size // 2)
+        parts = (slice(None, count // 2), slice(count // 2, None))
+        return tuple(_Batch(batch.prompts[part], batch.ids[part], batch.seeds[part], batch.decodings) for part in parts)
+
+    def _compute(self, lane: Lane, batch: _Batch) -> list[tuple[int, int, int, Rolled]]:
+        """(place of the prompt, place of the decoding, sample index, response) of each row."""
+        with lane.lock:
+            prompts = padded(batch.ids, self._special.pad, left=not self.config.is_encoder_decoder)
+            on_device = (prompts[0].to(lane.device), prompts[1].to(lane.device))
+            decoding = self.drawing.decodings[batch.decodings[0]]
+            if decoding.beams > 1:
+                found = self._beam_search(lane.model, on_device, decoding.beams)
+                keys = [(int(prompt), batch.decodings[0], 0) for prompt in batch.prompts]
+            else:
+                rows, keys = self._rows(batch)
+                found = self._roll_out(lane.model, on_device, rows)
+        return [(*key, rolled) for key, rolled in zip(keys, found, strict=True)]
+
+    def _rows(self, batch: _Batch) -> tuple[Rows, list[tuple[int, int, int]]]:
+        """A row for each sample, those of a decoding together."""
+        prompts, decodings, numbers, keys = [], [], [], []
+        for place in batch.decodings:
+            decoding = self.drawing.decodings[place]
+            for row, (prompt, seed) in enumerate(zip(batch.prompts.tolist(), batch.seeds, strict=True)):
+                for index in range(decoding.samples):
+                    prompts.append(row)
+                    decodings.append(place)
+                    numbers.append(uniforms(seed, decoding, index, self.drawing.max_new_tokens))
+                    keys.append((prompt, place, index))
+        return Rows(np.array(prompts), np.array(decodings), np.stack(numbers)), keys
+
+    def _roll_out(self, model: PreTrainedModel, prompts: tuple[torch.Tensor, torch.Tensor], rows: Rows) -> list[Rolled]:
+        return roll_out(
+            model,
+            prompts,
+            rows,
+            self.drawing.decodings,
+            self._special,
+            min_new_tokens=self.drawing.min_new_tokens,
+            stopped=self._stopped if self.drawing.stop else None,
+        )
+
+    def _stopped(self, tokens: np.ndarray) -> np.ndarray:
+        texts = self._tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        return np.array([any(stop in text for stop in self.drawing.stop) for text in texts])
+
+    def _beam_search(self, model: Any, prompts: tuple[torch.Tensor, torch.Tensor], beams: int) -> list[Rolled]:
+        """The best hypothesis of each prompt by transformers' own beam search, and its likelihood by a forward pass."""
+        special, drawing = self._special, self.drawing
+        config = GenerationConfig(
+            num_beams=beams,
+            do_sample=False,
+            max_new_tokens=drawing.max_new_tokens,
+            min_new_tokens=drawing.min_new_tokens,
+            pad_token_id=special.pad,
+            eos_token_id=list(special.ends) or None,
+            decoder_start_token_id=special.start,
+            forced_bos_token_id=special.first,
+            forced_eos_token_id=special.last,
+        )
+        ids, mask = prompts
+        first = 1 if self.config.is_encoder_decoder else ids.shape[1]
+
+        def stopped(tokens: torch.Tensor, scores: object, **unused: object) -> torch.Tensor:
+            return torch.from_numpy(self._stopped(tokens[:, first:].cpu().numpy())).to(tokens.device)
+
+        criteria: Any = [stopped] if drawing.stop else None
+        prefix = prefix_cache(model, prompts)
+        cache = copy.deepcopy(prefix)
+        if cache is not None:
+            cache.batch_repeat_interleave(beams)
+        found = model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            past_key_values=cache,
+            generation_config=config,
+            stopping_criteria=criteria,
+        )
+        responses = [self._ended(row) for row in found[:, first:].cpu().numpy()]
+        likelihoods = likelihoods_of(model, prompts, responses, special.start, prefix)
+        return [Rolled(*both) for both in zip(responses, likelihoods, strict=True)]
+
+    def _ended(self, tokens: np.ndarray) -> np.ndarray:
+        """A response's tokens up to its end token, or up to the one that completes a stop text."""
+        ends = np.flatnonzero(np.isin(tokens, self._special.ends))
+        tokens = tokens[: ends[0] + 1] if len(ends) else tokens
+        for length in range(1, len(tokens)):
+            if self.drawing.stop and self._stopped(tokens[None, :length])[0]:
+                return tokens[:length]
+        return tokens
+
+    def _keep(self, batch: _Batch, rows: list[tuple[int, int, int, Rolled]], drafts: list[_Draft]) -> None:
+        texts = self._tokenizer.batch_decode([rolled.tokens.tolist() for *_, rolled in rows], skip_special_tokens=True)
+        for (prompt, place, index, rolled), text in zip(rows, texts, strict=True):
+            drafts[prompt].samples[place, index] = self._sample(place, index, rolled, text)
+
+    def _sample(self, place: int, index: int, rolled: Rolled, text: str) -> Sample:
+        count, drawing = len(rolled.tokens), self.drawing
+        cuts = [text.index(stop) for stop in drawing.stop if stop in text]
+        by_itself = int(rolled.tokens[-1]) in self._special.ends
+        forced = self._special.last is not None and count == drawing.max_new_tokens
+        total = float(rolled.log_likelihoods.sum(dtype=np.float64))
+        return Sample(
+            decoding=drawing.decodings[place].name,
+            sample_index=index,
+            response=text[: min(cuts, default=None)].strip(),
+            finish_reason="stop" if cuts or (by_itself and not forced) else "length",
+            log_likelihood_sum=total,
+            log_likelihood_mean=total / count,
+            num_tokens=count,
+        )
+
+
+def _drawn(draft: _Draft, prompt: EncodedPrompt) -> Drawn:
+    samples = () if draft.failure else tuple(draft.samples[key] for key in sorted(draft.samples))
+    return Drawn(samples, draft.failure, len(prompt.ids), prompt.truncated)

@@ -1,0 +1,1 @@
+"""cappy_model/train."""

@@ -1,0 +1,51 @@
+"""What a scorer in training is worth on the pairs that it does not learn from."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from cappy_model.score.batching import token_batches
+from cappy_model.score.encoding import EncodedPairs, PairEncoder
+from cappy_model.score.forward import padded_logits
+from cappy_model.train.corpus import Pairs
+from cappy_model.train.data import Place
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """Pairs to evaluate a model on, in batches of at most `tokens_per_batch`."""
+
+    pairs: Pairs
+    encoder: PairEncoder
+    tokens_per_batch: int
+
+    @cached_property
+    def _encoded(self) -> EncodedPairs:
+        return self.encoder.encode(self.pairs.instructions, self.pairs.responses)
+
+    @cached_property
+    def _batches(self) -> list[np.ndarray]:
+        return token_batches(self._encoded.lengths, self.tokens_per_batch, padded=True)
+
+    def scores(self, model: PreTrainedModel, device: torch.device, place: Place) -> np.ndarray:
+        """The head's raw output for each pair, float32[n]; 0 for those of other processes."""
+        scores = np.zeros(len(self.pairs.ids), dtype=np.float32)
+        model.eval()
+        with torch.no_grad():
+            for rows in self._batches[place.rank :: place.world]:
+                scores[rows] = padded_logits(model, self._encoded.take(rows), device).cpu().numpy()
+        return scores
+
+    def metrics(self, scores: np.ndarray) -> dict[str, float]:
+        """`loss`: the mean squared error; `constant_loss`: that of the labels' mean, a model that knows nothing else;
+        `pearson`: the correlation with the labels, 0 where scores or labels are all equal."""
+        labels, found = self.pairs.labels.astype(np.float64), scores.astype(np.float64)
+        varied = found.std() > 0 and labels.std() > 0
+        return {
+            "loss": float(np.square(found - labels).mean()),
+            "constant_loss": float(labels.var()),
+            "pearson": float(np.corrcoef(found, labels)[0, 1]) if varied else 0.0,
+        }

@@ -1,0 +1,278 @@
+"""Training a scorer: transformers' Trainer over an endless stream of batches, so that it can go on from any step.
+
+The loss is the mean squared error of the head's raw output, in float32, over all pairs of an optimiser step.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from safetensors import SafetensorError
+from transformers import (
+    EarlyStoppingCallback,
+    PreTrainedModel,
+    PrinterCallback,
+    Trainer,
+    TrainingArguments,
+)
+from transformers.integrations.integration_utils import get_reporting_integration_callbacks
+
+from cappy_model.checkpoints import quiet
+from cappy_model.score.forward import keep_head_out_of_autocast
+from cappy_model.train.assessment import Assessment
+from cappy_model.train.checkpoints import delete_broken, last_checkpoint, mark_whole, read_state
+from cappy_model.train.data import Place, Stream
+from cappy_model.train.progress import Progress
+from schemas.errors import CappyError, UsageError
+
+_KEPT_CHECKPOINTS = 2
+_MAX_GRADIENT_NORM = 1.0
+_LOG_STEPS = 10
+
+
+class TrainingError(CappyError):
+    """Training that cannot go on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How a scorer is trained, everything settled.
+
+    `steps` of the optimiser, each over `batch_size` x `accumulation` x processes pairs. The learning rate rises to
+    `learning_rate` over the share `warm_up` of the steps, then falls to 0, both linearly. `dtype`: float32 or bfloat16,
+    of the layers' arithmetic; weights are float32. `patience`: evaluations without a better loss before it stops.
+    """
+
+    steps: int
+    batch_size: int
+    accumulation: int
+    learning_rate: float
+    warm_up: float
+    dtype: str
+    device: str
+    seed: int
+    evaluate_every: int
+    save_every: int
+    patience: int | None
+    report_to: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of training: the step whose weights the model has now, and what was logged.
+
+    `losses`: step, training loss since the entry before, gradient norm and learning rate. `evaluations`: step and what
+    `Assessment.metrics` says.
+    """
+
+    step: int
+    steps_done: int
+    losses: list[dict[str, float]]
+    evaluations: list[dict[str, float]]
+
+
+def processes(device: str) -> PartialState:
+    """This process among those of the launcher (`torchrun`, `accelerate launch`), or alone."""
+    return PartialState(cpu=device == "cpu", backend=_backend(device))
+
+
+def _backend(device: str) -> str | None:
+    """What processes talk through; None is the library's own choice, and for one process alone nothing."""
+    return "gloo" if device == "cpu" and int(os.environ.get("WORLD_SIZE", "1")) > 1 else None
+
+
+def check_report_to(names: tuple[str, ...]) -> None:
+    """Raises UsageError for an integration of transformers that does not exist or is not installed."""
+    for name in names:
+        try:
+            for callback in get_reporting_integration_callbacks([name]):
+                callback()
+        except (ValueError, RuntimeError, ImportError) as error:
+            raise UsageError(f"--report-to {name}: {error}") from error
+
+
+def train(
+    model: PreTrainedModel,
+    stream: Stream,
+    assessment: Assessment | None,
+    settings: Settings,
+    folder: Path,
+    *,
+    saved: Callable[[Path], None],
+) -> Trained:
+    """Trains a model in place, from the last whole checkpoint in `folder` on where there is one.
+
+    Checkpoints go into `folder`, the last two and the best; the main process calls `saved` with each when it is whole.
+    Raises TrainingError: a loss that is no number, naming the pairs; a checkpoint that cannot be written.
+    """
+    arguments = _arguments(settings, folder, evaluates=assessment is not None)
+    place = Place(arguments.process_index, arguments.world_size)
+    if arguments.process_index == 0:
+        delete_broken(folder)
+    processes(settings.device).wait_for_everyone()
+    last = last_checkpoint(folder)
+    done = read_state(last).step if last else 0
+    if settings.dtype != "float32":
+        keep_head_out_of_autocast(model)
+    batches = _Batches(stream, done * settings.accumulation * place.world, place)
+    trainer = _Trainer(model, arguments, batches, assessment, place, saved)
+    if settings.patience is not None:
+        trainer.add_callback(EarlyStoppingCallback(settings.patience))
+    if last is None or not read_state(last).stopped:
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+        processes(settings.device).wait_for_everyone()
+        last = last_checkpoint(folder)
+    if last is None:
+        raise TrainingError(f"{folder}: holds no checkpoint after training; was it deleted?")
+    state = read_state(last)
+    step = state.step if settings.patience is None else state.best_step or state.step
+    trainer._load_from_checkpoint(str(folder / f"checkpoint-{step}"))
+    return Trained(step, state.step, state.losses, state.evaluations)
+
+
+def _arguments(settings: Settings, folder: Path, *, evaluates: bool) -> TrainingArguments:
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        max_steps=settings.steps,
+        per_device_train_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.accumulation,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=round(settings.warm_up * settings.steps),
+        weight_decay=0.0,
+        max_grad_norm=_MAX_GRADIENT_NORM,
+        bf16=settings.dtype == "bfloat16",
+        use_cpu=settings.device == "cpu",
+        ddp_backend=_backend(settings.device),
+        seed=settings.seed,
+        eval_strategy="steps" if evaluates else "no",
+        eval_steps=settings.evaluate_every,
+        save_strategy="steps",
+        save_steps=settings.save_every,
+        save_total_limit=_KEPT_CHECKPOINTS,
+        metric_for_best_model=None if settings.patience is None else "loss",
+        greater_is_better=False,
+        restore_callback_states_from_checkpoint=True,
+        # A step that is saved ends an entry of the log, so that an interruption leaves no trace in it.
+        logging_steps=max(each for each in range(1, _LOG_STEPS + 1) if settings.save_every % each == 0),
+        logging_nan_inf_filter=False,
+        ignore_data_skip=True,  # the stream starts where it is told to
+        report_to=list(settings.report_to) or "none",
+        disable_tqdm=True,
+        log_level="error",
+        log_level_replica="error",
+    )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # one process for each GPU, never one for several
+    return arguments
+
+
+def mean_squared_error(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int) -> torch.Tensor:
+    """A batch's part of the mean over the `num_items_in_batch` pairs of an optimiser step; computed in float32."""
+    return torch.nn.functional.mse_loss(outputs.logits[:, 0].float(), labels, reduction="sum") / num_items_in_batch
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """The stream as the Trainer's data loader: no length, and no random numbers drawn by iterating over it."""
+
+    stream: Stream
+    start: int
+    place: Place
+
+    def __iter__(self) -> Any:
+        return self.stream.batches(self.start, self.place)
+
+
+class _Trainer(Trainer):
+    """The Trainer with our batches, our evaluation, and errors that say what to do."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        arguments: TrainingArguments,
+        batches: _Batches,
+        assessment: Assessment | None,
+        place: Place,
+        saved: Callable[[Path], None],
+    ) -> None:
+        super().__init__(
+            model=model,
+            args=arguments,
+            eval_dataset=assessment,  # only asked whether it is there: `evaluate` is ours
+            compute_loss_func=mean_squared_error,
+            callbacks=[Progress()],
+        )
+        self.remove_callback(PrinterCallback)
+        self._folder = Path(str(arguments.output_dir))
+        self._batches, self._assessment, self._place, self._saved = batches, assessment, place, saved
+        self._step_ids: list[str] = []
+
+    def get_train_dataloader(self) -> Any:
+        """The stream."""
+        return self._batches
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """As the Trainer's; raises TrainingError for a loss that is no number."""
+        ids = inputs.pop("pair_ids")
+        self._step_ids += ids
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if not torch.isfinite(loss):
+            self._fail("loss", float(loss), ids)
+        return loss
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        norm = super()._clip_grad_norm(model)
+        if not torch.isfinite(torch.as_tensor(norm)):
+            self._fail("norm of the gradients", float(norm), self._step_ids)
+        self._step_ids = []
+        return norm
+
+    def _fail(self, what: str, value: float, ids: list[str]) -> None:
+        raise TrainingError(
+            f"step {self.state.global_step + 1}: the {what} is {value}; no weight was changed by it. Try a lower "
+            f"--learning-rate, or --dtype float32. The batch's pair_ids: {', '.join(ids)}"
+        )
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """The metrics of the assessment, each with the prefix `eval_`; logged."""
+        assert self._assessment is not None
+        model = self.accelerator.unwrap_model(self.model)
+        scores = torch.from_numpy(self._assessment.scores(model, self.args.device, self._place))
+        whole = self.accelerator.reduce(scores.to(self.args.device), "sum").cpu().numpy()
+        metrics = {f"eval_{name}": value for name, value in self._assessment.metrics(whole).items()}
+        if not np.isfinite(metrics["eval_loss"]):
+            raise TrainingError(
+                f"step {self.state.global_step}: the loss on the pairs held out is {metrics['eval_loss']}: this step "
+                "has spoilt the weights. Try a lower --learning-rate, or --dtype float32."
+            )
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        folder = self._folder / f"checkpoint-{self.state.global_step}"
+        with _written(folder), quiet():
+            super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            with _written(folder):
+                mark_whole(folder)
+            self._saved(folder)
+
+
+@contextmanager
+def _written(checkpoint: Path) -> Iterator[None]:
+    """What the disk says of a checkpoint that is being written becomes a TrainingError."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise TrainingError(
+            f"{checkpoint}: the checkpoint cannot be written: {error}. Free space or mend the permissions, then give "
+            "the same command again: it goes on from the checkpoint before."
+        ) from error

@@ -1,0 +1,132 @@
+import os
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from beam_pipelines.io.storage import (
+    OutputError,
+    absolute,
+    file_system,
+    find,
+    fixed_part,
+    open_file,
+    read_bytes,
+    write_whole,
+)
+from schemas.errors import CappyError
+from tests.beam_pipelines.io.remote_files import Remote
+
+
+@pytest.mark.parametrize(
+    ("pattern", "fixed"),
+    [
+        ("/a/b/c.parquet", "/a/b/"),
+        ("/a/b/*.parquet", "/a/b/"),
+        ("/a/b*/c.parquet", "/a/"),
+        ("s3://bucket/x/**/y-?.jsonl", "s3://bucket/x/"),
+        ("c.parquet", ""),
+    ],
+)
+def test_fixed_part(pattern: str, fixed: str) -> None:
+    assert fixed_part(pattern) == fixed
+
+
+def test_absolute() -> None:
+    assert absolute("x/y", "/base") == "/base/x/y"
+    assert absolute("../y", "/base/z") == "/base/y"
+    assert absolute("/x", "/base") == "/x"
+    assert absolute("s3://b/x", "/base") == "s3://b/x"
+    assert absolute("x", "s3://b/folder") == "s3://b/folder/x"
+    assert absolute("x") == os.path.join(os.getcwd(), "x")
+
+
+@pytest.mark.parametrize("protocol", ["", "file://", "memory://"])
+def test_written_whole_and_read_back(tmp_path: Path, protocol: str) -> None:
+    url = f"{protocol}{tmp_path}/new/folder/file"
+    assert read_bytes(url, {}) is None
+    write_whole(url, b"one", {})
+    write_whole(url, b"two", {})
+    assert read_bytes(url, {}) == b"two"
+    fs, path = fsspec.core.url_to_fs(f"{protocol}{tmp_path}/new/folder")
+    assert [os.path.basename(name) for name in fs.find(path)] == ["file"]
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "file"
+    write_whole(str(target), b"old", {})
+
+    def full(source: str, destination: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OutputError, match=r"file: cannot be written: No space left on device\. Free space"):
+        write_whole(str(target), b"new", {})
+    assert target.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputError, match="below: cannot be written"):
+        write_whole(str(tmp_path / "file" / "below"), b"x", {})
+
+
+def test_remote_files_are_files(remote: dict[str, bytes]) -> None:
+    """What remote file systems open has a `readline` without a size."""
+    remote["/a"] = b"".join(b"line %d\n" % i for i in range(1000))
+    with open_file("remote://host/a", {}) as file:
+        assert file.readline(3) + file.readline(100) == b"line 0\n"
+        file.seek(-9, os.SEEK_END)
+        assert file.readlines() == [b"line 999\n"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("remote://host:50070/d/*.jsonl", {"remote://host:50070/d/a.jsonl": "a.jsonl"}),
+        ("remote://host:50070/**/*.jsonl", {"remote://host:50070/d/a.jsonl": "d/a.jsonl"}),
+        ("remote://host:50070/d/a.jsonl", {"remote://host:50070/d/a.jsonl": "a.jsonl"}),
+        ("memory://d/*.jsonl", {"memory://d/a.jsonl": "a.jsonl"}),
+        ("memory:///d/*.jsonl", {"memory:///d/a.jsonl": "a.jsonl"}),
+    ],
+)
+def test_found_files_keep_their_host(remote: dict[str, bytes], pattern: str, found: dict[str, str]) -> None:
+    remote["/d/a.jsonl"] = b"x"
+    fsspec.filesystem("memory").pipe("/d/a.jsonl", b"x")
+    assert find(pattern, {}) == found
+    assert read_bytes(next(iter(found)), {}) == b"x"
+
+
+def test_files_are_found_that_came_after_the_last_look(
+    remote: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Object stores' file systems remember listings, and `rerank --model` reads what the job before it has written."""
+    listings: dict[str, list[object]] = {}
+    fresh = Remote.ls
+    monkeypatch.setattr(Remote, "ls", lambda self, path, **_: listings.setdefault(path, fresh(self, path)))
+    monkeypatch.setattr(Remote, "invalidate_cache", lambda self, path=None: listings.clear())
+    for name in ("a", "b"):
+        remote[f"/folder/{name}.csv"] = b"x"
+        found = find("remote://host/folder/*.csv", {})
+    assert list(found.values()) == ["a.csv", "b.csv"]
+
+
+def test_local_files_are_named_however_their_folder_is_written(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "a.jsonl").touch()
+    for folder in (f"{tmp_path}/d", f"file://{tmp_path}/d", f"{tmp_path}//d", f"{tmp_path}/d/../d"):
+        assert find(f"{folder}/*.jsonl", {}) == {f"{tmp_path}/d/a.jsonl": "a.jsonl"}
+
+
+def test_errors_of_file_systems_are_explained(remote: dict[str, bytes]) -> None:
+    url = "remote://locked/a"
+    for attempt in (lambda: find(url, {}), lambda: read_bytes(url, {}), lambda: open_file(url, {})):
+        with pytest.raises(CappyError, match="remote://locked/a: cannot be .*: NoCredentials: unable to locate"):
+            attempt()
+    with pytest.raises(OutputError, match="remote://locked/a: cannot be written: NoCredentials"):
+        write_whole(url, b"", {})
+    with pytest.raises(CappyError, match="nosuch://a: cannot be opened: .* `cappy doctor`"):
+        file_system("nosuch://a", {})
+    with pytest.raises(CappyError, match="remote://host/a: cannot be opened: TypeError"):
+        file_system("remote://host/a", {"host": "given twice"})

@@ -1,0 +1,112 @@
+"""report.html of generate: whole, safe, and right in its numbers, also where there is little to show."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from beam_pipelines.io.formats.base import InputFile
+from beam_pipelines.io.units import Unit
+from beam_pipelines.jobs.generate.generation import Task, generate_unit
+from beam_pipelines.jobs.generate.manifest import GenerateSummary
+from beam_pipelines.jobs.generate.sampling import Sampling
+from beam_pipelines.models.engines import SharedEngine
+from beam_pipelines.report.page import render_report
+from cappy_model.generate.decodings import PAPER, Decoding, Drawing, decodings_named
+from schemas.stats import FileEntry, Stats
+from tests.beam_pipelines.jobs.generate.fake_engine import FAILS, FakeEngine
+from tests.beam_pipelines.report.test_report import read
+from tests.conftest import sentence
+
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&amp; </details></svg>"
+PAPERS = Drawing(decodings_named(PAPER, {}))
+
+
+def tally_of(instructions: list[str], drawing: Drawing = PAPERS, **changes: Any) -> Stats:
+    """What a unit of these instructions counts."""
+    file = InputFile(0, 0, "/in/rows.parquet", "rows.parquet", 1, "", len(instructions), None)
+    rows = pa.RecordBatch.from_pydict({"instruction": pa.array(instructions, pa.string())})
+    settled = {"instruction": "instruction", "generator": "m", "sampling": Sampling(0), "seed": 0}
+    task = Task(**{**settled, "drawing": drawing, **changes})
+    unit = Unit(file, 0, 0, np.arange(len(instructions)), rows, [])
+    output = generate_unit(unit, SharedEngine(FakeEngine(drawing)), task)
+    for row in output.rejects:
+        output.stats.counts["rejects", row["stage"], row["reason"]] += 1
+        output.stats.sample("rejects", 1, row)
+    count = sum(chunk.num_rows for chunk in output.rows)
+    output.stats.files.add(FileEntry("part-00000-00000-00000.parquet", count, 1000, "ab"))
+    return output.stats
+
+
+def manifest_of(stats: Stats, drawing: Drawing = PAPERS) -> dict[str, Any]:
+    entries = [{"name": decoding.name} for decoding in drawing.decodings]
+    facts = {
+        "settings": {"drawing": {"decodings": entries, "max_new_tokens": drawing.max_new_tokens}, "distinct": False},
+        "model": {"type": "t5", "dtype": "float32"},
+        "files": [{"name": "rows.parquet", "size": 10, "ends": "cd", "rows": 100}],
+    }
+    return {
+        "job": "generate",
+        "versions": {"cappy": "0.1.0"},
+        "fingerprint": "5f0c",
+        "started": "2026-11-23T08:00:00+00:00",
+        "seconds": 245.3,
+        "configuration": facts["settings"],
+        **GenerateSummary(facts, "models/mine")(stats),
+        "files": [entry._asdict() for entry in stats.files],
+    }
+
+
+ODD = Drawing((Decoding("bins"), Decoding("x" * 80), Decoding("greedy", temperature=0)), max_new_tokens=1000)
+TEXTS = [sentence(i, 5 + i % 60) for i in range(120)]
+MANIFESTS = {
+    "some": lambda: manifest_of(tally_of([*TEXTS, TEXTS[0] + FAILS])),
+    "sampled": lambda: manifest_of(tally_of(TEXTS, sampling=Sampling(0, 0.3), distinct=True)),
+    "odd decodings": lambda: manifest_of(tally_of(TEXTS, ODD), ODD),
+    "one row": lambda: manifest_of(tally_of(TEXTS[:1])),
+    "nothing": lambda: manifest_of(Stats()),
+}
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_page_is_whole_and_needs_nothing_from_outside(name: str) -> None:
+    page = render_report(MANIFESTS[name]())
+    checker = read(page)
+    assert "<script" not in page and "http://" not in page and "https://" not in page and "url(" not in page
+    assert not [entry for entry in checker.attributes if entry[1] in ("src", "href") or entry[1].startswith("on")]
+    assert "does not add up" not in checker.text
+    assert render_report(MANIFESTS[name]()) == page
+
+
+def test_numbers_are_there() -> None:
+    manifest = MANIFESTS["some"]()
+    text = read(render_report(manifest)).text
+    assert "2,040 candidates for 120 instructions" in text and "17 drawn for each" in text
+    assert "of the responses are distinct within their instruction." in text and "There is 1 reject row" in text
+    empty = manifest["totals"]["empty"]
+    assert empty and f"{empty:,} responses (" in text
+    reasons = manifest["decodings"]["topk40"]["finish_reasons"]
+    assert f"topk40: {reasons['stop']} ended by itself" in text
+    assert f"topk40: {reasons['length']} cut at its length" in text
+    assert "generate: prompt too long" in text and "models/mine" in text
+
+
+def test_a_share_too_large_is_of_prompts_or_of_rows() -> None:
+    rejects = manifest_of(tally_of([FAILS, *TEXTS[:3]]))["rejects"]
+    assert (rejects["rate"], rejects["of"], rejects["rows"]) == (0.25, "prompts", 1)
+    texts: Any = [None, None, FAILS, *TEXTS[:5]]
+    rejects = manifest_of(tally_of(texts))["rejects"]
+    assert (rejects["rate"], rejects["of"], rejects["rows"]) == (0.25, "rows", 3)
+    assert manifest_of(Stats())["rejects"]["rate"] == 0
+
+
+def test_what_is_missing_is_said() -> None:
+    text = read(render_report(MANIFESTS["nothing"]())).text
+    assert "Nothing was drawn" in text and "There is no response to measure" in text
+    assert "No candidate has a log-likelihood" in text and "There are no candidates to show" in text
+
+
+def test_hostile_texts_stay_texts() -> None:
+    checker = read(render_report(manifest_of(tally_of([HOSTILE, "a b c"]))))
+    assert not {"script", "img"} & checker.tags and HOSTILE in checker.text

@@ -1,0 +1,71 @@
+import shutil
+from importlib import metadata
+from pathlib import Path
+
+import apache_beam as beam
+import pytest
+
+from beam_pipelines.io import units as reads
+from beam_pipelines.io.output import OutputDir
+from beam_pipelines.runners.options import beam_options
+from beam_pipelines.runs.folder import release
+from beam_pipelines.runs.job import versions
+from beam_pipelines.runs.release import OtherRelease, Release, check_release, code_of, this_release
+from schemas.manifest import RUN
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def test_a_worker_of_this_code_passes() -> None:
+    check_release(this_release())
+
+
+@pytest.mark.parametrize("other", [Release("9.9.9", this_release().code), Release(this_release().version, "0" * 12)])
+def test_a_worker_of_other_code_names_both(other: Release) -> None:
+    with pytest.raises(OtherRelease) as caught:
+        check_release(other)
+    said = str(caught.value)
+    assert str(other) in said and str(this_release()) in said and "restart" in said
+
+
+def test_a_source_tree_that_is_not_installed_has_a_manifest_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(release, "DISTRIBUTION", "cappy-that-is-not-there")
+    this_release.cache_clear()
+    try:
+        assert versions("pyarrow") | {"python": ""} == {
+            "cappy": "not installed",
+            "python": "",
+            "pyarrow": metadata.version("pyarrow"),
+        }
+    finally:
+        this_release.cache_clear()
+
+
+def test_the_code_is_every_python_file_and_nothing_else(tmp_path: Path) -> None:
+    for package in ("beam_pipelines", "cappy_model", "schemas"):
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    before = code_of(tmp_path)
+    assert before == this_release().code
+    (tmp_path / "schemas" / "notes.txt").write_text("no code")
+    assert code_of(tmp_path) == before
+    (tmp_path / "schemas" / "extra.py").write_text("")
+    assert code_of(tmp_path) != before
+
+
+def read_nothing(folder: Path) -> None:
+    options = beam_options(["--direct_num_workers=1"], local_mode="multi_processing")
+    with beam.Pipeline(options=options) as root:
+        root | beam.Create([]) | reads.ReadInputs([], OutputDir(str(folder)))
+
+
+def test_reading_refuses_a_worker_of_other_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / RUN).write_text("{}")
+    read_nothing(tmp_path)
+    monkeypatch.setattr(reads, "this_release", lambda: Release("9.9.9", "f" * 12))
+    with pytest.raises(Exception, match=r"submitted by cappy 9\.9\.9 \(code ffffffffffff\)"):
+        read_nothing(tmp_path)
+
+
+def test_reading_refuses_a_worker_that_sees_another_folder(tmp_path: Path) -> None:
+    with pytest.raises(Exception, match=r"lacks the run\.json that the command wrote there\. Give a folder"):
+        read_nothing(tmp_path)

