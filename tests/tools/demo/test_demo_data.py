@@ -16,7 +16,7 @@ import yaml
 
 from tools.demo import grammar, make_data
 
-DEMO = Path(make_data.__file__).parent
+DEMO = make_data.DEMO
 NAMES = [dataset.name for dataset in make_data.DATASETS]
 MAX_BYTES = 1_500_000
 CHOICES = {"handy_things": "choices", "short_passages": "options"}

@@ -2,7 +2,7 @@
 
     pip install '.[train,model,bench,gemma]'
     python -m tools.gemma gemma-3-270m
-    python -m benchmarks.claims gemma-3-270m WORK [--seeds 3] [--pairs 8000] ...
+    python -m experiments.claims gemma-3-270m WORK [--seeds 3] [--pairs 8000] ...
 
 Everything is done by the project's own commands, which are printed as they run, over the real data of `../shared`, in
 the folder WORK. A command that has finished there is not run again, so an interrupted run goes on. The tables at the
@@ -25,8 +25,10 @@ import pyarrow.parquet as pq
 import yaml
 
 from beam_pipelines.jobs.demo.encoder import minilm_folder
-from benchmarks import claims_tables
-from benchmarks.claims_data import (
+from benchmarks.machine import ROOT, describe
+from benchmarks.scoring_inputs import save_minilm
+from experiments import claims_tables
+from experiments.claims_data import (
     HELD_OUT,
     PROMPTED,
     TASKS,
@@ -36,8 +38,6 @@ from benchmarks.claims_data import (
     write_mixtures,
     write_solutions,
 )
-from benchmarks.machine import ROOT, describe
-from benchmarks.scoring_inputs import save_minilm
 
 PROMPT = """Question: What do people wear on their feet when it snows?
 Answer: warm boots

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from benchmarks import claims_data, claims_tables
+from experiments import claims_data, claims_tables
 from tests.conftest import SHARED, build, needs_shared
 
 ROWS, PROMPTS, PROBLEMS = 5, 6, 10

@@ -19,7 +19,7 @@ _ORDERED = {"scorer": "alone", "scorer, adapted": "score", "self-score, mean": "
 
 
 def all_tables(work: Path, seeds: int) -> str:
-    """Every table, in Markdown, of a folder that `benchmarks.claims` has filled."""
+    """Every table, in Markdown, of a folder that `experiments.claims` has filled."""
     parts = [
         "### Alone: accuracy over held-out rows",
         _by_dataset(_measure(work / "classification", "accuracy"), decimals=3),
