@@ -1,4 +1,7 @@
-"""The `cappy` program: one subcommand for each job, a thin shell over the jobs."""
+"""The `cappy` program: one subcommand for each job of the registry, and three that look at folders and machines.
+
+Imports a job, and with it Beam and torch, only when the job is to run: help and errors in our own flags need neither.
+"""
 
 import argparse
 import logging
@@ -7,74 +10,51 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import fields
-from functools import partial
+from importlib import metadata
 from typing import Any, NoReturn
 
-from apache_beam.options.pipeline_options import StandardOptions
-
 from beam_pipelines import DISTRIBUTION
-from beam_pipelines.doctor.cluster import check_cluster
-from beam_pipelines.doctor.diagnosis import doctor
-from beam_pipelines.doctor.findings import exit_status, render
-from beam_pipelines.doctor.installation import installed_version
-from beam_pipelines.io.storage import absolute, join, write_whole
-from beam_pipelines.jobs.adapt.job import job as adapt
-from beam_pipelines.jobs.build_corpus.job import BUILD_CORPUS
-from beam_pipelines.jobs.demo.job import job as demo
-from beam_pipelines.jobs.evaluate.job import EVALUATE
-from beam_pipelines.jobs.generate.job import GENERATE
-from beam_pipelines.jobs.rerank.job import RERANK
-from beam_pipelines.jobs.score.job import SCORE
-from beam_pipelines.jobs.train.config import TrainConfig, add_train_flags
-from beam_pipelines.jobs.train.job import job as train
 from beam_pipelines.program import interrupted
-from beam_pipelines.report.page import render_report
-from beam_pipelines.report.text import plural
-from beam_pipelines.runners.local import HandedOver
-from beam_pipelines.runners.options import add_job_flags, beam_options, json_object, positive
-from beam_pipelines.runs.folder import load_manifest, verify
-from beam_pipelines.runs.job import Job
-from schemas.errors import CappyError, UsageError
-from schemas.manifest import REPORT
+from beam_pipelines.runs.flags import add_flags, config_from, json_object, positive
+from beam_pipelines.runs.job import JOBS, load_config, load_job
+from schemas.errors import CappyError, HandedOver, UsageError
 
-JOBS = (BUILD_CORPUS, GENERATE, SCORE, RERANK, EVALUATE)
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 
 _EPILOG = """\
-Flags of Apache Beam that matter most; any other flag must be one of Beam's, too:
-  --runner NAME             where it runs (default: on this machine)
+The most useful flags of Apache Beam; any other flag must be one of Beam's, too:
+  --runner NAME             runner of the pipeline (default: this machine, in process)
   --direct_num_workers N    workers on this machine (default: its cores; 1 needs the least memory)
-  --job_endpoint HOST:PORT  of the job server of --runner PortableRunner
+  --job_endpoint HOST:PORT  job server of --runner PortableRunner
 """
-
-_DOCTOR = "what works on this machine, and what to install; with any flag, what works on the runner that it names"
 
 Command = Callable[[argparse.Namespace, Sequence[str]], int]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the program; its exit status: 0 done, 1 failed, 2 wrong usage."""
-    parser = _parser()
-    arguments, rest = parser.parse_known_args(argv)
+    """Run the program; return its exit status: 0 done, 1 failed, 2 wrong usage."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    arguments, rest = build_parser(next((word for word in words if not word.startswith("-")), None)).parse_known_args(
+        words
+    )
     _set_up_logging(debug=getattr(arguments, "debug", False))
     signal.signal(signal.SIGTERM, _terminate)
     command: Command = arguments.run
     try:
         return command(arguments, rest)
-    except HandedOver as told:
-        print(told)
+    except HandedOver as message:
+        print(message)
         return DONE
     except CappyError as error:
         return _fail(arguments, error, WRONG_USAGE if isinstance(error, UsageError) else FAILED)
     except KeyboardInterrupt:
         return interrupted()
-    except Exception as error:  # the last resort of a program: no user shall meet a traceback
+    except Exception as error:  # the last resort: no user shall see a traceback
         return _fail(arguments, CappyError(f"unexpected {type(error).__name__}: {error}; --debug shows where"), FAILED)
 
 
 def _terminate(number: int, frame: object) -> NoReturn:
-    sys.exit(128 + number)  # so that worker processes are ended too
+    sys.exit(128 + number)  # unwinds the stack, so that worker processes are ended too
 
 
 def _fail(arguments: argparse.Namespace, error: CappyError, status: int) -> int:
@@ -92,108 +72,99 @@ def _set_up_logging(*, debug: bool) -> None:
     logging.getLogger("cappy").setLevel(logging.DEBUG if debug else logging.INFO)
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser(command: str | None) -> argparse.ArgumentParser:
+    """Return the parser of all subcommands, with the flags of `command`."""
     parser = argparse.ArgumentParser(
         prog="cappy",
         allow_abbrev=False,
         description="Build, score and rerank instruction-response corpora. Flags that are not ours go to Apache Beam.",
     )
-    version = installed_version(DISTRIBUTION) or "from a source tree, not installed"
-    parser.add_argument("--version", action="version", version=f"cappy {version}")
+    parser.add_argument("--version", action="version", version=f"cappy {_version()}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for job in JOBS:
-        _add(commands, job.name, partial(_run_job, job), job.help, _job_flags(job), epilog=_EPILOG)
-    _add(commands, train.JOB, _train, train.HELP, add_train_flags)
-    _add(commands, adapt.JOB, _adapt, adapt.HELP, adapt.add_adapt_flags, epilog=_EPILOG)
-    _add(commands, demo.JOB, _demo, demo.HELP, demo.add_demo_flags, epilog=_EPILOG)
-    _add(commands, "report", _report, "draw report.html again from a finished run's manifest", _folder_flags)
-    _add(commands, "verify", _verify, "check a finished run's files against its manifest", _folder_flags)
-    _add(commands, "doctor", _doctor, _DOCTOR, _doctor_flags, epilog=_EPILOG)
+    for name, entry in JOBS.items():
+        job = _add_command(commands, name, entry.help, _run_job)
+        if name == command:
+            config = load_config(name)
+            add_flags(job, config)
+            job.epilog = _EPILOG if config.takes_beam_flags else None
+        _add_debug(job)
+    _add_folder_flags(_add_command(commands, "report", "redraw report.html from a finished run's manifest", _report))
+    _add_folder_flags(_add_command(commands, "verify", "check a finished run's files against its manifest", _verify))
+    _add_doctor_flags(
+        _add_command(commands, "doctor", "check this machine, or with a flag the runner that it names", _doctor)
+    )
     return parser
 
 
-def _add(
-    commands: Any,
-    name: str,
-    run: Command,
-    text: str,
-    add_flags: Callable[[argparse.ArgumentParser], None],
-    *,
-    epilog: str | None = None,
-) -> None:
-    parser = commands.add_parser(
+def _version() -> str:
+    try:
+        return metadata.version(DISTRIBUTION)
+    except metadata.PackageNotFoundError:
+        return "from a source tree, not installed"
+
+
+def _add_command(commands: Any, name: str, text: str, run: Command) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=text,
-        description=text,
-        epilog=epilog,
+        description=text[0].upper() + text[1:] + ".",
         formatter_class=argparse.RawDescriptionHelpFormatter,  # the epilog is a list
         allow_abbrev=False,
     )
-    add_flags(parser)
-    parser.set_defaults(run=run, flags=tuple(parser._option_string_actions))
+    parser.set_defaults(run=run, parser=parser)
+    return parser
 
 
-def _job_flags(job: Job) -> Callable[[argparse.ArgumentParser], None]:
-    def add(parser: argparse.ArgumentParser) -> None:
-        job.add_flags(parser)
-        add_job_flags(parser)
-
-    return add
-
-
-def _config(kind: type[Any], arguments: argparse.Namespace) -> Any:
-    """The flags that a dataclass of a configuration has."""
-    names = {field.name for field in fields(kind)}
-    return kind(**{name: value for name, value in vars(arguments).items() if name in names})
-
-
-def _run_job(job: Job, arguments: argparse.Namespace, rest: Sequence[str]) -> int:
-    config = _config(job.config, arguments)
-    options = beam_options(rest, local_mode=job.local_mode, ours=arguments.flags)
-    if config.dry_run:
-        print(job.dry_run(config, options))
-        return DONE
-    manifest = job.run(config, options)
-    print(f"{job.summary(manifest)}\nreport: {join(absolute(config.output), REPORT)}")
-    return DONE
-
-
-def _train(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
-    _no_more(rest)
-    config = _config(TrainConfig, arguments)
-    told = train.dry_run(config) if config.dry_run else train.summary(train.run(config))
-    if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun has started, the first one
-        print(told)
-    return DONE
-
-
-def _adapt(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
-    config = _config(adapt.AdaptConfig, arguments)
-    options = beam_options(rest, local_mode="multi_processing", ours=arguments.flags)
-    print(adapt.dry_run(config) if config.dry_run else adapt.summary(adapt.run(config, options)))
-    return DONE
-
-
-def _demo(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
-    config = _config(demo.DemoConfig, arguments)
-    options = beam_options(rest, local_mode="multi_processing", ours=arguments.flags)
-    print(demo.summary(config, demo.run(config, options)))
-    return DONE
-
-
-def _folder_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", metavar="DIR", help="the output folder of a job")
-    _add_common_flags(parser)
-
-
-def _add_common_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--storage-options", dest="storage", type=json_object, default={}, metavar="JSON", help="passed to fsspec"
-    )
+def _add_debug(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
+def _add_folder_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", metavar="DIR", help="output folder of a job")
+    _add_storage_flags(parser)
+
+
+def _add_storage_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--storage-options",
+        dest="storage",
+        type=json_object,
+        default={},
+        metavar="JSON",
+        help="options for the file systems of fsspec, as a JSON object",
+    )
+    _add_debug(parser)
+
+
+def _run_job(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
+    config = config_from(load_config(arguments.command), arguments)
+    config.check()
+    options = _beam_options(arguments, rest) if config.takes_beam_flags else _no_more(rest)
+    job = load_job(arguments.command)
+    if getattr(config, "dry_run", False):
+        text = job.dry_run(config, options)
+    else:
+        text = job.summary(config, job.run(config, options))
+    if os.environ.get("RANK", "0") == "0":  # under torchrun, the first process alone
+        print(text)
+    return DONE
+
+
+def _beam_options(arguments: argparse.Namespace, rest: Sequence[str]) -> Any:
+    """Return Beam's options. Jobs with a model run in threads, which share it; others in processes."""
+    from beam_pipelines.runners.options import beam_options
+
+    entry = JOBS.get(arguments.command)
+    mode = "multi_threading" if entry is None or entry.workers == "gpu" else "multi_processing"
+    return beam_options(rest, local_mode=mode, ours=tuple(arguments.parser._option_string_actions))
+
+
 def _report(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
+    from beam_pipelines.io.storage import absolute, join, write_whole
+    from beam_pipelines.runs.folder import load_manifest
+    from beam_pipelines.runs.report import render_report
+    from schemas.manifest import REPORT
+
     _no_more(rest)
     folder = absolute(arguments.folder)
     page = render_report(load_manifest(folder, arguments.storage))
@@ -203,6 +174,10 @@ def _report(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def _verify(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
+    from beam_pipelines.io.storage import absolute
+    from beam_pipelines.report.text import plural
+    from beam_pipelines.runs.folder import load_manifest, verify
+
     _no_more(rest)
     folder = absolute(arguments.folder)
     faults = verify(folder, arguments.storage)
@@ -212,29 +187,33 @@ def _verify(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     if faults:
         print(f"{plural(len(faults), 'fault')} in {plural(count, 'file')}")
     else:
-        print(f"{plural(count, 'file')} checked: all as the manifest says")
+        print(f"{plural(count, 'file')} checked: all match the manifest")
     return FAILED if faults else DONE
 
 
-def _doctor_flags(parser: argparse.ArgumentParser) -> None:
+def _add_doctor_flags(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = _EPILOG
     for name, metavar, text in (
-        ("input", "PATTERN", "files that a worker must be able to read; may be given again"),
-        (
-            "output",
-            "DIR",
-            "a folder that a worker must be able to write to, made where there is none; may be given again",
-        ),
+        ("input", "PATTERN", "files that a worker must be able to read; may be repeated"),
+        ("output", "DIR", "folder that a worker must be able to create and write to; may be repeated"),
     ):
         parser.add_argument(f"--{name}", dest=f"{name}s", action="append", default=[], metavar=metavar, help=text)
-    wait = "how long the worker may take to answer (default: 300); Dataflow takes minutes to start one"
+    wait = "seconds to wait for the worker (default: 300); Dataflow takes minutes to start one"
     parser.add_argument("--wait", type=positive, default=300, metavar="SECONDS", help=wait)
-    _add_common_flags(parser)
+    _add_storage_flags(parser)
 
 
 def _doctor(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
+    from beam_pipelines.doctor.diagnosis import doctor
+
     if not (rest or arguments.inputs or arguments.outputs):
         return doctor()
-    options = beam_options(rest, local_mode="multi_threading", ours=arguments.flags)
+    from apache_beam.options.pipeline_options import StandardOptions
+
+    from beam_pipelines.doctor.cluster import check_cluster
+    from beam_pipelines.doctor.findings import exit_status, render
+
+    options = _beam_options(arguments, rest)
     findings = check_cluster(
         options,
         inputs=arguments.inputs,

@@ -1,4 +1,4 @@
-"""`cappy` from its first moment: importing Beam takes seconds, and Ctrl-C within them is no traceback either."""
+"""Entry point of `cappy`. Importing Beam takes seconds, and Ctrl-C during them must not print a traceback either."""
 
 import os
 import sys
@@ -10,7 +10,7 @@ _BY_SIGNAL = 128
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the program (see `beam_pipelines.cli.main`); its exit status."""
+    """Run the program (see `beam_pipelines.cli.main`); return its exit status."""
     try:
         from beam_pipelines import cli
 
@@ -20,19 +20,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def interrupted() -> int:
-    """Says so, and gives the exit status."""
+    """Print that the program was interrupted; return the exit status."""
     print("\ncappy: interrupted; give the same command again to finish", file=sys.stderr)
     return INTERRUPTED
 
 
-def command() -> NoReturn:
-    """The command `cappy`: a process of its own, which a signal ends at once."""
+def command(*job: str) -> NoReturn:
+    """Run `cappy`, or one `job` of it, in a process of its own, which a signal ends at once."""
     try:
-        status = main()
+        status = main([*job, *sys.argv[1:]])
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else int(error.code is not None)
     if status > _BY_SIGNAL:
-        # Threads that still compute would be waited for, and complain of the end of the interpreter.
+        # Python would wait for threads that still compute, and they would fail while the interpreter ends.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

@@ -1,4 +1,4 @@
-"""The two errors a user can cause. Their text is what the command prints: what, where, and what to do about it."""
+"""Errors that a user can cause, printed as they are: the value, the place and the remedy."""
 
 
 class CappyError(Exception):
@@ -7,3 +7,7 @@ class CappyError(Exception):
 
 class UsageError(CappyError):
     """The command line or the configuration is wrong: exit status 2."""
+
+
+class HandedOver(Exception):
+    """No error: the job was not run but written for others to run. The text says what comes next."""

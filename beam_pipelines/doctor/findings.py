@@ -1,30 +1,12 @@
 """What the doctor finds, and how it is said."""
 
-import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-PIP = f"{shlex.quote(sys.executable)} -m pip install"
-"""Installs where this very Python looks."""
+from beam_pipelines.runs.release import install_command
 
-
-def from_source(tree: Path, extra: str = "") -> str:
-    """The command that installs the project, with an `extra`, from its source `tree`: no package index has it."""
-    what = f"[{extra}]" if extra else ""
-    if (tree / "setup.py").is_file():
-        return f"{PIP} -e {shlex.quote(f'{tree}{what}')}"
-    return f"{PIP} {shlex.quote(f'.{what}')} in the source tree"
-
-
-def install(extra: str = "") -> str:
-    """As `from_source`, for the tree that this module lies in."""
-    return from_source(Path(__file__).resolve().parents[2], extra)
-
-
-BASE_INSTALL = install()
+BASE_INSTALL = install_command()
 """The remedy for what the jobs without a model need."""
 
 Status = Literal["ok", "warn", "missing"]

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from importlib import metadata
 
 from beam_pipelines import DISTRIBUTION
-from beam_pipelines.doctor.findings import BASE_INSTALL, PIP, Finding, check, install
+from beam_pipelines.doctor.findings import BASE_INSTALL, Finding, check
+from beam_pipelines.runs.release import PIP, install_command
 from beam_pipelines.doctor.loading import brief, is_installed, load
 from beam_pipelines.doctor.runners import java_command
 
@@ -38,8 +39,8 @@ PACKAGES = (
 FILE_SYSTEMS = (  # protocol, remedy, needed
     ("file", BASE_INSTALL, True),
     ("memory", BASE_INSTALL, True),
-    ("s3", install("s3"), False),
-    ("gs", install("gcp"), False),
+    ("s3", install_command("s3"), False),
+    ("gs", install_command("gcp"), False),
     ("hdfs", "install a Hadoop client, set HADOOP_HOME, and CLASSPATH to what `hadoop classpath --glob` prints", False),
     ("http", f"{PIP} 'fsspec[http]'", False),
     ("abfs", f"{PIP} adlfs", False),
@@ -76,7 +77,7 @@ def _package(package: Package) -> Finding:
     elif needed:  # a model's packages take seconds to import; `devices` alone imports torch
         problem = load(package.module)[1]
     version = installed_version(package.distribution) or ""
-    remedy = install(package.extra or "")
+    remedy = install_command(package.extra or "")
     return check("Packages", package.distribution, problem, detail=version, remedy=remedy, needed=needed)
 
 

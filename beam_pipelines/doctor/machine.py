@@ -6,7 +6,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from beam_pipelines.doctor.findings import BASE_INSTALL, Finding, install
+from beam_pipelines.doctor.findings import BASE_INSTALL, Finding
+from beam_pipelines.runs.release import install_command
 from beam_pipelines.doctor.loading import brief, is_installed, load
 from cappy_model.host import CGROUP_MEMBERSHIP, CGROUP_ROOT, cgroup_limits, cores_within, read_text
 
@@ -70,7 +71,7 @@ def _cpu(cpuinfo: str) -> Finding:
 def _cuda() -> list[Finding]:
     if not is_installed("torch"):
         detail = "torch is not installed, so it cannot be asked"
-        return [Finding("Devices", "cuda", "missing", detail, install("model"))]
+        return [Finding("Devices", "cuda", "missing", detail, install_command("model"))]
     torch, problem = load("torch")
     if torch is None:
         return [Finding("Devices", "cuda", "missing", f"torch {problem}", "install torch again")]

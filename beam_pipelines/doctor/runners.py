@@ -8,7 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from beam_pipelines.doctor.findings import BASE_INSTALL, Finding, check, install
+from beam_pipelines.doctor.findings import BASE_INSTALL, Finding, check
+from beam_pipelines.runs.release import install_command
 from beam_pipelines.doctor.loading import brief, load
 
 MIN_JAVA = 11
@@ -21,7 +22,7 @@ _DATAFLOW = "with a project and credentials of Google Cloud"
 RUNNERS = (  # name, module, what it is when usable, remedy, needed
     ("FnApiRunner", f"{_PORTABILITY}.fn_api_runner", "the default, in this process", BASE_INSTALL, True),
     ("PortableRunner", f"{_PORTABILITY}.local_job_service", _EMBEDDED, BASE_INSTALL, False),
-    ("DataflowRunner", "apache_beam.runners.dataflow.internal.apiclient", _DATAFLOW, install("gcp"), False),
+    ("DataflowRunner", "apache_beam.runners.dataflow.internal.apiclient", _DATAFLOW, install_command("gcp"), False),
 )
 
 

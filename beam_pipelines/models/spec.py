@@ -1,4 +1,4 @@
-"""What a worker is told of a model, so that it loads the very one that the launcher settled."""
+"""The model spec sent to workers, so that each loads the model as the launcher settled it."""
 
 import json
 from dataclasses import dataclass
@@ -7,10 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A model and how it computes; `device`, `dtype` and `tokens_per_batch` are settled.
-
-    `storage` is JSON, for a model at an fsspec URL.
-    """
+    """A model and how it computes. `storage` holds the options of fsspec as JSON, for a model at a URL."""
 
     model: str
     device: str
@@ -22,7 +19,7 @@ class ModelSpec:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What a `from_pretrained` of ours is told beside the model."""
+        """The arguments of `from_pretrained` beside the model."""
         return {
             "device": self.device,
             "dtype": self.dtype,
@@ -31,3 +28,8 @@ class ModelSpec:
             "trust_remote_code": self.trust_remote_code,
             "storage": json.loads(self.storage),
         }
+
+    @property
+    def fingerprint_inputs(self) -> dict[str, Any]:
+        """What the fingerprint holds of how the model computes."""
+        return {"device": self.device, "dtype": self.dtype, "tokens_per_batch": self.tokens_per_batch}

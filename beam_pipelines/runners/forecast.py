@@ -37,7 +37,7 @@ class Measured:
     rows: int
     work: Work
 
-    def of(self, rows: int) -> Work:
+    def scaled_to(self, rows: int) -> Work:
         """The work of so many rows at the same rate; `self.rows` must not be 0."""
         factor = rows / self.rows
         return Work(self.work.seconds * factor, self.work.bytes * factor)

@@ -24,7 +24,7 @@ from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from beam_pipelines.runners.cluster import check_idle, check_reachable, import_on_workers, remedy, run_remotely
 from beam_pipelines.runners.options import is_dataflow, is_local
-from schemas.errors import CappyError
+from schemas.errors import CappyError, HandedOver
 
 _LOG = logging.getLogger("cappy")
 _STEP = "[while running"  # Beam adds the step's label to a worker's message
@@ -43,10 +43,6 @@ _LOST = (
 
 class PipelineFailed(CappyError):
     """The pipeline stopped with an error."""
-
-
-class HandedOver(Exception):
-    """No error: the job was not run but written for others to run, so there is no end to wait for. Says what next."""
 
 
 class WorkerLost(CappyError):

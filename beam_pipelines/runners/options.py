@@ -1,12 +1,9 @@
-"""Flags: ours, strict, into a job's configuration; the rest to Beam, checked."""
+"""Beam's options: made of the flags that are not ours, checked, and settled for this machine."""
 
 import argparse
 import difflib
-import json
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import NamedTuple, NoReturn
 
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, SetupOptions, StandardOptions
 from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
@@ -21,72 +18,23 @@ _LOCAL_NAMES = ("direct", "fnapi")
 _REMOTE_WORKERS = ("--num_workers", "--max_num_workers")
 
 
-@dataclass(frozen=True, kw_only=True)
-class JobConfig:
-    """What every job is told.
+class Placement(NamedTuple):
+    """Where a job runs, as far as its plan depends on it.
 
-    `limit` is in rows per input file, `max_reject_rate` a share in [0, 1]; `storage` goes to fsspec, never into a file.
+    `local`: on this machine, in processes that the launcher starts. `one_process`: all of it in the launcher's own.
     """
 
-    output: str
-    seed: int = 0
-    limit: int | None = None
-    dry_run: bool = False
-    overwrite: bool = False
-    max_reject_rate: float = 0.01
-    storage: dict[str, Any] = field(default_factory=dict, repr=False)
+    local: bool
+    one_process: bool
 
 
-def add_job_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags that all jobs share."""
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder of the results: a path or an fsspec URL")
-    parser.add_argument("--seed", type=int, default=0, help="of every random choice (default: 0)")
-    parser.add_argument("--limit", type=positive, metavar="N", help="only the first N rows of each input file")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
-    parser.add_argument("--overwrite", action="store_true", help="replace another run's files in the output folder")
-    parser.add_argument(
-        "--max-reject-rate",
-        type=share,
-        default=0.01,
-        metavar="R",
-        help="fail when more than this share is rejected: of row x template renderings and candidates in build-corpus, "
-        "of prompts in generate, of pairs in score, of candidates in rerank and evaluate (default: 0.01)",
-    )
-    parser.add_argument(
-        "--storage-options", dest="storage", type=json_object, default={}, metavar="JSON", help="passed to fsspec"
-    )
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+DRY_RUN = Placement(local=True, one_process=True)
 
 
-def positive(text: str) -> int:
-    """A whole number from 1, of a flag."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 1 or more")
-    if int(text) > sys.maxsize:
-        raise argparse.ArgumentTypeError(f"{text} is too large; leave the flag out for no limit")
-    return int(text)
-
-
-def share(text: str) -> float:
-    """A number from 0 to 1, of a flag."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a share between 0 and 1")
-    return value
-
-
-def json_object(text: str) -> dict[str, Any]:
-    """A JSON object, of a flag."""
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise argparse.ArgumentTypeError(f"is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError("must be a JSON object")
-    return value
+def placement_of(options: PipelineOptions) -> Placement:
+    """Return where a job with these options runs."""
+    one_process = options.view_as(DirectOptions).direct_running_mode != "multi_processing"
+    return Placement(is_local(options), is_local(options) and one_process)
 
 
 def beam_options(rest: Sequence[str], *, local_mode: str, ours: Sequence[str] = ()) -> PipelineOptions:
@@ -143,11 +91,6 @@ def is_local(options: PipelineOptions) -> bool:
 def is_dataflow(options: PipelineOptions) -> bool:
     """Whether the job runs on Dataflow: machines of its own, which see no disk of ours, and which heed hints."""
     return isinstance(create_runner(options.view_as(StandardOptions).runner), DataflowRunner)
-
-
-def in_one_process(options: PipelineOptions) -> bool:
-    """Whether all of the job runs in the launcher's own process."""
-    return is_local(options) and options.view_as(DirectOptions).direct_running_mode != "multi_processing"
 
 
 class _Parser(argparse.ArgumentParser):

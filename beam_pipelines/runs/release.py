@@ -1,7 +1,10 @@
-"""Which version and code of the project this is, so that a worker with another is noticed before it does anything."""
+"""The version and code of this installation, how to install it, and a check that workers run the same."""
 
 import hashlib
+import platform
+import shlex
 import socket
+import sys
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -22,6 +25,18 @@ class Release(NamedTuple):
 
     def __str__(self) -> str:
         return f"cappy {self.version} (code {self.code})"
+
+
+PIP = f"{shlex.quote(sys.executable)} -m pip install"
+"""Installs for this interpreter."""
+
+
+def install_command(extra: str = "", tree: Path = _ROOT) -> str:
+    """Return the command that installs the project, with an `extra`, from its source `tree`: no package index has it."""
+    what = f"[{extra}]" if extra else ""
+    if (tree / "setup.py").is_file():
+        return f"{PIP} -e {shlex.quote(f'{tree}{what}')}"
+    return f"{PIP} {shlex.quote(f'.{what}')} in the source tree"
 
 
 class OtherRelease(CappyError):
@@ -55,3 +70,12 @@ def check_release(submitted: Release) -> None:
             f"the worker on {socket.gethostname()} runs {here} from {_ROOT}, and the job was submitted by {submitted}. "
             "Install the submitter's code where the workers run and restart them, then give the same command again."
         )
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Return the versions that a manifest names: this program, Python, and some packages."""
+    return {
+        "cappy": this_release().version,
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in packages},
+    }

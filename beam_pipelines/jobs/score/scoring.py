@@ -11,8 +11,7 @@ import pyarrow.compute as pc
 
 from beam_pipelines.io.units import Unit
 from beam_pipelines.models.spec import ModelSpec
-from beam_pipelines.transforms.map_units import UnitResult
-from beam_pipelines.transforms.rejects import unread
+from beam_pipelines.transforms.results import Result, unreadable_rows
 from schemas.errors import CappyError
 from schemas.ids import seed_for
 from schemas.records import is_text
@@ -99,7 +98,7 @@ def _check_text(schema: pa.Schema, name: str, flag: str, *, lists: bool) -> None
         raise CappyError(f"{flag} {name}: is {kind}, not text")
 
 
-def score_unit(unit: Unit, scorer: "Scorer", columns: ScoreColumns) -> UnitResult:
+def score_unit(unit: Unit, scorer: "Scorer", columns: ScoreColumns) -> Result:
     """Scores the pairs of a unit. Rows keep their place; one that cannot be scored has no score, and an error.
 
     Raises cappy_model.scorer.BrokenModel for a score that is NaN or infinite.
@@ -113,11 +112,11 @@ def score_unit(unit: Unit, scorer: "Scorer", columns: ScoreColumns) -> UnitResul
     if columns.lists(unit.rows.schema):
         new = [_as_lists(array, unit.rows[columns.response]) for array in new]
     rows = pa.RecordBatch.from_arrays([*unit.rows.columns, *new], schema=schema)
-    rejects = unread(unit, origin="")
+    rejects = unreadable_rows(unit)
     stats.counts["rows", "read"] += rows.num_rows + len(rejects)
     stats.counts["rows", "rejected"] += len(rejects)
     _sample(rows, columns, unit, stats)
-    return UnitResult(unit.name, [rows], schema, rejects, stats)
+    return Result(f"part-{unit.name}", [rows], schema, rejects, stats)
 
 
 def _score_texts(instructions: pa.Array, responses: pa.Array, scorer: "Scorer", stats: Stats) -> list[pa.Array]:

@@ -1,0 +1,175 @@
+"""A job that is one Beam pipeline: planned, claimed, run on any runner, and reported."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Generic, TypeVar
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from beam_pipelines.io.inputs import Input
+from beam_pipelines.io.output import OutputDir
+from beam_pipelines.io.storage import absolute, is_local, join, read_bytes
+from beam_pipelines.runners.cluster import name_job
+from beam_pipelines.runners.local import PipelineFailed, execute
+from beam_pipelines.runners.options import DRY_RUN, Placement, is_dataflow, placement_of
+from beam_pipelines.runs.card import Card
+from beam_pipelines.runs.config import JobConfig
+from beam_pipelines.runs.finish import FinishRun
+from beam_pipelines.runs.folder import (
+    close_run,
+    described,
+    hold,
+    is_finished,
+    load_manifest,
+    open_run,
+    reason_of_failure,
+)
+from beam_pipelines.runs.job import package_of
+from beam_pipelines.runs.progress import Progress, Stage
+from beam_pipelines.runs.release import versions
+from beam_pipelines.runs.report import render_report
+from schemas.errors import UsageError
+from schemas.manifest import FORMAT_VERSION, REPORT, fingerprint
+from schemas.stats import Stats
+
+_LOG = logging.getLogger("cappy")
+
+ManifestOf = Callable[[Stats], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A configuration whose inputs have been inspected. Jobs add what else they have looked up."""
+
+    config: JobConfig
+    inputs: tuple[Input, ...]
+
+    @property
+    def output(self) -> OutputDir:
+        """The output folder."""
+        return OutputDir(absolute(self.config.output), self.config.storage)
+
+    @property
+    def urls(self) -> list[str]:
+        """All input files, in order."""
+        return [file.url for source in self.inputs for file in source.files]
+
+
+P = TypeVar("P", bound=Plan)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineJob(Generic[P]):
+    """A job as functions of its plan.
+
+    - `plan` looks everything up and fails before a row is read.
+    - `fingerprint_inputs` returns everything that shapes the bytes of the output: its `settings`, files and models.
+    - `build` composes the pipeline, which ends in the `FinishRun` that it is given.
+    - `stages` says which folders fill up, for the progress bar.
+    - `manifest` returns the function, sent to a worker, that turns the statistics of the run into the job's own part
+      of the manifest: `inputs`, `totals` and `rejects` are among its keys.
+    - `describe` is the text of a dry run, `summarise` the line about a manifest, `page` the page of the report.
+    """
+
+    name: str
+    plan: Callable[[Any, Placement], P]
+    fingerprint_inputs: Callable[[P], dict[str, Any]]
+    build: Callable[[beam.Pipeline, P, FinishRun], None]
+    stages: Callable[[P], Sequence[Stage]]
+    manifest: Callable[[P, Mapping[str, Any]], ManifestOf]
+    card: Card
+    describe: Callable[[P, PipelineOptions], str]
+    summarise: Callable[[Mapping[str, Any]], str]
+    page: Callable[[Mapping[str, Any]], Any]
+
+    def run(self, config: Any, options: PipelineOptions) -> dict[str, Any]:
+        """Run the job unless its folder holds the finished run; return the manifest.
+
+        Raises CappyError if the folder holds something else or another run, if the pipeline fails, or if too many rows
+        are rejected; UsageError for options that exclude each other and for files that the runner cannot reach;
+        HandedOver if the job is left to others to run.
+        """
+        config.check()
+        plan = self.plan(config, placement_of(options))
+        if is_dataflow(options):
+            _check_reachable(plan)
+        hashed = {"job": self.name, "format_version": FORMAT_VERSION, **self.fingerprint_inputs(plan)}
+        output, storage, run = plan.output, config.storage, described(hashed, config)
+        done = not config.overwrite and is_finished(output.url, run, storage)
+        if not done:
+            with hold(output.url, storage):
+                leftovers = open_run(
+                    output.url, run, overwrite=config.overwrite, storage=storage, reading=plan.urls
+                )
+                self._execute(plan, hashed, options)
+                close_run(output.url, load_manifest(output.url, storage), leftovers, storage)
+        manifest = load_manifest(output.url, storage)
+        page = render_report(manifest).encode()  # names what a damaged manifest lacks
+        if done:
+            _LOG.info("%s: already finished at %s; --overwrite runs it again", output.url, manifest["finished"])
+        if read_bytes(join(output.url, REPORT), storage) != page:
+            output.write(REPORT, page)
+        return manifest
+
+    def dry_run(self, config: Any, options: PipelineOptions) -> str:
+        """Describe what `run` would do, planned as if it ran on this machine."""
+        config.check()
+        return self.describe(self.plan(config, DRY_RUN), options)
+
+    def summary(self, config: JobConfig, manifest: Mapping[str, Any]) -> str:
+        """Summarise a manifest, and name the report."""
+        return f"{self.summarise(manifest)}\nreport: {join(absolute(config.output), REPORT)}"
+
+    def _execute(self, plan: P, hashed: Mapping[str, Any], options: PipelineOptions) -> None:
+        """Run the pipeline. A runner may cut or lose a worker's error; the file that the job wrote has all of it."""
+        output, storage = plan.output, plan.config.storage
+        started = datetime.now(UTC).isoformat(timespec="seconds")
+        manifest = _Manifest(hashed, self.manifest(plan, hashed), started)
+        finish = FinishRun(output, manifest, self.card, plan.config.max_reject_rate)
+        name_job(options, self.name, output.url)
+        try:
+            execute(
+                lambda root: self.build(root, plan, finish),
+                options,
+                Progress(output.url, self.stages(plan), storage),
+                module=f"{package_of(self.name)}.job",
+            )
+        except PipelineFailed as error:
+            reason = reason_of_failure(output.url, storage)
+            if reason is None:
+                raise
+            raise PipelineFailed(reason) from error
+
+
+@dataclass(frozen=True)
+class _Manifest:
+    """Makes the manifest of a run that started at `started` (ISO 8601, UTC)."""
+
+    fingerprint_inputs: Mapping[str, Any]
+    own_part: ManifestOf
+    started: str
+
+    def __call__(self, stats: Stats) -> dict[str, Any]:
+        finished = datetime.now(UTC)
+        return {
+            "job": self.fingerprint_inputs["job"],
+            "format_version": FORMAT_VERSION,
+            "versions": versions("apache-beam", "pyarrow"),
+            "fingerprint": fingerprint(self.fingerprint_inputs),
+            "started": self.started,
+            "finished": finished.isoformat(timespec="seconds"),
+            "seconds": round((finished - datetime.fromisoformat(self.started)).total_seconds(), 1),
+            "configuration": self.fingerprint_inputs["settings"],
+            **self.own_part(stats),
+            "files": [entry._asdict() for entry in sorted(stats.files)],
+        }
+
+
+def _check_reachable(plan: Plan) -> None:
+    """Raise UsageError for a file on this machine's disks, which no other machine sees."""
+    local = next((url for url in (plan.output.url, *plan.urls) if is_local(url)), None)
+    if local is not None:
+        raise UsageError(f"{local}: is on this machine, where Dataflow's workers are not; give a gs:// URL")

@@ -1,0 +1,191 @@
+"""Command-line flags, declared once as the fields of a configuration.
+
+Imports neither Beam nor pyarrow, so that `cappy --help` and errors in our own flags are answered at once.
+"""
+
+import argparse
+import dataclasses
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import MISSING, dataclass
+from typing import Any
+
+_FLAG = "flag"
+
+
+@dataclass(frozen=True)
+class Flag:
+    """How a field of a configuration appears on the command line (see `flag`)."""
+
+    help: str
+    metavar: str | None = None
+    parse: Callable[[str], Any] | None = None
+    choices: Sequence[str] | None = None
+    name: str | None = None
+    action: Any = None
+    group: str | None = None
+
+
+def flag(
+    default: Any = MISSING,
+    *,
+    help: str,
+    metavar: str | None = None,
+    parse: Callable[[str], Any] | None = None,
+    choices: Sequence[str] | None = None,
+    name: str | None = None,
+    action: Any = None,
+    group: str | None = None,
+    default_factory: Any = MISSING,
+    repr: bool = True,
+) -> Any:
+    """Declare a dataclass field that is also a flag. Without a default the flag is required.
+
+    `help` is one line that stands alone; the default is appended to it. `parse` converts the text and defaults to
+    `positive` for integers. `name` replaces the flag's name, which is the field's, in kebab-case; a boolean that is
+    true by default becomes `--no-NAME`. `action` is argparse's; `group` is the heading under which help lists the flag.
+    """
+    described = Flag(help, metavar, parse, choices, name, action, group)
+    if default_factory is not MISSING:
+        return dataclasses.field(default_factory=default_factory, repr=repr, metadata={_FLAG: described})
+    return dataclasses.field(default=default, repr=repr, metadata={_FLAG: described})
+
+
+def add_flags(parser: argparse.ArgumentParser, config: type[Any]) -> None:
+    """Add the flags of a configuration: those of its own class first, inherited ones after them."""
+    groups: dict[str, Any] = {}
+    for field in _own_fields_first(config):
+        described = _flag_of(config, field.name)
+        if described is None:
+            continue
+        target: Any = parser
+        if described.group is not None:
+            target = groups.setdefault(described.group, None) or parser.add_argument_group(described.group)
+            groups[described.group] = target
+        _add_flag(target, field, described)
+
+
+def config_from(config: type[Any], arguments: argparse.Namespace) -> Any:
+    """Make a configuration of parsed arguments."""
+    names = {field.name for field in dataclasses.fields(config)}
+    return config(**{name: value for name, value in vars(arguments).items() if name in names})
+
+
+def flag_name(config: type[Any], field: str) -> str:
+    """Return the flag of a field, such as `--max-length`."""
+    described = _flag_of(config, field)
+    if described is not None and described.name is not None:
+        return f"--{described.name}"
+    default = config.__dataclass_fields__[field].default
+    return f"--{'no-' if default is True else ''}{field.replace('_', '-')}"
+
+
+def _own_fields_first(config: type[Any]) -> Iterator[dataclasses.Field[Any]]:
+    """Yield the fields of a configuration by class, the most derived class first."""
+    fields = {field.name: field for field in dataclasses.fields(config)}
+    for base in config.__mro__:
+        for name in vars(base).get("__annotations__", {}):
+            if name in fields:
+                yield fields.pop(name)
+
+
+def _flag_of(config: type[Any], name: str) -> Flag | None:
+    """Return the flag of a field, inherited where a subclass only changes the default."""
+    for base in config.__mro__:
+        field = vars(base).get("__dataclass_fields__", {}).get(name)
+        if field is not None and _FLAG in field.metadata:
+            found: Flag = field.metadata[_FLAG]
+            return found
+    return None
+
+
+def _add_flag(target: Any, field: dataclasses.Field[Any], described: Flag) -> None:
+    given: dict[str, Any] = {"dest": field.name, "metavar": described.metavar, "choices": described.choices}
+    default = field.default_factory() if field.default_factory is not MISSING else field.default
+    name = described.name or field.name.replace("_", "-")
+    if field.type is bool:
+        given = {"dest": field.name, "action": "store_false" if default else "store_true"}
+        name = described.name or f"{'no-' if default else ''}{name}"
+    else:
+        given |= {"type": described.parse or (positive if field.type in (int, int | None) else str)}
+        given |= {"required": True} if default is MISSING else {"default": default}
+    if described.action is not None:
+        given["action"] = described.action
+        if described.action == "append":
+            given["default"] = list(default)
+    target.add_argument(f"--{name}", help=described.help + _shown_default(field, default), **given)
+
+
+def _shown_default(field: dataclasses.Field[Any], default: Any) -> str:
+    if field.type is bool or default in (MISSING, None, (), {}):
+        return ""
+    shown = ",".join(default) if isinstance(default, tuple) else default
+    return f" (default: {shown})"
+
+
+def positive(text: str) -> int:
+    """Parse a whole number, 1 or more."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 1 or more")
+    if int(text) > sys.maxsize:
+        raise argparse.ArgumentTypeError(f"{text} is too large; leave the flag out for no limit")
+    return int(text)
+
+
+def whole(text: str) -> int:
+    """Parse a whole number, 0 or more."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 0 or more")
+    return int(text)
+
+
+def share(text: str) -> float:
+    """Parse a number from 0 to 1."""
+    value = _number(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share between 0 and 1")
+    return value
+
+
+def rate(text: str) -> float:
+    """Parse a finite number above 0."""
+    value = _number(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
+
+
+def seconds(text: str) -> float:
+    """Parse a positive number of seconds."""
+    value = _number(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Parse a comma-separated list of names, none of them empty."""
+    found = tuple(name.strip() for name in text.split(","))
+    if not all(found):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of names with commas between them")
+    return found
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """Parse a JSON object."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise argparse.ArgumentTypeError(f"is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError("must be a JSON object")
+    return value

@@ -1,0 +1,94 @@
+"""Runs that older code began and that were killed: the same command finishes them and redoes nothing."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from beam_pipelines.program import main
+
+BEGUN = Path(__file__).parents[1] / "fixtures" / "begun"
+CLOSE = 1e-5  # float32 on another processor
+VOLATILE = ("score",)
+
+torch.set_num_threads(1)
+
+
+def copied(job: str, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
+    """A copy of a begun run with its inputs, and what the undisturbed run gave."""
+    folder = Path(shutil.copytree(BEGUN / job, tmp_path / job))
+    return folder, json.loads((folder / "expected.json").read_text())
+
+
+def state_of(path: Path) -> tuple[bytes, int, int]:
+    return path.read_bytes(), path.stat().st_mtime_ns, path.stat().st_ino
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
+
+
+def test_score_goes_on(tmp_path: Path) -> None:
+    folder, expected = copied("score", tmp_path)
+    run, given = folder / "run", ["--input", folder / "rows" / "*.jsonl", "--model", folder / "model"]
+    standing = {path: state_of(path) for path in run.rglob("part-*.parquet")}
+    assert {path.name for path in run.glob("part-*.parquet")} == set(expected["standing"])
+    assert main(["score", *map(str, given), *expected["flags"], "--output", str(run)]) == 0
+
+    assert {path: state_of(path) for path in standing} == standing
+    parts = {path.name: path for path in run.glob("part-*.parquet")}
+    assert parts.keys() == expected["parts"].keys()
+    for name, path in parts.items():
+        found, whole = pq.ParquetFile(path), pq.ParquetFile(folder / "expected" / name)
+        assert found.schema_arrow.equals(whole.schema_arrow)
+        assert found.metadata.metadata.keys() == whole.metadata.metadata.keys()
+        ours, theirs = found.read(), whole.read()
+        assert ours.drop_columns(VOLATILE).equals(theirs.drop_columns(VOLATILE))
+        for column in VOLATILE:
+            np.testing.assert_allclose(ours[column].to_numpy(), theirs[column].to_numpy(), rtol=0, atol=CLOSE)
+    assert not list(run.glob(".*"))
+    manifest = read_json(run / "manifest.json")
+    assert {name: manifest[name] for name in ("fingerprint", "totals", "rejects")} == {
+        name: expected[name] for name in ("fingerprint", "totals", "rejects")
+    }
+    assert [(e["path"], e["rows"]) for e in manifest["files"]] == [(e["path"], e["rows"]) for e in expected["files"]]
+    assert read_json(run / "run.json")["facts"] == read_json(BEGUN / "score" / "run" / "run.json")["facts"]
+    assert main(["verify", str(run)]) == 0
+
+
+def test_train_goes_on(tmp_path: Path) -> None:
+    folder, expected = copied("train", tmp_path)
+    run, step = folder / "run", expected["resumed_from"]
+    checkpoint = run / "checkpoints" / f"checkpoint-{step}"
+    # A loss that no training gives: it reaches metrics.json only from the checkpoint. `whole` knows the file's size.
+    state = (checkpoint / "trainer_state.json").read_text()
+    loss = next(str(entry["loss"]) for entry in json.loads(state)["log_history"] if "loss" in entry)
+    mark = "9." + loss[2:]
+    assert state.count(loss) == 1
+    (checkpoint / "trainer_state.json").write_text(state.replace(loss, mark))
+    given = ["--corpus", folder / "pairs" / "*.parquet", "--model", folder / "init", "--output", run]
+    assert main(["train", *map(str, given), *expected["flags"]]) == 0
+
+    metrics, whole = read_json(run / "metrics.json"), expected["metrics"]
+    assert metrics["losses"][0]["loss"] == float(mark)
+    whole["losses"][0]["loss"] = float(mark)
+    assert (metrics["step"], metrics["steps"]) == (whole["step"], whole["steps"])
+    assert metrics["losses"][:step] == whole["losses"][:step]
+    assert metrics["evaluations"][:step] == whole["evaluations"][:step]
+    for name in ("losses", "evaluations"):
+        assert len(metrics[name]) == len(whole[name])
+        for ours, theirs in zip(metrics[name], whole[name], strict=True):
+            assert ours == pytest.approx(theirs, rel=1e-3)
+    manifest = read_json(run / "manifest.json")
+    for name in ("fingerprint", "pairs", "made_of", "settled"):
+        assert manifest[name] == expected[name]
+    assert sorted(entry["path"] for entry in manifest["files"]) == expected["files"]
+    assert read_json(run / "run.json")["facts"] == read_json(BEGUN / "train" / "run" / "run.json")["facts"]
+    assert not (run / "checkpoints").exists()
+    assert main(["verify", str(run)]) == 0
