@@ -10,7 +10,9 @@ from typing import Literal
 
 from apache_beam.options.pipeline_options import DirectOptions, FlinkRunnerOptions, PipelineOptions, WorkerOptions
 
-from beam_pipelines.io.units import Input, Unit, ReadSpec, list_reads, read_units
+from beam_pipelines.io.formats.base import ReadSpec
+from beam_pipelines.io.inputs import Input
+from beam_pipelines.io.units import Unit, list_reads, read_units
 from beam_pipelines.report.text import duration, plural, size
 from beam_pipelines.runners.options import is_local
 from cappy_model.host import usable_cores

@@ -7,8 +7,9 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.pvalue import TaggedOutput
 
+from beam_pipelines.io.formats.base import ReadSpec
 from beam_pipelines.io.output import OutputDir
-from beam_pipelines.io.units import ReadSpec, Unit
+from beam_pipelines.io.units import Unit
 from beam_pipelines.transforms.read import ReadInputs
 from beam_pipelines.transforms.results import write_unit
 from schemas.stats import Stats

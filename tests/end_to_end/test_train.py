@@ -184,7 +184,7 @@ def test_weights_and_limits(inputs: Path, tmp_path: Path, capsys: pytest.Capture
         (["--weights", "none.yaml"], 2, "none.yaml: there is no such file"),
         (["--runner", "FlinkRunner"], 2, "unknown argument '--runner'"),
         (["--held-out", "{}/pairs/*.parquet"], 1, "no pair is left to learn from"),
-        (["--corpus", "{}/init/config.json"], 1, "the format is told by the ending of the name"),
+        (["--corpus", "{}/init/config.json"], 1, "unknown input format"),
         (["--model", "{}/pairs"], 1, "holds no config.json"),
         (["--model", "{}/llama", "--dry-run"], 1, "is a llama, a decoder-only language model; give an encoder"),
     ],

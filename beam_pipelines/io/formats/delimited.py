@@ -11,19 +11,9 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from beam_pipelines.io.formats.base import (
-    HEAD_ROWS,
-    BadRow,
-    Facts,
-    InputFile,
-    Piece,
-    Record,
-    Span,
-    UnreadableFile,
-    ReadSpec,
-    open_text,
-    units_of,
-)
+from beam_pipelines.io.columns import UnreadableFile
+from beam_pipelines.io.formats.base import BadRow, FileSummary, Format, InputFile, ReadSpec, RowBlock, Span
+from beam_pipelines.io.formats.text import HEAD_ROWS, ParsedRow, cut_units, open_text
 from beam_pipelines.io.storage import StorageOptions
 from schemas.chunks import CHUNK_BYTES
 from schemas.records import EXCERPT_CHARACTERS
@@ -39,7 +29,7 @@ Fault = tuple[str, str]
 _TOO_LARGE = ("row_too_large", f"more than the {CHUNK_BYTES:,} bytes that a row may have")
 
 
-class _Record(NamedTuple):
+class _CsvRecord(NamedTuple):
     """A record as csv reads it: its fields, or what is wrong with it; `begun` is how its lines begin."""
 
     position: int
@@ -48,7 +38,7 @@ class _Record(NamedTuple):
     begun: str
 
 
-def inspect(url: str, storage: StorageOptions) -> Facts:
+def inspect(url: str, storage: StorageOptions) -> FileSummary:
     """Columns from the header, types from the first 10,000 rows (null where all are empty), and a count of all rows.
 
     Raises UnreadableFile when there is no header, when names repeat or are empty, or when the file breaks off.
@@ -65,7 +55,7 @@ def inspect(url: str, storage: StorageOptions) -> Facts:
             rows += 1
             size += sum(map(len, fields))
     kinds = [_infer([record[i] for record in head]) for i in range(len(names))]
-    return Facts(pa.schema(list(zip(names, kinds, strict=True))), rows, size)
+    return FileSummary(pa.schema(list(zip(names, kinds, strict=True))), rows, size)
 
 
 def spans(file: InputFile, unit_rows: int) -> Iterator[Span]:
@@ -73,13 +63,13 @@ def spans(file: InputFile, unit_rows: int) -> Iterator[Span]:
     yield Span(0, -1)
 
 
-def read(file: InputFile, span: Span, wanted: ReadSpec) -> Iterator[Piece]:
+def read(file: InputFile, span: Span, spec: ReadSpec) -> Iterator[RowBlock]:
     """The units of a file, which is one span. Empty fields of other types than text are null."""
     with _opened(file.url, file.storage) as lines:
         names = _header(lines, file.url)
         records = islice(_records(lines, len(names)), file.limit)
-        typed = (_typed(record, names, wanted.schema) for record in records)
-        yield from units_of(typed, wanted.schema, wanted.unit_rows)
+        typed = (_typed(record, names, spec.schema) for record in records)
+        yield from cut_units(typed, spec.schema, spec.unit_rows)
 
 
 class _Lines:
@@ -126,7 +116,7 @@ def _header(lines: _Lines, url: str) -> list[str]:
     return names
 
 
-def _records(lines: _Lines, width: int) -> Iterator[_Record]:
+def _records(lines: _Lines, width: int) -> Iterator[_CsvRecord]:
     """Each record after the header."""
     reader = csv.reader(lines, strict=True)
     position = 0
@@ -144,17 +134,17 @@ def _records(lines: _Lines, width: int) -> Iterator[_Record]:
                 fault = _TOO_LARGE
                 lines.skip_record()
         except OSError as error:
-            yield _Record(position, [], (BROKEN_OFF, f"cannot be read after {position:,} rows: {error}"), "")
+            yield _CsvRecord(position, [], (BROKEN_OFF, f"cannot be read after {position:,} rows: {error}"), "")
             return
         if not fields and not fault:
             continue  # a blank line
         if not fault and len(fields) != width:
             fault = ("broken_csv", f"{len(fields)} fields where the header has {width}")
-        yield _Record(position, fields, fault, lines.begun)
+        yield _CsvRecord(position, fields, fault, lines.begun)
         position += 1
 
 
-def _typed(record: _Record, names: list[str], schema: pa.Schema) -> Record:
+def _typed(record: _CsvRecord, names: list[str], schema: pa.Schema) -> ParsedRow:
     position, fields, fault, begun = record
     size = sum(map(len, fields))
     if not fault and size > CHUNK_BYTES:
@@ -164,13 +154,13 @@ def _typed(record: _Record, names: list[str], schema: pa.Schema) -> Record:
             "".join(fields).encode()
             values = zip(names, fields, strict=True)
             row = {name: _value(text, schema.field(name).type) for name, text in values if name in schema.names}
-            return Record(position, row, None, size)
+            return ParsedRow(position, row, None, size)
     except UnicodeEncodeError:
         fault = ("invalid_utf8", "a field holds bytes that are not UTF-8")
     except ValueError as error:
         fault = ("does_not_fit", str(error))
     assert fault is not None
-    return Record(position, None, BadRow(position, *fault, begun), size)
+    return ParsedRow(position, None, BadRow(position, *fault, begun), size)
 
 
 def _infer(texts: list[str]) -> pa.DataType:
@@ -199,3 +189,6 @@ def _value(text: str, kind: pa.DataType) -> object:
         if math.isfinite(value) and not (_INTEGER.fullmatch(text) and int(text) != value):
             return value
     raise ValueError(f"{text[:100]!r} is no {kind}, as its column is")
+
+
+CSV = Format(name="csv", endings=(".csv",), inspect=inspect, spans=spans, read=read, empty_as_text=True)

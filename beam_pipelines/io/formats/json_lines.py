@@ -5,21 +5,18 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import IO
 
+from beam_pipelines.io.columns import UnreadableFile, infer_schema
 from beam_pipelines.io.formats.base import (
-    HEAD_ROWS,
     BadRow,
-    Facts,
+    FileSummary,
+    Format,
     InputFile,
-    Piece,
-    Record,
-    Span,
-    UnreadableFile,
     ReadSpec,
-    infer_schema,
-    kind_of,
-    open_text,
-    units_of,
+    RowBlock,
+    Span,
+    compression_of,
 )
+from beam_pipelines.io.formats.text import HEAD_ROWS, ParsedRow, cut_units, open_text
 from beam_pipelines.io.storage import StorageOptions
 from schemas.chunks import CHUNK_BYTES
 
@@ -33,7 +30,7 @@ class _BadLine(ValueError):
         self.reason = reason
 
 
-def inspect(url: str, storage: StorageOptions) -> Facts:
+def inspect(url: str, storage: StorageOptions) -> FileSummary:
     """Columns and types of the first 10,000 good rows, and a count of all lines.
 
     Raises UnreadableFile when the file is empty or breaks off, when none of its rows is a JSON object, or when a column
@@ -58,25 +55,25 @@ def inspect(url: str, storage: StorageOptions) -> Facts:
             continue  # read() makes a reject of it
     if not good:
         raise UnreadableFile(f"{url}: holds no row: none of its first {len(head):,} lines is a JSON object.")
-    return Facts(infer_schema(good, url), rows, size)
+    return FileSummary(infer_schema(good, url), rows, size)
 
 
 def spans(file: InputFile, unit_rows: int) -> Iterator[Span]:
-    """Line-aligned ranges of 16 MB; one span where the file is compressed, or only its first rows are wanted."""
-    if kind_of(file.url)[1] or file.limit is not None:
+    """Line-aligned ranges of 16 MB; one span where the file is compressed, or only its first rows are spec."""
+    if compression_of(file.url) or file.limit is not None:
         yield Span(0, -1)
         return
     for start in range(0, file.size, SPAN_BYTES):
         yield Span(start, min(start + SPAN_BYTES, file.size))
 
 
-def read(file: InputFile, span: Span, wanted: ReadSpec) -> Iterator[Piece]:
+def read(file: InputFile, span: Span, spec: ReadSpec) -> Iterator[RowBlock]:
     """The units of a span."""
-    known = frozenset(wanted.schema.names) if wanted.exact else None
-    yield from units_of(_records(file, span, known), wanted.schema, wanted.unit_rows)
+    known = frozenset(spec.schema.names) if spec.exact else None
+    yield from cut_units(_parsed_rows(file, span, known), spec.schema, spec.unit_rows)
 
 
-def _records(file: InputFile, span: Span, known: frozenset[str] | None) -> Iterator[Record]:
+def _parsed_rows(file: InputFile, span: Span, known: frozenset[str] | None) -> Iterator[ParsedRow]:
     position = span.start
     with open_text(file.url, file.storage) as handle:
         try:
@@ -85,13 +82,13 @@ def _records(file: InputFile, span: Span, known: frozenset[str] | None) -> Itera
                     row = _parse(line)
                     if known is not None and not known.issuperset(row):
                         raise _BadLine("does_not_fit", f"unknown fields {sorted(set(row) - known)}")
-                    yield Record(position, row, None, len(line))
+                    yield ParsedRow(position, row, None, len(line))
                 except _BadLine as error:
                     excerpt = line.decode("utf-8", "backslashreplace")
-                    yield Record(position, None, BadRow(position, error.reason, str(error), excerpt), len(line))
+                    yield ParsedRow(position, None, BadRow(position, error.reason, str(error), excerpt), len(line))
         except OSError as error:
             detail = f"the rest of the file after this position: {error}"
-            yield Record(position, None, BadRow(position, "unreadable", detail, None), 0)
+            yield ParsedRow(position, None, BadRow(position, "unreadable", detail, None), 0)
 
 
 def _lines(file: IO[bytes], start: int, stop: int | None) -> Iterator[tuple[int, bytes]]:
@@ -142,3 +139,8 @@ def _parse(line: bytes) -> dict[str, object]:
         except UnicodeEncodeError as error:
             raise _BadLine("invalid_utf8", str(error)) from error
     return row
+
+
+JSON_LINES = Format(
+    name="jsonl", endings=(".jsonl", ".ndjson"), inspect=inspect, spans=spans, read=read, position_mark="@"
+)

@@ -8,16 +8,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from beam_pipelines.io.columns import UnreadableFile, normalize_type
 from beam_pipelines.io.formats.base import (
     BadRow,
-    Facts,
+    FileSummary,
+    Format,
     InputFile,
-    Piece,
-    Span,
-    UnreadableFile,
     ReadSpec,
-    checked,
-    normal_type,
+    RowBlock,
+    Span,
+    reject_unusable,
 )
 from beam_pipelines.io.storage import StorageOptions, is_local, open_file
 from schemas.chunks import CHUNK_BYTES, row_bytes
@@ -28,19 +28,19 @@ _BUFFER_BYTES = 2**20
 _BATCH_ROWS = 1024  # the footer's bytes are fewer than the decoded ones where a dictionary holds the values
 
 
-def inspect(url: str, storage: StorageOptions) -> Facts:
+def inspect(url: str, storage: StorageOptions) -> FileSummary:
     """Columns and rows from the footer.
 
     Raises UnreadableFile for an empty, truncated or foreign file, and where two columns have one name.
     """
     try:
         with _opened(url, storage) as parquet:
-            schema = pa.schema([pa.field(f.name, normal_type(f.type)) for f in parquet.schema_arrow])
+            schema = pa.schema([pa.field(f.name, normalize_type(f.type)) for f in parquet.schema_arrow])
             repeated = [name for name in schema.names if schema.names.count(name) > 1]
             if repeated:
                 raise UnreadableFile(f"{url}: has {len(repeated)} columns named {repeated[0]!r}; rename all but one")
             groups = [parquet.metadata.row_group(i) for i in range(parquet.num_row_groups)]
-            return Facts(schema, parquet.metadata.num_rows, sum(group.total_byte_size for group in groups))
+            return FileSummary(schema, parquet.metadata.num_rows, sum(group.total_byte_size for group in groups))
     except (pa.ArrowException, OSError) as error:
         raise UnreadableFile(f"{url}: is not a whole Parquet file: {error}. Fetch or write it again.") from error
 
@@ -66,14 +66,14 @@ def spans(file: InputFile, unit_rows: int) -> Iterator[Span]:
         yield Span(start, min(start + units * unit_rows, file.rows))
 
 
-def read(file: InputFile, span: Span, wanted: ReadSpec) -> Iterator[Piece]:
+def read(file: InputFile, span: Span, spec: ReadSpec) -> Iterator[RowBlock]:
     """The units of a span: `unit_rows` consecutive rows each, the last one of the file fewer.
 
     Where these exceed `CHUNK_BYTES`, they are several units, each cut at the row that reaches so many: a function of
     the rows, however the file was written. The rows of a row group that cannot be decoded are bad rows, each of them.
     """
-    schema, unit_rows, _ = wanted
-    waiting: list[Piece] = []
+    schema, unit_rows, _ = spec
+    waiting: list[RowBlock] = []
     done, held = 0, 0
     for piece in _decode(file, span, schema):
         sizes = np.zeros(len(piece.bad), np.int64) if piece.bad else row_bytes(piece.rows)
@@ -90,20 +90,22 @@ def read(file: InputFile, span: Span, wanted: ReadSpec) -> Iterator[Piece]:
         yield _joined(waiting)
 
 
-def _slice(piece: Piece, start: int, count: int) -> Piece:
+def _slice(piece: RowBlock, start: int, count: int) -> RowBlock:
     """Some rows of a piece, which holds good rows or bad ones, never both."""
     stop = start + count
-    return Piece(piece.positions[start:stop], piece.rows.slice(start, count), piece.bad[start:stop])
+    return RowBlock(piece.positions[start:stop], piece.rows.slice(start, count), piece.bad[start:stop])
 
 
-def _joined(waiting: list[Piece]) -> Piece:
+def _joined(waiting: list[RowBlock]) -> RowBlock:
     """One piece of several, which are let go of."""
     positions, rows, bad = zip(*waiting, strict=True)
     waiting.clear()
-    return checked(Piece(np.concatenate(positions), pa.concat_batches(rows), [row for part in bad for row in part]))
+    return reject_unusable(
+        RowBlock(np.concatenate(positions), pa.concat_batches(rows), [row for part in bad for row in part])
+    )
 
 
-def _decode(file: InputFile, span: Span, schema: pa.Schema) -> Iterator[Piece]:
+def _decode(file: InputFile, span: Span, schema: pa.Schema) -> Iterator[RowBlock]:
     """The rows of a span in order, in batches of about `_BATCH_BYTES` that keep to the row groups of the file."""
     with _opened(file.url, file.storage) as parquet:
         first = 0
@@ -115,7 +117,7 @@ def _decode(file: InputFile, span: Span, schema: pa.Schema) -> Iterator[Piece]:
             first += count
 
 
-def _decode_group(parquet: pq.ParquetFile, group: int, span: Span, first: int, schema: pa.Schema) -> Iterator[Piece]:
+def _decode_group(parquet: pq.ParquetFile, group: int, span: Span, first: int, schema: pa.Schema) -> Iterator[RowBlock]:
     found = parquet.metadata.row_group(group)
     size = max(1, found.total_byte_size // found.num_rows)
     batch_rows, done = max(1, min(_BATCH_ROWS, _BATCH_BYTES // size)), 0
@@ -134,11 +136,11 @@ def _decode_group(parquet: pq.ParquetFile, group: int, span: Span, first: int, s
         )
 
 
-def _all_bad(bad: list[BadRow], schema: pa.Schema) -> Piece:
-    return Piece(np.empty(0, dtype=np.int64), pa.RecordBatch.from_pylist([], schema), bad)
+def _all_bad(bad: list[BadRow], schema: pa.Schema) -> RowBlock:
+    return RowBlock(np.empty(0, dtype=np.int64), pa.RecordBatch.from_pylist([], schema), bad)
 
 
-def _conform(batch: pa.RecordBatch, first: int, schema: pa.Schema) -> Iterator[Piece]:
+def _conform(batch: pa.RecordBatch, first: int, schema: pa.Schema) -> Iterator[RowBlock]:
     """The rows of a batch, which starts at row `first`, as rows of `schema`; those that do not fit are bad, alone."""
     try:
         rows = _cast(batch, schema)
@@ -151,7 +153,7 @@ def _conform(batch: pa.RecordBatch, first: int, schema: pa.Schema) -> Iterator[P
             excerpt = json.dumps(batch.to_pylist()[0], ensure_ascii=False, default=str)
             yield _all_bad([BadRow(first, "does_not_fit", str(error), excerpt)], schema)
     else:
-        yield Piece(np.arange(first, first + batch.num_rows, dtype=np.int64), rows, [])
+        yield RowBlock(np.arange(first, first + batch.num_rows, dtype=np.int64), rows, [])
 
 
 def _cast(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
@@ -162,3 +164,8 @@ def _cast(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
         found = batch.column(index) if index >= 0 else pa.nulls(batch.num_rows)
         arrays.append(found if found.type.equals(field.type) else found.cast(field.type))
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+PARQUET = Format(
+    name="parquet", endings=(".parquet", ".pq"), inspect=inspect, spans=spans, read=read, compressible=False
+)

@@ -12,9 +12,11 @@ from typing import Any
 import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from beam_pipelines.io.formats.base import ReadSpec
+from beam_pipelines.io.inputs import Input, open_input
 from beam_pipelines.io.output import OutputDir
 from beam_pipelines.io.storage import absolute, join
-from beam_pipelines.io.units import Input, ReadSpec, list_reads, open_input, read_units
+from beam_pipelines.io.units import list_reads, read_units
 from beam_pipelines.jobs.adapt.adaptation import adaptation_instructions, adaptation_pairs, usable
 from beam_pipelines.jobs.build_corpus.candidates import candidate_columns
 from beam_pipelines.jobs.evaluate.job import job as evaluate
@@ -149,7 +151,7 @@ def make_pairs(config: AdaptConfig) -> dict[str, Any]:
         "job": f"{JOB} {PAIRS}",
         "format_version": FORMAT_VERSION,
         "settings": {"seed": config.seed},
-        "files": [file.facts() for file in source.files],
+        "files": [file.fingerprint_inputs() for file in source.files],
     }
     folder, storage = OutputDir(config.below(PAIRS), config.storage), config.storage
     told = described(known, config)

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
-from beam_pipelines.io.formats.base import InputFile
+from beam_pipelines.io.formats.base import InputFile, ReadSpec
 from beam_pipelines.io.output import parquet_bytes
-from beam_pipelines.io.units import ReadSpec, list_reads, read_units
+from beam_pipelines.io.units import list_reads, read_units
 from beam_pipelines.jobs.build_corpus.labelling import ground_truth_and_wrong, join_pairs, labelled_pairs
 from beam_pipelines.jobs.build_corpus.negatives import add_wrong_responses
 from beam_pipelines.jobs.build_corpus.render import RenderPlan, UnitRenderer

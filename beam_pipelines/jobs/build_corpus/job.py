@@ -10,9 +10,10 @@ import apache_beam as beam
 import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_pipelines.io.output import FinishRun, OutputDir
+from beam_pipelines.io.formats.base import ReadSpec
+from beam_pipelines.io.inputs import Input, open_input
+from beam_pipelines.io.output import OutputDir
 from beam_pipelines.io.storage import absolute
-from beam_pipelines.io.units import Input, ReadInputs, ReadSpec, open_input
 from beam_pipelines.jobs.build_corpus.candidates import NEEDED, PlaceCandidates, candidate_columns
 from beam_pipelines.jobs.build_corpus.card import card
 from beam_pipelines.jobs.build_corpus.estimate import Source, corpus_work
@@ -24,10 +25,12 @@ from beam_pipelines.jobs.build_corpus.render import RenderPlan, RenderTemplates,
 from beam_pipelines.report.text import plural
 from beam_pipelines.runners.forecast import forecast
 from beam_pipelines.runners.options import JobConfig, positive
+from beam_pipelines.runs.finish import FinishRun
 from beam_pipelines.runs.job import Job, Run
 from beam_pipelines.runs.progress import Stage
 from beam_pipelines.templates.compile import CompiledTemplate
 from beam_pipelines.templates.mixture import Dataset, Mixture, load_mixture
+from beam_pipelines.transforms.read import ReadInputs
 from beam_pipelines.transforms.shuffle import GroupIntoShards, finishing_memory, shards_for
 from schemas.chunks import CHUNK_ROWS
 from schemas.errors import CappyError, UsageError
@@ -172,7 +175,7 @@ def facts(plan: CorpusPlan) -> dict[str, Any]:
         templates = [
             {"name": t.name, "id": t.id, "texts": digest(t.jinja, t.answer_choices)} for t in dataset.templates
         ]
-        files = [found.facts() for found in source.files]
+        files = [found.fingerprint_inputs() for found in source.files]
         datasets.append({"name": dataset.label, **entry, "templates": templates, "files": files})
     return {
         "job": JOB,
@@ -187,7 +190,7 @@ def facts(plan: CorpusPlan) -> dict[str, Any]:
             "negatives": file.negatives.model_dump(),
         },
         "datasets": datasets,
-        "candidates": [found.facts() for found in plan.candidates.files] if plan.candidates else None,
+        "candidates": [found.fingerprint_inputs() for found in plan.candidates.files] if plan.candidates else None,
     }
 
 

@@ -10,9 +10,10 @@ import apache_beam as beam
 import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_pipelines.io.output import FinishRun, OutputDir
+from beam_pipelines.io.formats.base import ReadSpec
+from beam_pipelines.io.inputs import Input, open_input
+from beam_pipelines.io.output import OutputDir
 from beam_pipelines.io.storage import absolute, join, read_bytes
-from beam_pipelines.io.units import Input, ReadInputs, ReadSpec, open_input
 from beam_pipelines.jobs.evaluate.columns import GENERATION, TASKS, EvaluatedColumns, evaluated_columns
 from beam_pipelines.jobs.evaluate.conclusion import Conclude, EvaluateShards
 from beam_pipelines.jobs.evaluate.manifest import CARD, EvaluationSummary, in_words, metrics, table
@@ -20,8 +21,10 @@ from beam_pipelines.jobs.evaluate.measure import MeasureCandidates
 from beam_pipelines.jobs.rerank.reduction import GROUP
 from beam_pipelines.report.text import listing, plural, size
 from beam_pipelines.runners.options import JobConfig, positive
+from beam_pipelines.runs.finish import FinishRun
 from beam_pipelines.runs.job import Job, Run
 from beam_pipelines.runs.progress import Stage
+from beam_pipelines.transforms.read import ReadInputs
 from beam_pipelines.transforms.shuffle import GroupIntoShards, finishing_memory, shards_for
 from cappy_model.metrics.ranking import REPLICATES
 from schemas.chunks import CHUNK_ROWS
@@ -126,7 +129,7 @@ def facts(plan: EvaluatePlan) -> dict[str, Any]:
             "replicates": REPLICATES,
             "shards": plan.shards,
         },
-        "inputs": [file.facts() for file in plan.input.files],
+        "inputs": [file.fingerprint_inputs() for file in plan.input.files],
     }
 
 

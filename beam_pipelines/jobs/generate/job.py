@@ -9,9 +9,11 @@ import apache_beam as beam
 import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_pipelines.io.output import FinishRun, OutputDir, parquet_bytes
+from beam_pipelines.io.formats.base import ReadSpec
+from beam_pipelines.io.inputs import Input, open_input
+from beam_pipelines.io.output import OutputDir, parquet_bytes
 from beam_pipelines.io.storage import absolute
-from beam_pipelines.io.units import Input, Unit, ReadSpec, open_input
+from beam_pipelines.io.units import Unit
 from beam_pipelines.jobs.generate.config import (
     OPENAI,
     GenerateConfig,
@@ -36,6 +38,7 @@ from beam_pipelines.models.engines import EndpointSpec, EngineSpec, GeneratorSpe
 from beam_pipelines.report.text import plural
 from beam_pipelines.runners.forecast import Measured, forecast, measure_first_rows
 from beam_pipelines.runners.options import in_one_process, is_local
+from beam_pipelines.runs.finish import FinishRun
 from beam_pipelines.runs.job import Job, Run
 from beam_pipelines.runs.progress import Stage
 from beam_pipelines.transforms.map_units import MapUnits
@@ -190,7 +193,7 @@ def facts(plan: GeneratePlan) -> dict[str, Any]:
             "unit_rows": plan.unit_rows,
         },
         "model": dict(plan.model),
-        "files": [found.facts() for found in plan.input.files],
+        "files": [found.fingerprint_inputs() for found in plan.input.files],
     }
 
 

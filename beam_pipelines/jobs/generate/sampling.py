@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from beam_pipelines.io.units import Input, ReadSpec, list_reads, read_units
+from beam_pipelines.io.formats.base import ReadSpec
+from beam_pipelines.io.inputs import Input
+from beam_pipelines.io.units import list_reads, read_units
 from schemas.chunks import CHUNK_ROWS
 from schemas.ids import seed_for
 

@@ -11,9 +11,11 @@ import apache_beam as beam
 import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_pipelines.io.output import FinishRun, OutputDir, parquet_bytes
+from beam_pipelines.io.formats.base import ReadSpec
+from beam_pipelines.io.inputs import Input, open_input
+from beam_pipelines.io.output import OutputDir, parquet_bytes
 from beam_pipelines.io.storage import absolute, join
-from beam_pipelines.io.units import Input, ReadInputs, Unit, ReadSpec, open_input
+from beam_pipelines.io.units import Unit
 from beam_pipelines.jobs.rerank.manifest import CARD, SelectionSummary
 from beam_pipelines.jobs.rerank.reduction import GROUP, KeepBestOfUnits, kept_schema, part_schema, reduce_unit
 from beam_pipelines.jobs.rerank.scored_rows import ScoredColumns, scored_columns
@@ -23,9 +25,11 @@ from beam_pipelines.jobs.score.job import job as score
 from beam_pipelines.report.text import plural, size
 from beam_pipelines.runners.forecast import forecast, measure_first_rows
 from beam_pipelines.runners.options import in_threads, positive
+from beam_pipelines.runs.finish import FinishRun
 from beam_pipelines.runs.folder import refuse_foreign
 from beam_pipelines.runs.job import Job, Run
 from beam_pipelines.runs.progress import Stage
+from beam_pipelines.transforms.read import ReadInputs
 from beam_pipelines.transforms.shuffle import GroupIntoShards, finishing_memory, gather, shards_for, slice_chunk
 from schemas.chunks import CHUNK_ROWS
 from schemas.manifest import FORMAT_VERSION
@@ -105,7 +109,7 @@ def facts(plan: RerankPlan) -> dict[str, Any]:
             "top_k": config.top_k,
             "shards": plan.shards,
         },
-        "inputs": [file.facts() for file in plan.input.files],
+        "inputs": [file.fingerprint_inputs() for file in plan.input.files],
     }
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
+from beam_pipelines.io.formats.base import ReadSpec
+from beam_pipelines.io.inputs import Input
 from beam_pipelines.io.storage import (
     StorageOptions,
     copy_whole,
@@ -19,7 +21,7 @@ from beam_pipelines.io.storage import (
     join,
     read_bytes,
 )
-from beam_pipelines.io.units import Input, ReadSpec, list_reads, read_units
+from beam_pipelines.io.units import list_reads, read_units
 from beam_pipelines.runs.folder import load_manifest, refuse_foreign, refuse_to_delete
 from cappy_model.host import cache_folder
 from cappy_model.train.checkpoints import WHOLE, delete_checkpoints

@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from beam_pipelines.io.formats.registry import format_of
+from beam_pipelines.io.inputs import Input, open_input
 from beam_pipelines.io.storage import absolute, explained, join
-from beam_pipelines.io.units import Input, kind_of, open_input
 from beam_pipelines.jobs.train.config import DTYPES, TrainConfig, check
 from beam_pipelines.jobs.train.files import (
     Mirror,
@@ -76,7 +77,7 @@ def plan(config: TrainConfig) -> TrainPlan:
     """Looks into the corpus, the model and the other files. Raises CappyError or UsageError for what is wrong there."""
     check(config)
     corpus = open_input([absolute(config.corpus)], config.storage)
-    foreign = [file.url for file in corpus.files if kind_of(file.url)[0] != "parquet"]
+    foreign = [file.url for file in corpus.files if format_of(file.url).name != "parquet"]
     if foreign:
         raise UsageError(f"--corpus {foreign[0]}: is no Parquet file; labelled pairs are, as build-corpus writes them")
     if not corpus.rows:
@@ -131,8 +132,8 @@ def facts(plan: TrainPlan) -> dict[str, Any]:
             "processes": plan.processes,
         },
         "model": {"content": plan.checkpoint.content},
-        "files": [file.facts() for file in plan.corpus.files],
-        "held_out": [file.facts() for found in plan.held_out for file in found.files] or None,
+        "files": [file.fingerprint_inputs() for file in plan.corpus.files],
+        "held_out": [file.fingerprint_inputs() for found in plan.held_out for file in found.files] or None,
     }
 
 

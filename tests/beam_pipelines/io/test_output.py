@@ -5,17 +5,14 @@ from collections import Counter
 from pathlib import Path
 from unittest.mock import Mock
 
-import apache_beam as beam
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import yaml
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from beam_pipelines.io.output import FinishRun, OutputDir
+from beam_pipelines.io.output import OutputDir
 from beam_pipelines.io.storage import OutputError
-from beam_pipelines.runs.card import Card, Part, draw_card
 from schemas.errors import CappyError
 from schemas.stats import FileEntry, Stats
 
@@ -59,8 +56,10 @@ def test_a_folder_that_a_worker_cannot_write_is_named(
     monkeypatch.setattr(LocalFileSystem, method, refuse)
     with pytest.raises(OutputError) as caught:
         folder.check_usable()
-    told = f"{tmp_path}: cannot be written: Permission denied (on the worker {socket.gethostname()}). Let those that"
-    assert str(caught.value).startswith(told)
+    message = (
+        f"{tmp_path}: cannot be written: Permission denied (on the worker {socket.gethostname()}). Let the user of"
+    )
+    assert str(caught.value).startswith(message)
 
 
 @pytest.mark.parametrize("protocol", ["", "memory://"])
@@ -93,50 +92,5 @@ def test_a_damaged_or_foreign_file_is_named(tmp_path: Path) -> None:
         folder.write_parquet(f"{number}.parquet", [ROWS], ROWS.schema, metadata={"cappy.tally": kept})
     for path in sorted(tmp_path.glob("*.parquet")):
         if path.name != "part-0.parquet":
-            with pytest.raises(CappyError, match=f"{path}: .*; delete it, and it is made again"):
+            with pytest.raises(CappyError, match=f"{path}: .*; delete it to have it rebuilt"):
                 folder.existing(path.name)
-
-
-PARTS = [Part(name, f"{name}/*.parquet", "what they are") for name in ("scored", "pairs", "rejects")]
-
-
-def test_the_card_has_a_config_for_each_pattern_that_matches(tmp_path: Path) -> None:
-    card = Card("A title", lambda manifest: f"{manifest['totals']['rows']} rows", PARTS)
-    finish = FinishRun(OutputDir(str(tmp_path)), summarise, card, 0.0)
-    paths = ("scored/part-00000-00000-00000.parquet", "rejects/part-00000-00000-00000.parquet")
-    with beam.Pipeline(runner="FnApiRunner") as root:
-        root | beam.Create([Stats(files={FileEntry(path, 1, 1, "")}) for path in paths]) | finish
-    _, front, text = (tmp_path / "README.md").read_text().split("---\n")
-    assert [config["config_name"] for config in yaml.safe_load(front)["configs"]] == ["scored", "rejects"]
-    assert "3 rows" in text and "`scored/*.parquet`" in text and "pairs" not in text
-    assert "cappy 0.1.0" in text and "`0f0f`" in text
-
-
-def summarise(stats: Stats) -> dict[str, object]:
-    return {
-        "versions": {"cappy": "0.1.0"},
-        "fingerprint": "0f0f",
-        "totals": {"rows": 3},
-        "rejects": {"rate": 0.0, "of": "rows", "by_reason": {}},
-        "files": [entry._asdict() for entry in sorted(stats.files)],
-    }
-
-
-def test_too_many_rejects_are_told_of_with_where_they_stand(tmp_path: Path) -> None:
-    known = {**summarise(Stats()), "rejects": {"rate": 0.25, "of": "pairs", "rows": 0, "by_reason": {}}}
-    finish = FinishRun(OutputDir(str(tmp_path)), lambda stats: known, Card("", lambda manifest: "", []), 0.1)
-    with pytest.raises(CappyError, match=r"25.00% of the pairs .* 10.00%\. .*failure.json counts the reasons"):
-        finish._finish(Stats())
-    known["rejects"] = {"rate": 0.25, "of": "pairs", "rows": 2, "by_reason": {"read": {"broken_json": 2}}}
-    with pytest.raises(CappyError, match=rf"reason: 2 broken_json\. They stand in {tmp_path}/rejects"):
-        finish._finish(Stats())
-    assert not (tmp_path / "manifest.json").exists()
-
-
-def test_columns_of_a_part_are_a_table() -> None:
-    part = Part("pairs", "*.parquet", "pairs", {"label": ("float32", "1 | 0")})
-    manifest = {**summarise(Stats()), "files": [{"path": "a.parquet"}]}
-    drawn = draw_card(Card("A title", lambda manifest: "", [part]), manifest)
-    assert (
-        "## Columns of `pairs`\n\n| column | type |  |\n| --- | --- | --- |\n| `label` | float32 | 1 \\| 0 |" in drawn
-    )

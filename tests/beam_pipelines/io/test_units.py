@@ -18,7 +18,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from beam_pipelines.io.formats import base, delimited, json_lines, parquet
-from beam_pipelines.io.units import Unit, ReadSpec, kind_of, list_reads, open_input, read_units
+from beam_pipelines.io.formats.base import ReadSpec, compression_of
+from beam_pipelines.io.formats.delimited import CSV
+from beam_pipelines.io.formats.json_lines import JSON_LINES
+from beam_pipelines.io.formats.parquet import PARQUET
+from beam_pipelines.io.formats.registry import format_of
+from beam_pipelines.io.inputs import open_input
+from beam_pipelines.io.units import Unit, list_reads, read_units
 from schemas import chunks
 from schemas.chunks import row_bytes
 from schemas.errors import CappyError
@@ -89,7 +95,6 @@ def test_json_lines_are_read_once_whatever_the_spans(
     path.write_bytes(data)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(json_lines, "SPAN_BYTES", span)
-        patch.setattr(base, "HEAD_ROWS", 1)
         patch.setattr(json_lines, "HEAD_ROWS", 1)
         found = list(units(path, unit_rows))
     kept = [line for line in lines if line.strip()]
@@ -310,8 +315,8 @@ def test_a_compressed_file_that_breaks_off_says_so(tmp_path: Path, ending: str) 
         ("f.csv", b"", "must name each column once"),
         ("f.csv", b"a,a\n1,2\n", "must name each column once"),
         ("f.csv.gz", b"no gzip", "cannot be read"),
-        ("f.txt", b"x", "told by the ending"),
-        ("f.parquet.gz", b"x", "told by the ending"),
+        ("f.txt", b"x", "unknown input format"),
+        ("f.parquet.gz", b"x", "unknown input format"),
     ],
 )
 def test_files_that_are_no_input(tmp_path: Path, name: str, content: bytes, message: str) -> None:
@@ -372,7 +377,7 @@ def test_columns_that_nothing_could_write(tmp_path: Path) -> None:
         deep = [deep]
     for name, value, message in (
         ("empty", {}, r"e\.jsonl: column 'empty' is struct<>.*write null for \{\}"),
-        ("inside", [{"a": {}}], r"column 'inside' is list<.*all empty"),
+        ("inside", [{"a": {}}], r"column 'inside' is list<.*objects are empty"),
         ("deep", [deep], r"column 'deep' is nested more than 64 levels deep"),
     ):
         (tmp_path / "e.jsonl").write_text(json.dumps({"t": "x", name: value}))
@@ -388,7 +393,7 @@ def test_a_parquet_column_has_a_name_of_its_own(tmp_path: Path) -> None:
     twice = pa.StructArray.from_arrays([numbers, numbers], ["k", "k"])
     for columns, message in (
         ([numbers, numbers], r"f\.parquet: has 2 columns named 'a'; rename"),
-        ([numbers, twice], r"f\.parquet: column 'b' has a field twice: k, k; rename"),
+        ([numbers, twice], r"f\.parquet: column 'b' has a duplicate field: k, k; rename"),
     ):
         names = ["a", "b"] if columns[1] is twice else ["a", "a"]
         pq.write_table(pa.Table.from_arrays(columns, names), tmp_path / "f.parquet")
@@ -413,7 +418,7 @@ def test_patterns_name_files_relative_to_their_fixed_part(tmp_path: Path) -> Non
     found = open_input([f"{tmp_path}/**/*.parquet"], {})
     assert [file.name for file in found.files] == ["x/1.parquet", "y/1.parquet", "y/z/2.parquet"]
     assert [file.name for file in open_input([f"{tmp_path}/x/1.parquet"], {}).files] == ["1.parquet"]
-    with pytest.raises(CappyError, match="are both named '1.parquet'"):
+    with pytest.raises(CappyError, match="have the same name '1.parquet'"):
         open_input([f"{tmp_path}/x/1.parquet", f"{tmp_path}/y/1.parquet"], {})
     with pytest.raises(CappyError, match="no file matches"):
         open_input([f"{tmp_path}/*.jsonl"], {})
@@ -423,12 +428,13 @@ def test_patterns_name_files_relative_to_their_fixed_part(tmp_path: Path) -> Non
         open_input(["nosuch://bucket/f.parquet"], {})
 
 
-def test_formats_are_told_by_the_ending() -> None:
-    assert kind_of("s3://b/x.parquet") == ("parquet", None)
-    assert kind_of("x.jsonl.zst") == ("jsonl", "zstd")
-    assert kind_of("x.csv.gz") == ("csv", "gzip")
-    with pytest.raises(CappyError):
-        kind_of("x.csv.bz2")
+def test_the_ending_of_the_name_decides_the_format() -> None:
+    assert format_of("s3://b/x.parquet") is PARQUET
+    assert format_of("x.jsonl.zst") is JSON_LINES and compression_of("x.jsonl.zst") == "zstd"
+    assert format_of("x.csv.gz") is CSV and compression_of("x.csv.gz") == "gzip"
+    endings = r"\.parquet, \.pq, \.jsonl, \.ndjson, \.csv, or \.jsonl, \.ndjson, \.csv followed by \.gz or \.zst"
+    with pytest.raises(CappyError, match=rf"x\.csv\.bz2: unknown input format; .* must end in {endings}$"):
+        format_of("x.csv.bz2")
 
 
 def test_remote_json_lines(remote: dict[str, bytes]) -> None:

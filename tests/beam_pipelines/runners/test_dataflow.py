@@ -22,11 +22,13 @@ from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner
 from apache_beam.transforms.environments import python_sdk_dependencies
 
-from beam_pipelines.io.output import FinishRun
-from beam_pipelines.io.units import Unit, ReadSpec, list_reads, open_input, read_units
+from beam_pipelines.io.formats.base import ReadSpec
+from beam_pipelines.io.inputs import open_input
+from beam_pipelines.io.units import Unit, list_reads, read_units
 from beam_pipelines.jobs.build_corpus.job import job as build_corpus
 from beam_pipelines.jobs.rerank.job import job as rerank
 from beam_pipelines.jobs.score.job import job as score
+from beam_pipelines.runs.finish import FinishRun
 from schemas.chunks import CHUNK_BYTES, CHUNK_ROWS
 from tests.beam_pipelines.runners.dataflow_jobs import (
     ACCELERATOR,

@@ -5,12 +5,11 @@ from pathlib import Path
 import apache_beam as beam
 import pytest
 
-from beam_pipelines.io import units as reads
 from beam_pipelines.io.output import OutputDir
 from beam_pipelines.runners.options import beam_options
-from beam_pipelines.runs.folder import release
-from beam_pipelines.runs.job import versions
-from beam_pipelines.runs.release import OtherRelease, Release, check_release, code_of, this_release
+from beam_pipelines.runs import release
+from beam_pipelines.runs.release import OtherRelease, Release, check_release, code_of, this_release, versions
+from beam_pipelines.transforms import read
 from schemas.manifest import RUN
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -55,13 +54,13 @@ def test_the_code_is_every_python_file_and_nothing_else(tmp_path: Path) -> None:
 def read_nothing(folder: Path) -> None:
     options = beam_options(["--direct_num_workers=1"], local_mode="multi_processing")
     with beam.Pipeline(options=options) as root:
-        root | beam.Create([]) | reads.ReadInputs([], OutputDir(str(folder)))
+        root | beam.Create([]) | read.ReadInputs([], OutputDir(str(folder)))
 
 
 def test_reading_refuses_a_worker_of_other_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / RUN).write_text("{}")
     read_nothing(tmp_path)
-    monkeypatch.setattr(reads, "this_release", lambda: Release("9.9.9", "f" * 12))
+    monkeypatch.setattr(read, "this_release", lambda: Release("9.9.9", "f" * 12))
     with pytest.raises(Exception, match=r"submitted by cappy 9\.9\.9 \(code ffffffffffff\)"):
         read_nothing(tmp_path)
 

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from beam_pipelines.report.page import render_report
 
 from beam_pipelines.io.formats.base import InputFile
 from beam_pipelines.io.units import Unit
@@ -14,7 +15,6 @@ from beam_pipelines.jobs.evaluate.examples import evaluate_examples
 from beam_pipelines.jobs.evaluate.manifest import EvaluationSummary, table
 from beam_pipelines.jobs.evaluate.measure import measure_unit
 from beam_pipelines.jobs.evaluate.page import MEASURES
-from beam_pipelines.report.page import render_report
 from cappy_model.metrics.rouge import RougeL
 from tests.beam_pipelines.report.test_report import read
 
@@ -46,7 +46,7 @@ def manifest_of(
         "started": "2026-11-23T08:00:00+00:00",
         "seconds": 245.3,
         "configuration": {"task": task, "columns": {"methods": dict(columns.methods), "label": label}},
-        **EvaluationSummary({"inputs": [file.facts()]})(stats),
+        **EvaluationSummary({"inputs": [file.fingerprint_inputs()]})(stats),
         "files": [{"path": "metrics.parquet", "rows": 1, "bytes": 1000, "digest": "ab"}],
     }
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_pipelines.io.units import open_input
+from beam_pipelines.io.inputs import open_input
 from beam_pipelines.jobs.generate.sampling import Sampling, SmallestHashes, Template, smallest_of, templates_of
 
 IDS = st.integers(0, 30).map(str)

@@ -1,0 +1,55 @@
+from pathlib import Path
+
+import apache_beam as beam
+import pytest
+import yaml
+
+from beam_pipelines.io.output import OutputDir
+from beam_pipelines.runs.card import Card, Part, draw_card
+from beam_pipelines.runs.finish import FinishRun
+from schemas.errors import CappyError
+from schemas.stats import FileEntry, Stats
+
+PARTS = [Part(name, f"{name}/*.parquet", "what they are") for name in ("scored", "pairs", "rejects")]
+
+
+def test_the_card_has_a_config_for_each_pattern_that_matches(tmp_path: Path) -> None:
+    card = Card("A title", lambda manifest: f"{manifest['totals']['rows']} rows", PARTS)
+    finish = FinishRun(OutputDir(str(tmp_path)), summarise, card, 0.0)
+    paths = ("scored/part-00000-00000-00000.parquet", "rejects/part-00000-00000-00000.parquet")
+    with beam.Pipeline(runner="FnApiRunner") as root:
+        root | beam.Create([Stats(files={FileEntry(path, 1, 1, "")}) for path in paths]) | finish
+    _, front, text = (tmp_path / "README.md").read_text().split("---\n")
+    assert [config["config_name"] for config in yaml.safe_load(front)["configs"]] == ["scored", "rejects"]
+    assert "3 rows" in text and "`scored/*.parquet`" in text and "pairs" not in text
+    assert "cappy 0.1.0" in text and "`0f0f`" in text
+
+
+def summarise(stats: Stats) -> dict[str, object]:
+    return {
+        "versions": {"cappy": "0.1.0"},
+        "fingerprint": "0f0f",
+        "totals": {"rows": 3},
+        "rejects": {"rate": 0.0, "of": "rows", "by_reason": {}},
+        "files": [entry._asdict() for entry in sorted(stats.files)],
+    }
+
+
+def test_too_many_rejects_name_their_reasons_and_their_files(tmp_path: Path) -> None:
+    known = {**summarise(Stats()), "rejects": {"rate": 0.25, "of": "pairs", "rows": 0, "by_reason": {}}}
+    finish = FinishRun(OutputDir(str(tmp_path)), lambda stats: known, Card("", lambda manifest: "", []), 0.1)
+    with pytest.raises(CappyError, match=r"25.00% of the pairs .* 10.00%\. .*failure.json counts the reasons"):
+        finish._finish(Stats())
+    known["rejects"] = {"rate": 0.25, "of": "pairs", "rows": 2, "by_reason": {"read": {"broken_json": 2}}}
+    with pytest.raises(CappyError, match=rf"reason: 2 broken_json\. See {tmp_path}/rejects"):
+        finish._finish(Stats())
+    assert not (tmp_path / "manifest.json").exists()
+
+
+def test_columns_of_a_part_are_a_table() -> None:
+    part = Part("pairs", "*.parquet", "pairs", {"label": ("float32", "1 | 0")})
+    manifest = {**summarise(Stats()), "files": [{"path": "a.parquet"}]}
+    drawn = draw_card(Card("A title", lambda manifest: "", [part]), manifest)
+    assert (
+        "## Columns of `pairs`\n\n| column | type |  |\n| --- | --- | --- |\n| `label` | float32 | 1 \\| 0 |" in drawn
+    )
