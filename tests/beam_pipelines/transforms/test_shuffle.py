@@ -1,3 +1,6 @@
+from functools import partial
+from pathlib import Path
+
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
@@ -7,10 +10,14 @@ from apache_beam.testing.util import assert_that
 from hypothesis import given
 from hypothesis import strategies as st
 
+from beam_pipelines.io.output import OutputDir
+from beam_pipelines.transforms.results import Result
 from beam_pipelines.transforms.shuffle import (
     MAX_SHARDS,
     SHARD_BYTES,
+    FinishShards,
     GroupIntoShards,
+    ReduceUnits,
     gather,
     shard_of,
     shards_for,
@@ -18,6 +25,9 @@ from beam_pipelines.transforms.shuffle import (
     text_keys,
 )
 from schemas.ids import text_key
+from schemas.records import reject
+from schemas.stats import Stats
+from tests.conftest import rows_of
 
 SCHEMA = pa.schema([("text", pa.string()), ("n", pa.int64())])
 
@@ -73,3 +83,41 @@ def test_gather_passes_over_other_schemas() -> None:
     other = pa.RecordBatch.from_pydict({"other": [1]})
     slices = [data for _, data in slice_chunk(chunk(["a"]), "text", 1)]
     assert [chunk.num_rows for chunk in gather([*slices, b""], other.schema, SCHEMA)] == [0, 1]
+
+
+def reduce_number(number: int, *, rejected: int) -> Result:
+    """A chunk of one text for each number, and a reject for `rejected`."""
+    stats = Stats()
+    stats.counts["numbers",] += 1
+    place = {"stage": "s", "reason": "r", "source": "f", "position": f"#{number}"}
+    rejects = [reject(**place, detail="", excerpt=None)] if number == rejected else []
+    return Result(f"part-{number}", [chunk([f"text {number % 2}"])], SCHEMA, rejects, stats)
+
+
+def finish_texts(name: str, texts: pa.RecordBatch, *, factor: int) -> Result:
+    stats = Stats()
+    stats.counts["rows",] += texts.num_rows * factor
+    return Result(name, [texts], SCHEMA, [], stats)
+
+
+def test_units_are_reduced_and_shards_finished(tmp_path: Path) -> None:
+    output = OutputDir(str(tmp_path))
+
+    def check(all_stats: list[Stats]) -> None:
+        merged = Stats()
+        for stats in all_stats:
+            merged.add(stats)
+        assert merged.counts["numbers",] == 5
+        assert merged.counts["rows",] == 10
+        assert merged.under("rejects") == {"s": {"r": 1}}
+        paths = sorted(entry.path for entry in merged.files)
+        assert paths == [*(f"part/shard-{n:05d}-of-00003.parquet" for n in range(3)), "rejects/part-3.parquet"]
+        assert [row["n"] for row in rows_of(tmp_path / "part")] == [0] * 5
+        assert [row["position"] for row in rows_of(tmp_path / "rejects")] == ["#3"]
+
+    with TestPipeline() as root:
+        units = root | beam.Create(range(5))
+        chunks, reduced = units | ReduceUnits(partial(reduce_number, rejected=3), output)
+        finish = FinishShards(partial(finish_texts, factor=2), [SCHEMA], 3, output, "part")
+        finished = chunks | GroupIntoShards("text", 3) | finish
+        assert_that((reduced, finished) | beam.Flatten(), check)
