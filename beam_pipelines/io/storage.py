@@ -1,4 +1,4 @@
-"""Files on any fsspec file system: finding them, reading them, and writing them whole."""
+"""Files on any fsspec file system: find, read, and write them atomically."""
 
 import io
 import os
@@ -28,9 +28,13 @@ class OutputError(CappyError):
 
 @contextmanager
 def explained(url: str, attempt: str) -> Iterator[None]:
-    """Whatever fails inside becomes a CappyError: `url`, that it cannot be `attempt` ("read", say), and the reason.
+    """Turn any error inside the block into a CappyError: "`url`: cannot be `attempt`: reason".
 
-    Each file system has errors of its own, for missing credentials above all.
+    File systems raise exceptions of their own, most often for missing credentials, so this catches all of them.
+
+    Args:
+      url: the file or folder.
+      attempt: a participle, such as "read".
     """
     try:
         yield
@@ -45,67 +49,74 @@ def _reason(error: Exception) -> str:
 
 
 def file_system(url: str, options: StorageOptions) -> tuple[fsspec.AbstractFileSystem, str]:
-    """The file system of `url` and the path on it. Raises CappyError when the protocol is unknown or not usable."""
+    """Return the file system of `url` and the path on it. Raises CappyError for an unknown or unusable protocol."""
     try:
         return url_to_fs(url, **options)
-    except Exception as error:  # unknown, not installed, without credentials, given an option that it does not have
+    except Exception as error:  # unknown or not installed protocol, no credentials, unknown option
         raise CappyError(
             f"{url}: cannot be opened: {_reason(error)}. `cappy doctor` lists the file systems usable here."
         ) from error
 
 
 def is_local(url: str) -> bool:
-    """Whether `url` lies on a disk of this machine."""
+    """Return whether `url` is a path on this machine."""
     return "://" not in url or url.startswith(("file://", "local://"))
 
 
 def absolute(url: str, base: str = "") -> str:
-    """`url` made absolute: against the folder `base` when one is given, else against the working directory."""
+    """Resolve a relative path against the folder `base`, by default the working directory."""
     if not is_local(url) or os.path.isabs(url):
         return url
     return join(base, url) if base and not is_local(base) else os.path.normpath(os.path.join(base or os.getcwd(), url))
 
 
 def join(folder: str, *names: str) -> str:
-    """The URL of a file below `folder`."""
+    """Return the URL of a file below `folder`."""
     return posixpath.join(folder, *names)
 
 
 def fixed_part(pattern: str) -> str:
-    """What names are relative to: the pattern up to the last `/` before its first wildcard or the file's name."""
+    """Return the part of a pattern that file names are relative to.
+
+    It ends with the last `/` before the first wildcard or, without wildcards, before the name of the file.
+    """
     wildcard = _WILDCARD.search(pattern)
     return pattern[: pattern.rfind("/", 0, wildcard.start() if wildcard else len(pattern)) + 1]
 
 
 def find(pattern: str, options: StorageOptions) -> dict[str, str]:
-    """The files that match `pattern` (a URL with `*`, `**`, `?` or `[...]`, or one file), sorted: URL -> name.
+    """Find the files that match a pattern; return URL -> name, sorted by URL.
 
-    Names are relative to the fixed part of the pattern. Raises CappyError when nothing matches, or when it is a folder.
+    Args:
+      pattern: a URL with `*`, `**`, `?` or `[...]`, or one file. Names are relative to its fixed part.
+      options: options for fsspec.
+
+    Raises CappyError if no file matches, or if the pattern is a folder.
     """
     fs, path = file_system(pattern, options)
     if is_local(pattern):
         path = os.path.normpath(path)
     with explained(pattern, "listed"):
-        fs.invalidate_cache()  # the job before this one may have written there since this process last looked
+        fs.invalidate_cache()  # an earlier job of this process may have written there since the last listing
         if fs.isdir(path):
             raise CappyError(
                 f"{pattern}: is a folder; give a pattern of files, such as {pattern.rstrip('/')}/*.parquet"
             )
-        found = [name for name in fs.glob(path) if not fs.isdir(name)] if _WILDCARD.search(path) else [path]
-        if not found or not fs.exists(found[0]):
+        matches = [name for name in fs.glob(path) if not fs.isdir(name)] if _WILDCARD.search(path) else [path]
+        if not matches or not fs.exists(matches[0]):
             raise CappyError(f"{pattern}: no file matches; check the path and the working directory")
-    # Paths on a file system lack its protocol, and with some the host; what precedes the path in the pattern has both.
-    before = "" if is_local(pattern) else pattern.removesuffix(path)
-    if before == pattern:
-        raise CappyError(f"{pattern}: is {path} on its file system; write the path like this in the URL")
-    return {before + name: name.removeprefix(fixed_part(path)) for name in sorted(found)}
+    # fsspec strips the protocol from paths, and for some file systems the host; the pattern has both as its prefix.
+    prefix = "" if is_local(pattern) else pattern.removesuffix(path)
+    if prefix == pattern:
+        raise CappyError(f"{pattern}: its file system names this path {path}; write it the same way in the URL")
+    return {prefix + name: name.removeprefix(fixed_part(path)) for name in sorted(matches)}
 
 
 def open_file(url: str, options: StorageOptions, compression: str | None = None) -> IO[bytes]:
-    """A readable binary file, decompressed on the way when `compression` is "gzip" or "zstd".
+    """Open a file for reading bytes, decompressed if `compression` is "gzip" or "zstd".
 
-    Arrow decompresses, since it says so (OSError) when a stream breaks off, and reads all frames of one; the zstandard
-    package does neither on its own. Raises OSError, and CappyError for errors that only this file system has.
+    Arrow decompresses, because it raises OSError for a truncated stream and reads all frames of a stream; the zstandard
+    package does neither by default. Raises OSError, and CappyError for other exceptions of the file system.
     """
     fs, path = file_system(url, options)
     try:
@@ -116,13 +127,13 @@ def open_file(url: str, options: StorageOptions, compression: str | None = None)
         raise CappyError(f"{url}: cannot be opened: {_reason(error)}") from error
     if compression is None and isinstance(file, io.BytesIO | LocalFileOpener):
         return file
-    # What remote file systems open only looks like a file: `readline` takes no size, or reads byte by byte.
+    # The file objects of remote file systems are incomplete: `readline` takes no size, or reads byte by byte.
     raw = pa.PythonFile(file, "r")
     return io.BufferedReader(raw if compression is None else pa.CompressedInputStream(raw, compression))
 
 
 def read_bytes(url: str, options: StorageOptions) -> bytes | None:
-    """The whole content of a file, or None where there is no such file. Raises CappyError when it cannot be read."""
+    """Return the content of a file, or None if it does not exist. Raises CappyError if it cannot be read."""
     fs, path = file_system(url, options)
     with explained(url, "read"):
         try:
@@ -133,19 +144,19 @@ def read_bytes(url: str, options: StorageOptions) -> bytes | None:
 
 
 def write_whole(url: str, data: bytes, options: StorageOptions) -> None:
-    """Writes a file so that a reader sees all of it or none of it, whatever happens in between.
+    """Write a file atomically: readers see all of it or nothing.
 
-    Local disks and HDFS: a temporary name beside the target, then a rename. Object stores: one put, atomic by itself.
-    (fsspec's own transactions stage local files in the temporary directory, and a move across devices is not atomic.)
-    Raises OutputError, naming the file and the system's reason.
+    On local disks and HDFS the bytes go to a temporary file in the same folder, which is then renamed. On object stores
+    one put is atomic by itself. (fsspec's own transactions stage local files in the system's temporary directory, and a
+    move across devices is not atomic.) Raises OutputError with the file and the system's reason.
     """
     _put(url, lambda fs, path: fs.pipe_file(path, data), options)
 
 
 def check_writable(folder: str, options: StorageOptions) -> None:
-    """Writes an empty file into a folder, and deletes it. Raises CappyError with the reason where that is not allowed.
+    """Write an empty file into a folder and delete it. Raises CappyError with the reason if either fails.
 
-    Its name is one that --overwrite deletes, should this process be killed in between.
+    If this process is killed in between, --overwrite deletes the file: its name is that of a temporary file.
     """
     fs, path = file_system(join(folder, "run"), options)
     probe = _temporary(path)
@@ -155,7 +166,7 @@ def check_writable(folder: str, options: StorageOptions) -> None:
 
 
 def copy_whole(source: str, url: str, options: StorageOptions) -> None:
-    """As `write_whole`, of what a file on this machine holds; it need not fit into memory."""
+    """Copy the local file `source` to `url` atomically, as `write_whole`, without loading it into memory."""
     _put(url, lambda fs, path: fs.put_file(source, path), options)
 
 
@@ -174,15 +185,15 @@ def _put(url: str, write: Callable[[fsspec.AbstractFileSystem, str], object], op
             if fs.exists(temporary):
                 fs.rm_file(temporary)
             raise
-    except Exception as error:  # see `explained`
+    except Exception as error:  # of any kind, see `explained`
         raise OutputError(
             f"{url}: cannot be written: {_reason(error)}. "
-            "Free space or mend the permissions, then give the same command again."
+            "Free space or fix the permissions, then run the same command again."
         ) from error
 
 
 def _temporary(path: str) -> str:
-    """A new name beside that of a file."""
+    """Return an unused path in the folder of `path`."""
     return posixpath.join(posixpath.dirname(path), f".{posixpath.basename(path)}.{uuid.uuid4().hex}.tmp")
 
 

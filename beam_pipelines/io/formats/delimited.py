@@ -1,4 +1,4 @@
-"""CSV inputs, plain or compressed, with a header line. Types are those that the first 10,000 rows show."""
+"""CSV inputs, plain or compressed, with a header line. Types are inferred from the first 10,000 rows."""
 
 import csv
 import io
@@ -18,19 +18,19 @@ from beam_pipelines.io.storage import StorageOptions
 from schemas.chunks import CHUNK_BYTES
 from schemas.records import EXCERPT_CHARACTERS
 
-# A field is a number only where it reads back the same: "007" is text, and so is a whole number of 19 digits.
+# A field is a number only if it can be written back unchanged: "007" is text, and so is an integer of 19 digits.
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 _FLOAT = re.compile(r"-?(0|[1-9][0-9]{0,17})(\.[0-9]+)?([eE][-+]?[0-9]{1,3})?")
 _BOOLEANS = {"true": True, "false": False, "True": True, "False": False}
 
-BROKEN_OFF = "unreadable"
+TRUNCATED = "unreadable"
 
 Fault = tuple[str, str]
 _TOO_LARGE = ("row_too_large", f"more than the {CHUNK_BYTES:,} bytes that a row may have")
 
 
 class _CsvRecord(NamedTuple):
-    """A record as csv reads it: its fields, or what is wrong with it; `begun` is how its lines begin."""
+    """A CSV record: its fields, or the fault that makes it unusable; `begun` is its first line, for the excerpt."""
 
     position: int
     fields: list[str]
@@ -39,16 +39,17 @@ class _CsvRecord(NamedTuple):
 
 
 def inspect(url: str, storage: StorageOptions) -> FileSummary:
-    """Columns from the header, types from the first 10,000 rows (null where all are empty), and a count of all rows.
+    """Read columns from the header, infer types from the first 10,000 rows, and count all rows.
 
-    Raises UnreadableFile when there is no header, when names repeat or are empty, or when the file breaks off.
+    A column that is empty in these rows has type null. Raises UnreadableFile if there is no header, if a name is empty
+    or repeated, or if the file is truncated.
     """
     head: list[list[str]] = []
     rows, size = 0, 0
     with _opened(url, storage) as lines:
         names = _header(lines, url)
         for _, fields, fault, _ in _records(lines, len(names)):
-            if fault and fault[0] == BROKEN_OFF:
+            if fault and fault[0] == TRUNCATED:
                 raise UnreadableFile(f"{url}: {fault[1]}. Fetch or write it again.")
             if rows < HEAD_ROWS and not fault:
                 head.append(fields)
@@ -59,21 +60,21 @@ def inspect(url: str, storage: StorageOptions) -> FileSummary:
 
 
 def spans(file: InputFile, unit_rows: int) -> Iterator[Span]:
-    """A CSV file is one span: a line break may stand inside quotes."""
+    """Yield one span: line breaks may be inside quotes, so a CSV file cannot be split."""
     yield Span(0, -1)
 
 
 def read(file: InputFile, span: Span, spec: ReadSpec) -> Iterator[RowBlock]:
-    """The units of a file, which is one span. Empty fields of other types than text are null."""
+    """Yield the units of a file. Empty fields are null unless their column is text."""
     with _opened(file.url, file.storage) as lines:
         names = _header(lines, file.url)
         records = islice(_records(lines, len(names)), file.limit)
-        typed = (_typed(record, names, spec.schema) for record in records)
-        yield from cut_units(typed, spec.schema, spec.unit_rows)
+        parsed = (_parse(record, names, spec.schema) for record in records)
+        yield from cut_units(parsed, spec.schema, spec.unit_rows)
 
 
 class _Lines:
-    """The lines of a file, for the csv reader; knows how the present record began and whether a quote is open in it."""
+    """Lines of a file for the csv reader. Tracks how the current record begins and whether it has an open quote."""
 
     def __init__(self, text: io.TextIOWrapper) -> None:
         self._text = text
@@ -93,7 +94,7 @@ class _Lines:
         return line
 
     def skip_record(self) -> None:
-        """Reads on to the line that closes an open quote, or to the end."""
+        """Read up to the line that closes an open quote, or to the end of the file."""
         while self._quotes % 2 and next(self, None) is not None:
             pass
 
@@ -117,7 +118,7 @@ def _header(lines: _Lines, url: str) -> list[str]:
 
 
 def _records(lines: _Lines, width: int) -> Iterator[_CsvRecord]:
-    """Each record after the header."""
+    """Yield the records after the header; `width` is the number of columns."""
     reader = csv.reader(lines, strict=True)
     position = 0
     while True:
@@ -134,7 +135,7 @@ def _records(lines: _Lines, width: int) -> Iterator[_CsvRecord]:
                 fault = _TOO_LARGE
                 lines.skip_record()
         except OSError as error:
-            yield _CsvRecord(position, [], (BROKEN_OFF, f"cannot be read after {position:,} rows: {error}"), "")
+            yield _CsvRecord(position, [], (TRUNCATED, f"cannot be read after {position:,} rows: {error}"), "")
             return
         if not fields and not fault:
             continue  # a blank line
@@ -144,7 +145,7 @@ def _records(lines: _Lines, width: int) -> Iterator[_CsvRecord]:
         position += 1
 
 
-def _typed(record: _CsvRecord, names: list[str], schema: pa.Schema) -> ParsedRow:
+def _parse(record: _CsvRecord, names: list[str], schema: pa.Schema) -> ParsedRow:
     position, fields, fault, begun = record
     size = sum(map(len, fields))
     if not fault and size > CHUNK_BYTES:
@@ -175,7 +176,7 @@ def _infer(texts: list[str]) -> pa.DataType:
 
 
 def _value(text: str, kind: pa.DataType) -> object:
-    """A field as a value of `kind`. Raises ValueError where it would not read back the same."""
+    """Convert a field to a value of `kind`. Raises ValueError if it cannot be written back unchanged."""
     if pa.types.is_string(kind):
         return text
     if not text:

@@ -1,4 +1,4 @@
-"""JSON Lines inputs, plain or compressed. Positions are byte offsets (decompressed); blank lines are no rows."""
+"""JSON Lines inputs, plain or compressed. Positions are byte offsets (decompressed); blank lines are skipped."""
 
 import json
 from collections.abc import Iterator
@@ -31,9 +31,9 @@ class _BadLine(ValueError):
 
 
 def inspect(url: str, storage: StorageOptions) -> FileSummary:
-    """Columns and types of the first 10,000 good rows, and a count of all lines.
+    """Infer columns and types from the first 10,000 lines, and count all lines.
 
-    Raises UnreadableFile when the file is empty or breaks off, when none of its rows is a JSON object, or when a column
+    Raises UnreadableFile if the file is empty or truncated, if none of these lines is a JSON object, or if a column
     mixes types.
     """
     head, rows, size = [], 0, 0
@@ -52,14 +52,14 @@ def inspect(url: str, storage: StorageOptions) -> FileSummary:
         try:
             good.append(_parse(line))
         except _BadLine:
-            continue  # read() makes a reject of it
+            continue  # read() rejects it
     if not good:
         raise UnreadableFile(f"{url}: holds no row: none of its first {len(head):,} lines is a JSON object.")
     return FileSummary(infer_schema(good, url), rows, size)
 
 
 def spans(file: InputFile, unit_rows: int) -> Iterator[Span]:
-    """Line-aligned ranges of 16 MB; one span where the file is compressed, or only its first rows are spec."""
+    """Yield line-aligned ranges of 16 MB; one span for a compressed file or if the input has a limit."""
     if compression_of(file.url) or file.limit is not None:
         yield Span(0, -1)
         return
@@ -68,20 +68,20 @@ def spans(file: InputFile, unit_rows: int) -> Iterator[Span]:
 
 
 def read(file: InputFile, span: Span, spec: ReadSpec) -> Iterator[RowBlock]:
-    """The units of a span."""
-    known = frozenset(spec.schema.names) if spec.exact else None
-    yield from cut_units(_parsed_rows(file, span, known), spec.schema, spec.unit_rows)
+    """Yield the units of a span."""
+    allowed = frozenset(spec.schema.names) if spec.exact else None
+    yield from cut_units(_parsed_rows(file, span, allowed), spec.schema, spec.unit_rows)
 
 
-def _parsed_rows(file: InputFile, span: Span, known: frozenset[str] | None) -> Iterator[ParsedRow]:
+def _parsed_rows(file: InputFile, span: Span, allowed: frozenset[str] | None) -> Iterator[ParsedRow]:
     position = span.start
     with open_text(file.url, file.storage) as handle:
         try:
             for position, line in islice(_lines(handle, span.start, span.stop), file.limit):
                 try:
                     row = _parse(line)
-                    if known is not None and not known.issuperset(row):
-                        raise _BadLine("does_not_fit", f"unknown fields {sorted(set(row) - known)}")
+                    if allowed is not None and not allowed.issuperset(row):
+                        raise _BadLine("does_not_fit", f"unknown fields {sorted(set(row) - allowed)}")
                     yield ParsedRow(position, row, None, len(line))
                 except _BadLine as error:
                     excerpt = line.decode("utf-8", "backslashreplace")
@@ -92,7 +92,7 @@ def _parsed_rows(file: InputFile, span: Span, known: frozenset[str] | None) -> I
 
 
 def _lines(file: IO[bytes], start: int, stop: int | None) -> Iterator[tuple[int, bytes]]:
-    """(position, line) of the lines that start in [start, stop); one longer than a chunk comes cut to a byte more."""
+    """Yield (position, line) of the lines that start in [start, stop), each cut to one byte more than a chunk."""
     if start:
         file.seek(start - 1)
         position = start - 1 + _skip_line(file)
@@ -113,7 +113,7 @@ def _lines(file: IO[bytes], start: int, stop: int | None) -> Iterator[tuple[int,
 
 
 def _skip_line(file: IO[bytes]) -> int:
-    """Reads to the end of the line; the number of bytes read."""
+    """Read to the end of the line; return the number of bytes read."""
     skipped = 0
     while part := file.readline(CHUNK_BYTES):
         skipped += len(part)
@@ -133,7 +133,9 @@ def _parse(line: bytes) -> dict[str, object]:
         raise _BadLine("broken_json", str(error)) from error
     if not isinstance(row, dict):
         raise _BadLine("broken_json", f"a JSON {type(row).__name__}, not an object")
-    if b"\\ud" in line or b"\\uD" in line:  # the one way in for half of a surrogate pair, which no UTF-8 can hold
+    if (
+        b"\\ud" in line or b"\\uD" in line
+    ):  # only an escape can hold half of a surrogate pair, which UTF-8 cannot encode
         try:
             json.dumps(row, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:

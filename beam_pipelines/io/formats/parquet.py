@@ -1,4 +1,4 @@
-"""Parquet inputs. A span is a range of rows; its row groups are decoded one at a time, in small batches."""
+"""Parquet inputs. A span is a range of rows; row groups are decoded one at a time, in small batches."""
 
 import json
 from collections.abc import Iterator
@@ -29,9 +29,9 @@ _BATCH_ROWS = 1024  # the footer's bytes are fewer than the decoded ones where a
 
 
 def inspect(url: str, storage: StorageOptions) -> FileSummary:
-    """Columns and rows from the footer.
+    """Return the schema, rows and bytes from the footer.
 
-    Raises UnreadableFile for an empty, truncated or foreign file, and where two columns have one name.
+    Raises UnreadableFile for a file that is empty, truncated or not Parquet, and for duplicate column names.
     """
     try:
         with _opened(url, storage) as parquet:
@@ -55,9 +55,10 @@ def _opened(url: str, storage: StorageOptions) -> Iterator[pq.ParquetFile]:
 
 
 def spans(file: InputFile, unit_rows: int) -> Iterator[Span]:
-    """Ranges of whole units, as few as can be: runners deal spans out beforehand, and equal ones deal evenly.
+    """Yield ranges of whole units, equal in size.
 
-    A large row group is shared by at most eight spans, since each of them decodes it.
+    Runners distribute spans before they run, so equal spans balance the load. At most eight spans share a row group,
+    since each of them decodes it.
     """
     with _opened(file.url, file.storage) as parquet:
         sizes = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
@@ -67,10 +68,10 @@ def spans(file: InputFile, unit_rows: int) -> Iterator[Span]:
 
 
 def read(file: InputFile, span: Span, spec: ReadSpec) -> Iterator[RowBlock]:
-    """The units of a span: `unit_rows` consecutive rows each, the last one of the file fewer.
+    """Yield the units of a span: `unit_rows` consecutive rows each, fewer at the end of the file.
 
-    Where these exceed `CHUNK_BYTES`, they are several units, each cut at the row that reaches so many: a function of
-    the rows, however the file was written. The rows of a row group that cannot be decoded are bad rows, each of them.
+    Rows that exceed `CHUNK_BYTES` are split into several units, each cut at the row that reaches this size, so units
+    depend on the rows and not on how the file was written. Every row of a row group that cannot be decoded is bad.
     """
     schema, unit_rows, _ = spec
     waiting: list[RowBlock] = []
@@ -91,13 +92,13 @@ def read(file: InputFile, span: Span, spec: ReadSpec) -> Iterator[RowBlock]:
 
 
 def _slice(piece: RowBlock, start: int, count: int) -> RowBlock:
-    """Some rows of a piece, which holds good rows or bad ones, never both."""
+    """Return `count` rows of a block of good rows only, or of bad rows only."""
     stop = start + count
     return RowBlock(piece.positions[start:stop], piece.rows.slice(start, count), piece.bad[start:stop])
 
 
 def _joined(waiting: list[RowBlock]) -> RowBlock:
-    """One piece of several, which are let go of."""
+    """Concatenate blocks into one, and release them."""
     positions, rows, bad = zip(*waiting, strict=True)
     waiting.clear()
     return reject_unusable(
@@ -106,7 +107,7 @@ def _joined(waiting: list[RowBlock]) -> RowBlock:
 
 
 def _decode(file: InputFile, span: Span, schema: pa.Schema) -> Iterator[RowBlock]:
-    """The rows of a span in order, in batches of about `_BATCH_BYTES` that keep to the row groups of the file."""
+    """Yield the rows of a span in order, in batches of about `_BATCH_BYTES` that do not cross row groups."""
     with _opened(file.url, file.storage) as parquet:
         first = 0
         for group in range(parquet.num_row_groups):
@@ -141,7 +142,7 @@ def _all_bad(bad: list[BadRow], schema: pa.Schema) -> RowBlock:
 
 
 def _conform(batch: pa.RecordBatch, first: int, schema: pa.Schema) -> Iterator[RowBlock]:
-    """The rows of a batch, which starts at row `first`, as rows of `schema`; those that do not fit are bad, alone."""
+    """Cast a batch that starts at row `first` to `schema`; on failure halve it, until single rows are bad."""
     try:
         rows = _cast(batch, schema)
     except pa.ArrowInvalid as error:
@@ -157,7 +158,7 @@ def _conform(batch: pa.RecordBatch, first: int, schema: pa.Schema) -> Iterator[R
 
 
 def _cast(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """The columns of `schema`, text as string; a column that this file lacks is null."""
+    """Select the columns of `schema` and cast them; a column that the file lacks is null."""
     arrays = []
     for field in schema:
         index = batch.schema.get_field_index(field.name)
