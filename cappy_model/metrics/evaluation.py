@@ -9,16 +9,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cappy_model.metrics.measures import OVER_ALL, Measure
 from cappy_model.metrics.ranking import (
     REPLICATES,
-    Tied,
-    auc,
+    RankedRows,
     bootstrap_means,
     interval,
-    kendall,
     number_or_none,
     resamples,
-    spearman,
 )
 
 SCORER = "scorer:"
@@ -50,55 +48,51 @@ def estimate_means(values: np.ndarray, members: np.ndarray, seed: int) -> Estima
 
 
 def estimate_orders(scores: np.ndarray, label: np.ndarray, members: np.ndarray, seed: int) -> dict[str, Estimate]:
-    """Spearman, Kendall's tau-b and, where all labels are 0 or 1, AUC of each column of `scores` over all rows.
+    """Return each measure of `OVER_ALL` that the labels allow, over all rows.
 
-    `scores` float[n, k], NaN where there is none, and a last column is added for a random order; `label` float[n];
-    `members` int64[n], from 0 on without a gap, says which rows are drawn together. Kendall has no interval: a sample
-    cannot be had of one sorted order as that of the others can.
+    Args:
+      scores: float[n, k], NaN for a row without a score. The estimates have k + 1 columns: the last is a random order.
+      label: float[n].
+      members: int64[n], from 0 on without a gap: rows of one member are resampled together.
+      seed: seed of the resamples.
     """
-    rows = [_Known.of(scores[:, column], label, members) for column in range(scores.shape[1])]
-    binary = bool(np.isin(label, (0, 1)).all())
-    names = ["spearman", *(["auc"] if binary else [])]
+    measures = {name: each for name, each in OVER_ALL.items() if not each.binary or np.isin(label, (0, 1)).all()}
+    known = [~np.isnan(column) for column in scores.T]
+    ranked = [
+        (RankedRows.of(column[rows], label[rows]), members[rows]) for column, rows in zip(scores.T, known, strict=True)
+    ]
     most = int(members.max()) + 1
-    plain = _orders(rows, np.ones((1, most)), names)
-    drawn = [_orders(rows, weights, names) for weights in resamples(most, seed, rows=len(label))]
-    counts = np.array([*(len(row.label) for row in rows), len(label)])
-    found = {name: Estimate(plain[name][0], np.concatenate([part[name] for part in drawn]), counts) for name in names}
-    taus = np.array([*(kendall(row.score, row.label) if len(row.label) > 1 else np.nan for row in rows), 0.0])
-    return found | {"kendall": Estimate(taus, np.full((REPLICATES, len(taus)), np.nan), counts)}
+    plain = _orders(ranked, np.ones((1, most)), measures)
+    resampled = {name: measure for name, measure in measures.items() if measure.interval}
+    drawn = [_orders(ranked, weights, resampled) for weights in resamples(most, seed, rows=len(label))]
+    counts = np.array([*(int(rows.sum()) for rows in known), len(label)])
+    no_interval = np.full((REPLICATES, len(counts)), np.nan)
+    return {
+        name: Estimate(
+            plain[name][0],
+            np.concatenate([part[name] for part in drawn]) if measure.interval else no_interval,
+            counts,
+        )
+        for name, measure in measures.items()
+    }
 
 
-class _Known(NamedTuple):
-    """The rows that have a score: it, the label and the member of each, and both columns sorted."""
+def _orders(
+    ranked: Sequence[tuple[RankedRows, np.ndarray]], weights: np.ndarray, measures: Mapping[str, Measure]
+) -> dict[str, np.ndarray]:
+    """Return each measure as float64[b, k + 1]; member j counts `weights[:, j]` times, float[b, m].
 
-    score: np.ndarray
-    label: np.ndarray
-    members: np.ndarray
-    by_score: Tied
-    by_label: Tied
-
-    @classmethod
-    def of(cls, score: np.ndarray, label: np.ndarray, members: np.ndarray) -> "_Known":
-        known = ~np.isnan(score)
-        score, label = score[known], label[known]
-        return cls(score, label, members[known], Tied.of(score), Tied.of(label))
-
-
-def _orders(rows: Sequence[_Known], weights: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Each measure, float64[b, k + 1], where the members are there `weights` float[b, m] times."""
-    found: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    nothing = np.full(len(weights), np.nan)
-    for row in rows:
-        times = weights[:, row.members]
-        for name, columns in found.items():
-            if not len(row.label):
-                columns.append(nothing)
-            elif name == "auc":
-                columns.append(auc(row.by_score, row.label == 1, times))
-            else:
-                columns.append(spearman(row.by_score, row.by_label, times))
-    random = {name: np.full(len(weights), 0.5 if name == "auc" else 0.0) for name in names}
-    return {name: np.stack([*columns, random[name]], axis=1) for name, columns in found.items()}
+    `ranked` are the rows of each method with the member of each row.
+    """
+    undefined = np.full(len(weights), np.nan)
+    found = {}
+    for name, measure in measures.items():
+        assert measure.over_all is not None
+        columns = [
+            measure.over_all(rows, weights[:, members]) if len(members) else undefined for rows, members in ranked
+        ]
+        found[name] = np.stack([*columns, np.full(len(weights), measure.random)], axis=1)
+    return found
 
 
 def macro_average(estimates: Sequence[Estimate]) -> Estimate:

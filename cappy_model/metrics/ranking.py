@@ -4,10 +4,11 @@ Undefined values are NaN: a rank correlation with a side that does not vary, an 
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy
 
 REPLICATES = 1_000
 LEVEL = 0.95
@@ -45,11 +46,13 @@ def _chances(members: int, drawn: int) -> np.ndarray:
 
 def spearman_rows(score: np.ndarray, label: np.ndarray) -> np.ndarray:
     """float64[g]: Spearman's rank correlation of each row of `score` and `label`, both float[g, m]."""
-    one, other = (scipy.stats.rankdata(values, axis=1) - (values.shape[1] + 1) / 2 for values in (score, label))
+    from scipy import stats  # takes a second to import, which no other job needs
+
+    one, other = (stats.rankdata(values, axis=1) - (values.shape[1] + 1) / 2 for values in (score, label))
     return _ratio((one * other).sum(axis=1), np.sqrt((one**2).sum(axis=1) * (other**2).sum(axis=1)))
 
 
-class Pairs(NamedTuple):
+class PairCounts(NamedTuple):
     """Pairs of the members of each row, float64[g] whole numbers.
 
     `net`: ordered alike by score and label, less those ordered the other way. `score` and `label`: those that differ.
@@ -73,16 +76,16 @@ class Pairs(NamedTuple):
         return (1 + _ratio(self.net, self.label)) / 2
 
 
-def pair_rows(score: np.ndarray, label: np.ndarray) -> Pairs:
+def pair_rows(score: np.ndarray, label: np.ndarray) -> PairCounts:
     """The pairs of each row of `score` and `label`, both float[g, m]."""
     rows, members = score.shape
     if members > _MOST_PAIRED:
-        return Pairs(*np.array([_pairs(*row) for row in zip(score, label, strict=True)]).reshape(rows, 3).T)
+        return PairCounts(*np.array([_pairs(*row) for row in zip(score, label, strict=True)]).reshape(rows, 3).T)
     counts = np.zeros((3, rows))
     for first in range(members - 1):
         signs = [np.sign(_compared(values, first)) for values in (score, label)]
         counts += [(signs[0] * signs[1]).sum(axis=1), *(np.abs(sign).sum(axis=1) for sign in signs)]
-    return Pairs(*counts)
+    return PairCounts(*counts)
 
 
 def _compared(values: np.ndarray, first: int) -> np.ndarray:
@@ -92,7 +95,7 @@ def _compared(values: np.ndarray, first: int) -> np.ndarray:
 
 
 def _pairs(score: np.ndarray, label: np.ndarray) -> tuple[float, float, float]:
-    """The three counts of `Pairs` of one row, in O(m log m)."""
+    """The three counts of `PairCounts` of one row, in O(m log m)."""
     scores, labels = _differing(score), _differing(label)
     if not (scores and labels):
         return 0.0, scores, labels
@@ -104,10 +107,27 @@ def _differing(values: np.ndarray) -> float:
     return float((len(values) ** 2 - (ties**2).sum()) / 2)
 
 
+@dataclass(frozen=True)
+class RankedGroups:
+    """Groups of equally many candidates, to be ordered by score: `score` and `label`, both float[g, m]."""
+
+    score: np.ndarray
+    label: np.ndarray
+
+    @cached_property
+    def pairs(self) -> PairCounts:
+        """The pairs of candidates of each group."""
+        return pair_rows(self.score, self.label)
+
+
 def kendall(score: np.ndarray, label: np.ndarray) -> float:
-    """Kendall's tau-b of float[n] and float[n], in O(n log n)."""
+    """Return Kendall's tau-b of float[n] and float[n], in O(n log n); NaN for fewer than two rows."""
+    if len(score) < 2:
+        return float("nan")
+    from scipy import stats
+
     method = "asymptotic" if len(score) > 2 else "auto"  # how scipy finds a p-value: of two rows it has no such
-    return float(scipy.stats.kendalltau(score, label, method=method).statistic)
+    return float(stats.kendalltau(score, label, method=method).statistic)
 
 
 class Tied(NamedTuple):
@@ -135,6 +155,20 @@ class Tied(NamedTuple):
             return ordered
         totals: np.ndarray = np.add.reduceat(ordered, self.starts, axis=1)
         return totals
+
+
+class RankedRows(NamedTuple):
+    """All n rows of a dataset that have a score: `score` and `label`, both float64[n], and both sorted."""
+
+    score: np.ndarray
+    label: np.ndarray
+    by_score: Tied
+    by_label: Tied
+
+    @classmethod
+    def of(cls, score: np.ndarray, label: np.ndarray) -> "RankedRows":
+        """Sort both columns."""
+        return cls(score, label, Tied.of(score), Tied.of(label))
 
 
 def _centred_ranks(times: np.ndarray) -> np.ndarray:

@@ -63,22 +63,28 @@ def test_orders_over_all_candidates() -> None:
     scores = np.stack([label + generator.normal(size=300), np.full(300, np.nan), label], axis=1)
     scores[::3, 2] = np.nan
     found = estimate_orders(scores, label, np.arange(300) // 4, 7)
-    assert set(found) == {"spearman", "auc", "kendall"}
-    assert found["auc"].value[0] == pytest.approx(roc_auc_score(label, scores[:, 0]))
-    assert found["spearman"].value[0] == pytest.approx(stats.spearmanr(label, scores[:, 0]).statistic)
-    assert found["kendall"].value[0] == pytest.approx(stats.kendalltau(label, scores[:, 0]).statistic)
+    assert set(found) == {"spearman_over_all", "auc_over_all", "kendall_over_all"}
+    assert found["auc_over_all"].value[0] == pytest.approx(roc_auc_score(label, scores[:, 0]))
+    assert found["spearman_over_all"].value[0] == pytest.approx(stats.spearmanr(label, scores[:, 0]).statistic)
+    assert found["kendall_over_all"].value[0] == pytest.approx(stats.kendalltau(label, scores[:, 0]).statistic)
     for estimate in found.values():
         assert np.isnan(estimate.value[1]) and estimate.value[2] == pytest.approx(1.0)
         assert estimate.counted.tolist() == [300, 0, 200, 300]
     assert [estimate.value[3] for estimate in found.values()] == [0.0, 0.5, 0.0]
-    scope = describe(found["auc"], ["scorer:a", "scorer:b", "scorer:c", "random"])
+    scope = describe(found["auc_over_all"], ["scorer:a", "scorer:b", "scorer:c", "random"])
     entry = scope["methods"]["scorer:a"]
     assert entry["low"] < entry["value"] < entry["high"] and entry["high"] - entry["low"] < 0.2
     assert (
-        describe(found["kendall"], ["scorer:a", "scorer:b", "scorer:c", "random"])["methods"]["scorer:a"]["low"] is None
+        describe(found["kendall_over_all"], ["scorer:a", "scorer:b", "scorer:c", "random"])["methods"]["scorer:a"][
+            "low"
+        ]
+        is None
     )
 
 
 def test_auc_needs_labels_of_zero_and_one() -> None:
     label = np.array([0.0, 0.5, 1.0])
-    assert set(estimate_orders(np.arange(3.0)[:, None], label, np.arange(3), 7)) == {"spearman", "kendall"}
+    assert set(estimate_orders(np.arange(3.0)[:, None], label, np.arange(3), 7)) == {
+        "spearman_over_all",
+        "kendall_over_all",
+    }

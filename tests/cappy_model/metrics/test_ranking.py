@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
+from cappy_model.metrics import ranking as metrics
 from cappy_model.metrics.ranking import Tied
-from cappy_model.metrics.ranking import ranking as metrics
 
 FEW = st.sampled_from([-np.inf, -1.5, 0.0, 0.25, 0.5, 1.0, 7.0, np.inf])
 ANY = st.floats(-1e6, 1e6) | FEW
