@@ -1,1 +1,27 @@
-"""beam_pipelines/jobs/train."""
+"""train: labelled pairs -> a scorer, trained on this machine or by the processes of a launcher such as torchrun.
+
+`config` holds the options, `plan` the settled inputs, `job` the training, `files` the other files that it reads and
+keeps, and `manifest` the results in the output folder. The training itself is in `cappy_model.train`.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from beam_pipelines.jobs.train.config import TrainConfig
+
+if TYPE_CHECKING:
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+__all__ = ["Config", "TrainConfig", "run"]
+
+Config = TrainConfig
+
+
+def run(config: TrainConfig, options: "PipelineOptions | None" = None) -> dict[str, Any]:
+    """Train a scorer, resuming where an earlier run ended; return the manifest. Raises CappyError.
+
+    `options` is accepted, as for every job, and not used: training is no Beam pipeline.
+    """
+    from beam_pipelines.jobs.train.job import JOB
+
+    manifest: dict[str, Any] = JOB.run(config, options)
+    return manifest

@@ -1,190 +1,83 @@
-"""train: labelled pairs -> a scorer. It runs on this machine, or in several processes that a launcher starts."""
+"""The job `train`: how its pairs are selected, and its scorer trained and written."""
 
 import logging
-import os
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from beam_pipelines.io.formats.registry import format_of
-from beam_pipelines.io.inputs import Input, open_input
-from beam_pipelines.io.storage import absolute, explained, join
-from beam_pipelines.jobs.train.config import DTYPES, TrainConfig, check
-from beam_pipelines.jobs.train.files import (
-    Mirror,
-    delete_former,
-    held_out_instructions,
-    read_weights,
-    work_dir,
-)
-from beam_pipelines.jobs.train.manifest import Made, export
-from beam_pipelines.models.config import needing_extra
+from beam_pipelines.io.storage import explained
+from beam_pipelines.jobs.train.config import TrainConfig
+from beam_pipelines.jobs.train.files import Mirror, delete_earlier_run, held_out_instructions, work_dir
+from beam_pipelines.jobs.train.manifest import TrainedScorer, write_results
+from beam_pipelines.jobs.train.plan import TrainPlan, fingerprint_inputs, plan
 from beam_pipelines.report.text import plural
 from beam_pipelines.runs.folder import described, hold, is_finished, load_manifest, open_run
-from schemas.errors import CappyError, UsageError
-from schemas.manifest import FORMAT_VERSION
+from beam_pipelines.runs.job import LocalJob
+from schemas.errors import CappyError
 
 if TYPE_CHECKING:
-    from cappy_model.checkpoints import Checkpoint
     from cappy_model.train.data import Stream
     from cappy_model.train.split import Selection
     from cappy_model.train.training import Settings
 
-JOB = "train"
 _LOG = logging.getLogger("cappy")
-HELP = "labelled pairs -> a scorer, trained on this machine or by torchrun on several"
 _EVALUATIONS = 10
 
 
-@dataclass(frozen=True)
-class TrainPlan:
-    """A configuration with everything looked up and settled. `processes`: how many there are, `main`: whether this one
-    is the first of them."""
-
-    config: TrainConfig
-    corpus: Input
-    held_out: Sequence[Input]
-    rates: Mapping[str, Mapping[str, float]]
-    checkpoint: "Checkpoint"
-    max_length: int
-    device: str
-    dtype: str
-    processes: int
-    main: bool
-
-    @property
-    def output(self) -> str:
-        """Where everything is written."""
-        return absolute(self.config.output)
-
-    @property
-    def urls(self) -> list[str]:
-        """The files of the corpus, in order."""
-        return [file.url for file in self.corpus.files]
-
-    @property
-    def reading(self) -> list[str]:
-        """The files that must stay: of the corpus, those held out, and what tells a model."""
-        files = [file.url for found in (self.corpus, *self.held_out) for file in found.files]
-        return [*files, join(self.checkpoint.source.name, "config.json")]
-
-
-def plan(config: TrainConfig) -> TrainPlan:
-    """Looks into the corpus, the model and the other files. Raises CappyError or UsageError for what is wrong there."""
-    check(config)
-    corpus = open_input([absolute(config.corpus)], config.storage)
-    foreign = [file.url for file in corpus.files if format_of(file.url).name != "parquet"]
-    if foreign:
-        raise UsageError(f"--corpus {foreign[0]}: is no Parquet file; labelled pairs are, as build-corpus writes them")
-    if not corpus.rows:
-        raise CappyError(f"--corpus {config.corpus}: holds no pairs; give labelled pairs, as build-corpus writes them")
-    held_out = [open_input([absolute(pattern)], config.storage) for pattern in config.held_out]
-    rates = read_weights(absolute(config.weights), config.storage) if config.weights else {}
-    with needing_extra("train", "training"):
-        from cappy_model import checkpoints, devices
-        from cappy_model.score import encoding
-        from cappy_model.train import start as training_start
-        from cappy_model.train import training
-    training.check_report_to(config.report_to)
-    device = devices.settle_device(config.device)
-    if ":" in device:
-        raise UsageError(f"--device {device}: say CUDA_VISIBLE_DEVICES={device.partition(':')[2]} and --device cuda")
-    dtype = devices.settle_dtype(config.dtype, device)
-    if dtype not in DTYPES:
-        raise UsageError(f"{device} has no bfloat16, and float16 loses small gradients: give --dtype float32")
-    name = absolute(config.model) if os.path.isdir(config.model) else config.model
-    source = checkpoints.Source(name, config.allow_pickle, config.trust_remote_code, config.storage)
-    found = checkpoints.find_checkpoint(source)
-    model_config, tokenizer = checkpoints.load_config(found)
-    training_start.check_start(found, model_config)
-    encoder = encoding.encoder_for(tokenizer, model_config, max_length=config.max_length)
-    state = training.processes(device)
-    return TrainPlan(
-        *(config, corpus, held_out, rates, found, encoder.max_length, device, dtype),
-        processes=state.num_processes,
-        main=state.is_main_process,
-    )
-
-
-_FACTS = (
-    *("seed", "max_pairs", "epochs", "max_steps", "batch_size", "accumulation", "learning_rate", "warm_up"),
-    *("shuffle_buffer", "eval_fraction", "max_eval_pairs", "evaluate_every", "save_every", "patience"),
-)
-
-
-def facts(plan: TrainPlan) -> dict[str, Any]:
-    """Everything that shapes the weights: what the fingerprint is made of."""
-    config = plan.config
-    cut = {"max_length": plan.max_length, "truncation": "keep_response"}
-    return {
-        "job": JOB,
-        "format_version": FORMAT_VERSION,
-        "settings": {
-            **{name: getattr(config, name) for name in _FACTS},
-            **cut,
-            "weights": plan.rates,
-            "dtype": plan.dtype,
-            "device": plan.device,
-            "processes": plan.processes,
-        },
-        "model": {"content": plan.checkpoint.content},
-        "files": [file.fingerprint_inputs() for file in plan.corpus.files],
-        "held_out": [file.fingerprint_inputs() for found in plan.held_out for file in found.files] or None,
-    }
-
-
 def run(config: TrainConfig) -> dict[str, Any]:
-    """Trains a scorer; the manifest. Goes on where an earlier run ended, leaves a finished one alone.
+    """Train a scorer unless the output folder holds the finished run; return the manifest.
 
-    In several processes each one runs this; the first of them writes. Raises CappyError.
+    Resumes from the last checkpoint. In several processes each one calls this; the first of them writes. Raises
+    CappyError.
     """
-    planned = plan(config)
-    known = facts(planned)
-    told = described(known, config)
-    if not config.overwrite and is_finished(planned.output, told, config.storage):
-        manifest = load_manifest(planned.output, config.storage)
-        _LOG.info("%s: already finished at %s; --overwrite makes it anew", planned.output, manifest["finished"])
+    settled = plan(config)
+    hashed = fingerprint_inputs(settled)
+    described_run = described(hashed, config)
+    if not config.overwrite and is_finished(settled.output, described_run, config.storage):
+        manifest = load_manifest(settled.output, config.storage)
+        _LOG.info("%s: already finished at %s; --overwrite runs it again", settled.output, manifest["finished"])
         return manifest
     from cappy_model.train.training import processes
 
-    mirror = Mirror(work_dir(planned.output, known), planned.output, config.storage)
-    with _claimed(planned, told, mirror.folder):
-        started = datetime.now(UTC)
-        _train(planned, known, mirror, started)
-        processes(planned.device).wait_for_everyone()  # each loads the weights from the last checkpoint
-        if planned.main:
+    mirror = Mirror(work_dir(settled.output, hashed), settled.output, config.storage)
+    with _claimed(settled, described_run, mirror.folder):
+        _train(settled, hashed, mirror)
+        processes(settled.device).wait_for_everyone()  # each loads the weights from the last checkpoint
+        if settled.main:
             mirror.delete()
-    return load_manifest(planned.output, config.storage)
+    return load_manifest(settled.output, config.storage)
 
 
 @contextmanager
-def _claimed(plan: TrainPlan, told: Mapping[str, Any], folder: Path) -> Iterator[None]:
-    """Keeps the output folder for this run, which has its run.json then, and with --overwrite nothing of a former run,
-    nor has the work_dir `folder`; in the other processes nothing."""
+def _claimed(plan: TrainPlan, described_run: Mapping[str, Any], folder: Path) -> Iterator[None]:
+    """Hold the output folder for this run and write its run.json; with --overwrite delete an earlier run first.
+
+    `folder` is where checkpoints are written. Does nothing in processes other than the first.
+    """
     if not plan.main:
         yield
         return
-    storage = plan.config.storage
+    overwrite, storage = plan.config.overwrite, plan.config.storage
     with hold(plan.output, storage):
-        if plan.config.overwrite:
-            delete_former(plan.output, folder, storage, reading=plan.reading)
-        open_run(plan.output, told, overwrite=plan.config.overwrite, storage=storage)
+        if overwrite:
+            delete_earlier_run(plan.output, folder, storage, reading=plan.files_read)
+        open_run(plan.output, described_run, overwrite=overwrite, storage=storage)
         yield
 
 
-def _train(plan: TrainPlan, known: Mapping[str, Any], mirror: Mirror, started: datetime) -> None:
+def _train(plan: TrainPlan, hashed: Mapping[str, Any], mirror: Mirror) -> None:
+    """Train, and write the results in the first process. `hashed` are the fingerprint inputs."""
     from cappy_model.score.encoding import KEEP_RESPONSE, encoder_for
     from cappy_model.train import training
     from cappy_model.train.assessment import Assessment
     from cappy_model.train.data import Stream, evaluation_pairs
     from cappy_model.train.start import load_to_train
 
-    config, storage, folder = plan.config, plan.config.storage, mirror.folder
-    selection = _selection(plan, mirror)
+    started = datetime.now(UTC)
+    config, storage = plan.config, plan.config.storage
+    selection = _shared_selection(plan, mirror)
     model, tokenizer = load_to_train(plan.checkpoint, seed=config.seed)
     model.config.cappy = {"truncation": KEEP_RESPONSE, "max_length": plan.max_length}
     encoder = encoder_for(tokenizer, model.config)
@@ -192,25 +85,17 @@ def _train(plan: TrainPlan, known: Mapping[str, Any], mirror: Mirror, started: d
         *(selection, encoder, model.config.pad_token_id, config.batch_size),
         *(config.shuffle_buffer, config.seed, storage),
     )
-    held = evaluation_pairs(selection, storage) if config.eval_fraction else None
-    assessment = Assessment(held, encoder, config.batch_size * plan.max_length) if held else None
+    held_out = evaluation_pairs(selection, storage) if config.eval_fraction else None
+    assessment = Assessment(held_out, encoder, config.batch_size * plan.max_length) if held_out else None
     settings = _settings(plan, stream)
-    trained = training.train(model, stream, assessment, settings, folder, saved=mirror.push)
+    trained = training.train(model, stream, assessment, settings, mirror.folder, saved=mirror.push)
     if plan.main:
-        export(
-            Made(model, tokenizer, trained, settings, selection),
-            known,
-            init=config.model,
-            corpus=absolute(config.corpus),
-            output=plan.output,
-            folder=folder,
-            storage=storage,
-            started=started,
-        )
+        scorer = TrainedScorer(model, tokenizer, trained, settings, selection)
+        write_results(scorer, plan, hashed, folder=mirror.folder, started=started)
 
 
-def _selection(plan: TrainPlan, mirror: Mirror) -> "Selection":
-    """Which pairs are learned from: decided by the first process, or by an earlier launch; read by all."""
+def _shared_selection(plan: TrainPlan, mirror: Mirror) -> "Selection":
+    """Return the selection of pairs, made by the first process or an earlier launch, and read by all processes."""
     from cappy_model.train.split import Selection
     from cappy_model.train.training import processes
 
@@ -246,12 +131,13 @@ def _select(plan: TrainPlan) -> "Selection":
 
 
 def _settings(plan: TrainPlan, stream: "Stream") -> "Settings":
+    """Settle the number of steps, and how often to evaluate and to save."""
     from cappy_model.train.training import Settings
 
     config = plan.config
     batches = sum(map(stream.batches_of_epoch, range(config.epochs)))
     steps = config.max_steps or -(-batches // (config.accumulation * plan.processes))
-    every = config.evaluate_every or max(1, steps // _EVALUATIONS)
+    evaluate_every = config.evaluate_every or max(1, steps // _EVALUATIONS)
     return Settings(
         steps=steps,
         batch_size=config.batch_size,
@@ -261,42 +147,45 @@ def _settings(plan: TrainPlan, stream: "Stream") -> "Settings":
         dtype=plan.dtype,
         device=plan.device,
         seed=config.seed,
-        evaluate_every=every,
-        save_every=config.save_every or every,
+        evaluate_every=evaluate_every,
+        save_every=config.save_every or evaluate_every,
         patience=config.patience,
         report_to=config.report_to,
     )
 
 
 def dry_run(config: TrainConfig) -> str:
-    """What would be trained: the corpus, the model, and how many steps at most."""
-    planned = plan(config)
-    pairs = min(planned.corpus.rows, config.max_pairs or planned.corpus.rows)
-    per_step = config.batch_size * config.accumulation * planned.processes
+    """Describe the corpus, the model, and the largest number of steps."""
+    settled = plan(config)
+    rows = settled.corpus.rows
+    pairs = min(rows, config.max_pairs or rows)
+    per_step = config.batch_size * config.accumulation * settled.processes
     steps = config.max_steps or -(-pairs * config.epochs // per_step)
     return (
-        f"{plural(len(planned.corpus.files), 'file')}, {plural(planned.corpus.rows, 'pair')}; at most {pairs:,} of "
-        f"them in an epoch\n{config.model} in {planned.dtype} on {planned.device}, processes: {planned.processes}, "
-        f"pairs of {planned.max_length} tokens\nabout {plural(steps, 'step')} over {per_step:,} pairs each"
+        f"{plural(len(settled.corpus.files), 'file')}, {plural(rows, 'pair')}; at most {pairs:,} of them in an epoch\n"
+        f"{config.model} in {settled.dtype} on {settled.device}, processes: {settled.processes}, "
+        f"pairs of {settled.max_length} tokens\nabout {plural(steps, 'step')} over {per_step:,} pairs each"
     )
 
 
-def summary(manifest: Mapping[str, Any]) -> str:
-    """A line about a finished run."""
-    found = manifest["metrics"]["evaluation"]
-    told = (
-        f"; loss {found['loss']:.4f} on {plural(manifest['pairs']['evaluation'], 'pair')} held out "
-        f"({found['constant_loss']:.4f} by the mean label), correlation {found['pearson']:.3f}"
-        if found
-        else ""
-    )
+def summarise(manifest: Mapping[str, Any]) -> str:
+    """Summarise a manifest in a line."""
+    pairs, evaluation = manifest["pairs"], manifest["metrics"]["evaluation"]
+    loss = ""
+    if evaluation:
+        loss = (
+            f"; loss {evaluation['loss']:.4f} on {plural(pairs['evaluation'], 'pair')} held out "
+            f"({evaluation['constant_loss']:.4f} by the mean label), correlation {evaluation['pearson']:.3f}"
+        )
     return (
-        f"{plural(manifest['metrics']['step'], 'step')} over {plural(manifest['pairs']['training'], 'pair')}{told}; "
-        f"{plural(manifest['pairs']['held_out'], 'pair')} dropped for held-out instructions, in {manifest['seconds']} s"
+        f"{plural(manifest['metrics']['step'], 'step')} over {plural(pairs['training'], 'pair')}{loss}; "
+        f"{plural(pairs['held_out'], 'pair')} dropped for held-out instructions, in {manifest['seconds']} s"
     )
 
 
-if __name__ == "__main__":
-    from beam_pipelines.program import main
-
-    sys.exit(main(["train", *sys.argv[1:]]))
+JOB = LocalJob(
+    name="train",
+    run=lambda config, options: run(config),
+    dry_run=lambda config, options: dry_run(config),
+    summary=lambda config, manifest: summarise(manifest),
+)

@@ -1,4 +1,4 @@
-"""What training leaves: the model's files, metrics.json, the model card, and the manifest that ends the run."""
+"""The results of training: the model's files, metrics.json, the model card, and the manifest that ends the run."""
 
 import json
 import logging
@@ -9,13 +9,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from beam_pipelines.io.storage import StorageOptions, copy_whole, explained, fixed_part, join, read_bytes, write_whole
+from beam_pipelines.io.storage import (
+    StorageOptions,
+    absolute,
+    copy_whole,
+    explained,
+    fixed_part,
+    join,
+    read_bytes,
+    write_whole,
+)
+from beam_pipelines.jobs.train.plan import TrainPlan
 from beam_pipelines.runs.card import table
 from beam_pipelines.runs.folder import load_manifest
-from beam_pipelines.runs.job import versions
+from beam_pipelines.runs.release import versions
 from schemas.errors import CappyError
 from schemas.ids import digest_of
-from schemas.manifest import CARD, FORMAT_VERSION, MANIFEST, METRICS, fingerprint, to_json
+from schemas.manifest import CARD, MANIFEST, METRICS, fingerprint, to_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -26,8 +36,8 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("cappy")
 
 
-class Made(NamedTuple):
-    """What training has come to: a scorer, trained under `settings` on the pairs of a `selection`."""
+class TrainedScorer(NamedTuple):
+    """A scorer trained under `settings` on the pairs of `selection`; `trained` is the log of its training."""
 
     model: "PreTrainedModel"
     tokenizer: "PreTrainedTokenizerBase"
@@ -36,40 +46,32 @@ class Made(NamedTuple):
     selection: "Selection"
 
 
-def export(
-    made: Made,
-    known: Mapping[str, Any],
-    *,
-    init: str,
-    corpus: str,
-    output: str,
-    folder: Path,
-    storage: StorageOptions,
-    started: datetime,
+def write_results(
+    scorer: TrainedScorer, plan: TrainPlan, hashed: Mapping[str, Any], *, folder: Path, started: datetime
 ) -> None:
-    """Writes what was `made` into the `output` folder by way of `folder`, which is here; the manifest last.
+    """Write the scorer, metrics.json and README.md to the output folder, then manifest.json.
 
-    `known` are the facts of the run, `init` is the name of the model that it began with, `corpus` the pattern of its
-    files. Raises OutputError.
+    `hashed` are the fingerprint inputs; `folder` is a local folder for temporary files. Raises OutputError.
     """
-    metrics = _metrics(made.trained)
-    files = _publish(made, metrics, folder / "model", output, storage)
+    output, storage = plan.output, plan.config.storage
+    metrics = _metrics(scorer.trained)
+    files = _write_model(scorer, metrics, folder / "model", output, storage)
     finished = datetime.now(UTC)
     manifest = {
-        "job": known["job"],
-        "format_version": FORMAT_VERSION,
+        "job": hashed["job"],
+        "format_version": hashed["format_version"],
         "versions": versions("torch", "transformers", "accelerate", "pyarrow"),
-        "fingerprint": fingerprint(known),
+        "fingerprint": fingerprint(hashed),
         "started": started.isoformat(timespec="seconds"),
         "finished": finished.isoformat(timespec="seconds"),
         "seconds": round((finished - started).total_seconds(), 1),
-        "configuration": known["settings"],
-        "settled": asdict(made.settings),
-        "model": {"name": init, **known["model"]},
-        "corpus": _corpus(corpus, storage),
-        "inputs": known["files"],
-        "pairs": made.selection.counts,
-        "made_of": made.selection.made_of,
+        "configuration": hashed["settings"],
+        "settled": asdict(scorer.settings),
+        "model": {"name": plan.config.model, **hashed["model"]},
+        "corpus": _describe_corpus(absolute(plan.config.corpus), storage),
+        "inputs": hashed["files"],
+        "pairs": scorer.selection.counts,
+        "made_of": scorer.selection.made_of,
         "metrics": metrics,
         "files": files,
     }
@@ -77,38 +79,39 @@ def export(
     write_whole(join(output, MANIFEST), to_json(manifest), storage)
 
 
-def _publish(
-    made: Made, metrics: Mapping[str, Any], folder: Path, output: str, storage: StorageOptions
+def _write_model(
+    scorer: TrainedScorer, metrics: Mapping[str, Any], folder: Path, output: str, storage: StorageOptions
 ) -> list[dict[str, Any]]:
-    """Writes the model, its tokenizer and metrics.json; what the manifest says of each file."""
+    """Write the model, its tokenizer and metrics.json by way of the local `folder`; return the manifest's `files`."""
     from cappy_model.checkpoints import quiet
 
     shutil.rmtree(folder, ignore_errors=True)
     with explained(str(folder), "written"), quiet():
-        made.model.save_pretrained(folder)
-        made.tokenizer.save_pretrained(folder)
-        history = {"losses": made.trained.losses, "evaluations": made.trained.evaluations}
+        scorer.model.save_pretrained(folder)
+        scorer.tokenizer.save_pretrained(folder)
+        history = {"losses": scorer.trained.losses, "evaluations": scorer.trained.evaluations}
         (folder / METRICS).write_bytes(to_json({**metrics, **history}))
-    files = [_published(path, output, storage) for path in sorted(folder.iterdir())]
+    files = [_copy_file(path, output, storage) for path in sorted(folder.iterdir())]
     shutil.rmtree(folder)
     return files
 
 
-def _published(path: Path, output: str, storage: StorageOptions) -> dict[str, Any]:
+def _copy_file(path: Path, output: str, storage: StorageOptions) -> dict[str, Any]:
+    """Copy a local file to the output folder; return its entry in the manifest."""
     copy_whole(str(path), join(output, path.name), storage)
     data = path.read_bytes()
     return {"path": path.name, "rows": 0, "bytes": len(data), "digest": digest_of(data)}
 
 
 def _metrics(trained: "Trained") -> dict[str, Any]:
-    """The step that was kept, how many there were, and the evaluation at that step; null where there was none."""
+    """Return the step that was kept, the number of steps, and the evaluation at that step, if any."""
     at_step = [entry for entry in trained.evaluations if entry["step"] == trained.step]
     evaluation = {name: value for name, value in at_step[-1].items() if name != "step"} if at_step else None
     return {"step": trained.step, "steps": trained.steps_done, "evaluation": evaluation}
 
 
-def _corpus(pattern: str, storage: StorageOptions) -> dict[str, Any] | None:
-    """What the manifest of the corpus says of it; null where none that can be read stands beside or above the files."""
+def _describe_corpus(pattern: str, storage: StorageOptions) -> dict[str, Any] | None:
+    """Return the main keys of the corpus's manifest, which is in the folder of its files or the parent, if any."""
     folder = fixed_part(pattern).rstrip("/")
     try:
         for place in filter(None, (folder, folder.rpartition("/")[0])):
@@ -116,45 +119,55 @@ def _corpus(pattern: str, storage: StorageOptions) -> dict[str, Any] | None:
                 found = load_manifest(place, storage)
                 return {name: found[name] for name in ("job", "fingerprint", "totals", "pairs") if name in found}
     except CappyError as error:
-        _LOG.warning("%s. So the scorer's %s says nothing of how its corpus was made.", error, MANIFEST)
+        _LOG.warning("%s. The scorer's %s therefore does not describe its corpus.", error, MANIFEST)
     return None
 
 
 def draw_model_card(manifest: Mapping[str, Any]) -> str:
-    """The README.md of a scorer, a function of its manifest."""
-    pairs, settled, found = manifest["pairs"], manifest["settled"], manifest["metrics"]
-    configuration = manifest["configuration"]
-    sources = sorted({source for counts in manifest["made_of"]["training"].values() for source in counts})
-    rows = [
-        [dataset, *(f"{counts.get(source, 0):,}" for source in sources)]
-        for dataset, counts in manifest["made_of"]["training"].items()
-    ]
-    names = ("learning_rate", "warm_up", "batch_size", "accumulation", "dtype", "seed")
-    settings = [[name, f"{settled[name]}"] for name in names]
-    settings += [["max_length", str(configuration["max_length"])], ["truncation", configuration["truncation"]]]
-    settings += [["processes", str(configuration["processes"])], ["weights", json.dumps(configuration["weights"])]]
+    """Return the README.md of a scorer, a function of its manifest."""
+    metrics = manifest["metrics"]
     about = (
-        "A scorer: for an instruction and a response one number, about 1 for a correct response and about 0 for a "
-        f"wrong one (raw output of the head, not clamped). Trained from `{Path(manifest['model']['name']).name}` for "
-        f"{found['steps']:,} steps; the weights are those of step {found['step']:,}."
-    )
-    dropped = (
-        f"{pairs['read']:,} pairs were read and {pairs['training']:,} learned from; {pairs['held_out']:,} were dropped "
-        f"for {pairs['held_out_instructions']:,} held-out instructions, {pairs['left_out']:,} left out by weights, "
-        f"{pairs['not_drawn']:,} not drawn, and {pairs['evaluation']:,} kept for evaluation, of other instructions."
+        "A scorer: for an (instruction, response) pair it returns one number, near 1 for a correct response and near 0 "
+        f"for a wrong one (raw output of the head, not clamped). Trained from `{Path(manifest['model']['name']).name}` "
+        f"for {metrics['steps']:,} steps; the weights are those of step {metrics['step']:,}."
     )
     use = (
         "```python\nfrom cappy_model.scorer import Scorer\n\n"
         "Scorer.from_pretrained(DIR).score([instruction], [response])\n```"
     )
-    evaluation = found["evaluation"] or {}
-    results = [[name, f"{value:.6f}"] for name, value in evaluation.items()]
+    results = [[name, f"{value:.6f}"] for name, value in (metrics["evaluation"] or {}).items()]
     parts = [
         *("---\nlibrary_name: transformers\npipeline_tag: text-classification\n---\n# Scorer of responses", about, use),
-        *("## Training data", dropped, table(["dataset", *sources], rows)),
-        *("## Settings", table(["setting", "value"], settings)),
+        *("## Training data", _describe_pairs(manifest["pairs"]), _table_of_pairs(manifest["made_of"]["training"])),
+        *("## Settings", table(["setting", "value"], _settings(manifest))),
         *(("## Evaluation", table(["metric", "value"], results)) if results else ()),
         f"`{MANIFEST}` has all counts, `{METRICS}` the losses. Made by cappy {manifest['versions']['cappy']}; the "
         f"fingerprint of everything that shapes the weights is `{manifest['fingerprint']}`.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _describe_pairs(pairs: Mapping[str, int]) -> str:
+    return (
+        f"{pairs['read']:,} pairs were read and {pairs['training']:,} learned from; {pairs['held_out']:,} were dropped "
+        f"for {pairs['held_out_instructions']:,} held-out instructions, {pairs['left_out']:,} left out by weights, "
+        f"{pairs['not_drawn']:,} not drawn, and {pairs['evaluation']:,} kept for evaluation, of other instructions."
+    )
+
+
+def _table_of_pairs(made_of: Mapping[str, Mapping[str, int]]) -> str:
+    """Return a table of the number of pairs by dataset and label source."""
+    sources = sorted({source for counts in made_of.values() for source in counts})
+    rows = [[dataset, *(f"{counts.get(source, 0):,}" for source in sources)] for dataset, counts in made_of.items()]
+    return table(["dataset", *sources], rows)
+
+
+def _settings(manifest: Mapping[str, Any]) -> list[list[str]]:
+    """Return the names and values of the settings that the model card shows."""
+    settled, configuration = manifest["settled"], manifest["configuration"]
+    names = ("learning_rate", "warm_up", "batch_size", "accumulation", "dtype", "seed")
+    return [
+        *([name, str(settled[name])] for name in names),
+        *([name, str(configuration[name])] for name in ("max_length", "truncation", "processes")),
+        ["weights", json.dumps(configuration["weights"])],
+    ]

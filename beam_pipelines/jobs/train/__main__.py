@@ -1,0 +1,5 @@
+"""`python -m beam_pipelines.jobs.train`."""
+
+from beam_pipelines.program import command
+
+command("train")

@@ -1,0 +1,137 @@
+"""The plan of a training run: its inputs inspected, its model and device settled; and its fingerprint."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from beam_pipelines.io.formats.registry import format_of
+from beam_pipelines.io.inputs import Input, open_input
+from beam_pipelines.io.storage import absolute, join
+from beam_pipelines.jobs.train.config import DTYPES, TrainConfig
+from beam_pipelines.jobs.train.files import read_weights
+from beam_pipelines.models.settle import model_source, needing_extra
+from schemas.errors import CappyError, UsageError
+from schemas.manifest import FORMAT_VERSION
+
+if TYPE_CHECKING:
+    from cappy_model.checkpoints import Checkpoint
+
+_FINGERPRINTED = (
+    *("seed", "max_pairs", "epochs", "max_steps", "batch_size", "accumulation", "learning_rate", "warm_up"),
+    *("shuffle_buffer", "eval_fraction", "max_eval_pairs", "evaluate_every", "save_every", "patience"),
+)
+
+
+@dataclass(frozen=True)
+class TrainPlan:
+    """A configuration with its inputs inspected, and its model and device settled.
+
+    `rates` are the shares of pairs to keep, by column and value. `processes` is the number of processes that train
+    together, `main` is true in the first of them, which writes the results.
+    """
+
+    config: TrainConfig
+    corpus: Input
+    held_out: Sequence[Input]
+    rates: Mapping[str, Mapping[str, float]]
+    checkpoint: "Checkpoint"
+    max_length: int
+    device: str
+    dtype: str
+    processes: int
+    main: bool
+
+    @property
+    def output(self) -> str:
+        """The URL of the output folder."""
+        return absolute(self.config.output)
+
+    @property
+    def urls(self) -> list[str]:
+        """The files of the corpus, in order."""
+        return [file.url for file in self.corpus.files]
+
+    @property
+    def files_read(self) -> list[str]:
+        """All files that must not be deleted: the corpus, the held-out files, and the config.json of the model."""
+        files = [file.url for found in (self.corpus, *self.held_out) for file in found.files]
+        return [*files, join(self.checkpoint.source.name, "config.json")]
+
+
+def plan(config: TrainConfig) -> TrainPlan:
+    """Inspect the corpus, the model and the other files; settle device and dtype.
+
+    Raises CappyError or UsageError for anything that is wrong before a pair is read.
+    """
+    config.check()
+    corpus = _open_corpus(config)
+    held_out = [open_input([absolute(pattern)], config.storage) for pattern in config.held_out]
+    rates = read_weights(absolute(config.weights), config.storage) if config.weights else {}
+    with needing_extra("train", "training"):
+        from cappy_model import checkpoints
+        from cappy_model.score import encoding
+        from cappy_model.train import start, training
+    training.check_report_to(config.report_to)
+    device, dtype = _settle_device(config)
+    checkpoint = checkpoints.find_checkpoint(model_source(config, config.model))
+    model_config, tokenizer = checkpoints.load_config(checkpoint)
+    start.check_start(checkpoint, model_config)
+    encoder = encoding.encoder_for(tokenizer, model_config, max_length=config.max_length)
+    state = training.processes(device)
+    return TrainPlan(
+        config,
+        corpus,
+        held_out,
+        rates,
+        checkpoint,
+        encoder.max_length,
+        device,
+        dtype,
+        processes=state.num_processes,
+        main=state.is_main_process,
+    )
+
+
+def _open_corpus(config: TrainConfig) -> Input:
+    corpus = open_input([absolute(config.corpus)], config.storage)
+    other = next((file.url for file in corpus.files if format_of(file.url).name != "parquet"), None)
+    if other is not None:
+        raise UsageError(f"--corpus {other}: is no Parquet file; labelled pairs are, as build-corpus writes them")
+    if not corpus.rows:
+        raise CappyError(f"--corpus {config.corpus}: holds no pairs; give labelled pairs, as build-corpus writes them")
+    return corpus
+
+
+def _settle_device(config: TrainConfig) -> tuple[str, str]:
+    """Return the device, `cpu` or `cuda`, and the dtype, `float32` or `bfloat16`."""
+    from cappy_model import devices
+
+    device = devices.settle_device(config.device)
+    if ":" in device:
+        number = device.partition(":")[2]
+        raise UsageError(f"--device {device}: set CUDA_VISIBLE_DEVICES={number} and give --device cuda")
+    dtype = devices.settle_dtype(config.dtype, device)
+    if dtype not in DTYPES:
+        raise UsageError(f"{device} has no bfloat16, and float16 loses small gradients: give --dtype float32")
+    return device, dtype
+
+
+def fingerprint_inputs(plan: TrainPlan) -> dict[str, Any]:
+    """Return everything that shapes the weights."""
+    config = plan.config
+    return {
+        "job": "train",
+        "format_version": FORMAT_VERSION,
+        "settings": {
+            **{name: getattr(config, name) for name in _FINGERPRINTED},
+            "max_length": plan.max_length,
+            "truncation": "keep_response",
+            "weights": plan.rates,
+            "dtype": plan.dtype,
+            "device": plan.device,
+            "processes": plan.processes,
+        },
+        "model": {"content": plan.checkpoint.content},
+        "files": [file.fingerprint_inputs() for file in plan.corpus.files],
+        "held_out": [file.fingerprint_inputs() for found in plan.held_out for file in found.files] or None,
+    }
