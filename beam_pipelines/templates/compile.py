@@ -1,8 +1,8 @@
-"""PromptSource templates: compiled and rendered.
+"""Compile PromptSource templates, and render rows with them.
 
-The format and the meaning are PromptSource's (github.com/bigscience-workshop/promptsource, commit 7dab96a3); where this
-differs on purpose, `docs/semantics.md` says so. Three differences matter most: a template is compiled once, not at each
-call; `|||` separates only where the template itself says so, never in data; and only the input side is truncated.
+Format and semantics are PromptSource's (github.com/bigscience-workshop/promptsource, commit 7dab96a3);
+`docs/semantics.md` lists the intended differences. The main ones: a template is compiled once, not at each call; `|||`
+separates only if it is part of the template, never if it is data; and only the input side is truncated.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from beam_pipelines.templates.files import Template, TemplateError
 from beam_pipelines.templates.sandbox.budget import Draw, RenderError
 from beam_pipelines.templates.sandbox.environment import LEEWAY, NEVER, Program, compile_source
 from beam_pipelines.templates.sandbox.guard import SENTINEL, SEPARATOR
-from beam_pipelines.templates.sandbox.values import Names, copied
+from beam_pipelines.templates.sandbox.values import Names, copy_value
 
 __all__ = ["SENTINEL", "CompiledTemplate", "RenderError", "Rendered", "check_label"]
 
@@ -28,7 +28,7 @@ _NOT_COMPILED = (JinjaError, RecursionError, MemoryError, SyntaxError, ValueErro
 
 
 class Rendered(NamedTuple):
-    """A row rendered by a template: both sides stripped and not empty; `choices` None where the template has none."""
+    """A row rendered by a template: both sides stripped and not empty; `choices` is None if the template has none."""
 
     instruction: str
     references: list[str]
@@ -36,10 +36,10 @@ class Rendered(NamedTuple):
 
 
 def check_label(row: Mapping[str, object]) -> None:
-    """Refuse a row whose `label` is null, NaN or a negative whole number: RenderError("missing_label").
+    """Raise RenderError("missing_label") if a row's `label` is null, NaN or a negative integer.
 
-    Published datasets hide labels as -1, and `answer_choices[-1]` would silently be the last choice. To be called once
-    for a row, if any template uses `label`.
+    Published datasets hide labels as -1, and `answer_choices[-1]` would silently be the last choice. Call it once for a
+    row, if any template uses `label`.
     """
     label = row.get("label", 0)
     negative = isinstance(label, int | float) and label < 0 and float(label).is_integer()
@@ -48,11 +48,18 @@ def check_label(row: Mapping[str, object]) -> None:
 
 
 class CompiledTemplate:
-    """A template ready to render rows. Compile once per process; one object serves several threads.
+    """A compiled template. Compile it once per process; one object serves several threads.
 
-    `truncate` is how many characters of each value are written on the input side (None: all, at least 3), `seed` the
-    run's. `variables` are the columns that the template may read. Raises TemplateError for a template that is wrong, or
-    uses what `sandbox` does not allow.
+    Attributes:
+      template: the template.
+      variables: the columns that the template may read.
+
+    Args:
+      template: the template.
+      truncate: characters to keep of each value on the input side, at least 3; None for all.
+      seed: seed of the run.
+
+    Raises TemplateError for an invalid template, or one that uses a construct outside the sandbox.
     """
 
     def __init__(self, template: Template, *, truncate: int | None, seed: int) -> None:
@@ -79,19 +86,21 @@ class CompiledTemplate:
         return f"CompiledTemplate({self.template.name!r}, id={self.template.id!r})"
 
     def render(self, row: Mapping[str, object], example_id: str) -> Rendered | None:
-        """`row` as (instruction, references, choices); None where the template does not apply to the row.
+        """Render a row; return None if the template does not apply to it.
 
-        `row` holds the columns under the names of `variables`; it is not changed. Random picks depend on the seed, the
-        template and `example_id` only. Raises RenderError with a reason: too_many_parts, empty_target,
-        empty_instruction, null_value, undefined, unsafe, too_many_iterations, output_too_large, too_much_work or
-        template_error.
+        Args:
+          row: values by the names of `variables`; not modified.
+          example_id: id of the row. Random picks depend only on the seed, the template and this id.
+
+        Raises RenderError with a reason: too_many_parts, empty_target, empty_instruction, null_value, undefined,
+        unsafe, too_many_iterations, output_too_large, too_much_work or template_error.
         """
         names = Names(row)
         draw = Draw(self._seed, self.template.id, example_id)
         choices = None
         try:
             if self._mutates:
-                names.update({name: copied(value) for name, value in names.items()})
+                names.update({name: copy_value(value) for name, value in names.items()})
             if self._choices is not None:
                 choices = _split(self._choices.render(Names(names), draw, NEVER))
             elif self._fixed_choices is not None:
@@ -100,7 +109,7 @@ class CompiledTemplate:
                 names["answer_choices"] = choices.copy() if self._mutates else choices
             parts = _split(self._body.render(names, draw, self._cut))
         except RenderError as error:
-            raise self._explained(error, row) from error
+            raise self._name_nulls(error, row) from error
         except UndefinedError as error:
             raise RenderError("undefined", str(error)[:500]) from error
         except SecurityError as error:
@@ -113,12 +122,14 @@ class CompiledTemplate:
         return None
 
     def _fix_choices(self, program: Program) -> list[str]:
+        """Render answer choices that depend on no row."""
         try:
             return _split(program.render(Names(), Draw(0, "", ""), NEVER))
         except (RenderError, *_RAISED_BY_TEMPLATES) as error:
             raise TemplateError(f"{_where(self.template)}, field answer_choices: {error}") from error
 
-    def _explained(self, error: RenderError, row: Mapping[str, object]) -> RenderError:
+    def _name_nulls(self, error: RenderError, row: Mapping[str, object]) -> RenderError:
+        """Add the null columns of the row to the detail of a null_value error."""
         if error.reason != "null_value":
             return error
         nulls = sorted(name for name in self.variables if name in row and row[name] is None)
@@ -130,14 +141,14 @@ def _split(text: str) -> list[str]:
 
 
 def _check_parts(parts: list[str], row: Mapping[str, object], choices: list[str] | None) -> None:
-    """RenderError for what is wrong with the parts; nothing where the template does not apply to the row."""
+    """Raise RenderError for surplus or empty parts; return if the template does not apply to the row."""
     if len(parts) < 2 or not any(parts):
         return
     if len(parts) > 2:
         raise RenderError("too_many_parts", f"{len(parts)} parts between {SEPARATOR}; a template has two")
-    facts = [f"label is {row['label']!r}"] if "label" in row else []
-    facts += [f"there are {len(choices)} choices"] if choices is not None else []
-    detail = f" ({', '.join(facts)})" if facts else ""
+    notes = [f"label is {row['label']!r}"] if "label" in row else []
+    notes += [f"there are {len(choices)} choices"] if choices is not None else []
+    detail = f" ({', '.join(notes)})" if notes else ""
     if parts[0]:
         raise RenderError("empty_target", f"nothing follows {SEPARATOR}{detail}")
     raise RenderError("empty_instruction", f"nothing precedes {SEPARATOR}{detail}")

@@ -1,4 +1,4 @@
-"""PromptSource template files: found, read, checked.
+"""PromptSource template files: find, read and validate them.
 
 The format is PromptSource's (github.com/bigscience-workshop/promptsource, commit 7dab96a3).
 """
@@ -16,12 +16,12 @@ _FILE = "templates.yaml"
 
 
 class TemplateError(CappyError):
-    """A template file or a template that cannot be used. The message names it, the line, and what to do."""
+    """A template file or a template that cannot be used. The message names it, the line and the remedy."""
 
 
 @dataclass(frozen=True)
 class Template:
-    """One PromptSource template, as its file has it. `file` is where it was read, for messages."""
+    """One PromptSource template, as in its file. `file` is the URL of that file, for messages."""
 
     id: str
     name: str
@@ -36,7 +36,7 @@ class Template:
 
 
 class PlainLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """YAML of plain data only; PromptSource's two tags read as mappings; a key given twice is an error."""
+    """A loader of plain YAML data. Reads PromptSource's two tags as mappings, and refuses duplicate keys."""
 
 
 def _construct(loader: Any, node: yaml.MappingNode) -> Any:
@@ -44,11 +44,11 @@ def _construct(loader: Any, node: yaml.MappingNode) -> Any:
 
 
 def _construct_unique(loader: Any, node: yaml.MappingNode) -> Any:
-    """A mapping that refuses a key given twice, which YAML libraries let pass, losing the first value."""
+    """Construct a mapping. Raises an error for a duplicate key, of which PyYAML silently keeps the last value."""
     seen: set[str] = set()
     for key, _ in node.value:
         if key.value in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} occurs twice", key.start_mark)
+            raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key.value!r}", key.start_mark)
         seen.add(key.value)
     return loader.construct_mapping(node, deep=True)
 
@@ -61,21 +61,21 @@ PlainLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _con
 def load_templates(
     path_or_url: str, dataset: str, subset: str | None, *, storage_options: StorageOptions | None = None
 ) -> tuple[Template, ...]:
-    """The templates of `<path_or_url>/<dataset>[/<subset>]/templates.yaml`, in the order of the file.
+    """Load the templates of `<path_or_url>/<dataset>[/<subset>]/templates.yaml`, in the order of the file.
 
     `path_or_url` is a folder in PromptSource's layout, local or any fsspec URL. Fields unknown to PromptSource are
     ignored; names are kept to the character.
 
-    Raises TemplateError when the root or the file is missing (near names are listed), the file is not valid YAML or not
-    a template file, it says it is of another dataset or subset, an id occurs twice, or a field is missing or of the
-    wrong type; CappyError when a file system cannot be used.
+    Raises TemplateError if the root or the file is missing (near names are listed), if the file is not valid YAML, not
+    a template file, or one of another dataset or subset, if an id is repeated, or if a field is missing or of the wrong
+    type; CappyError if the file system cannot be used.
     """
     storage = storage_options or {}
     folder = f"{dataset}/{subset}" if subset else dataset
     file = join(path_or_url, folder, _FILE)
     data = read_bytes(file, storage)
     if data is None:
-        raise TemplateError(_missing(path_or_url, folder, storage))
+        raise TemplateError(_describe_missing(path_or_url, folder, storage))
     try:
         content = yaml.load(data.decode(), Loader=PlainLoader)
     except UnicodeDecodeError as error:
@@ -88,17 +88,17 @@ def load_templates(
 def _read_content(content: Any, file: str, expected: tuple[str, str | None]) -> tuple[Template, ...]:
     entries = content.get("templates") if isinstance(content, dict) else None
     if not isinstance(entries, dict):
-        raise TemplateError(f"{file}: no mapping `templates`; PromptSource's files have dataset, subset and templates")
-    found = (content.get("dataset"), content.get("subset"))
-    if found != expected:
-        raise TemplateError(f"{file}: is of dataset and subset {found}, not {expected}; correct the file or its place")
+        raise TemplateError(f"{file}: no mapping `templates`; a PromptSource file has dataset, subset and templates")
+    actual = (content.get("dataset"), content.get("subset"))
+    if actual != expected:
+        raise TemplateError(f"{file}: is for dataset and subset {actual}, not {expected}; correct the file or move it")
     templates = tuple(_read_template(key, entry, file) for key, entry in entries.items())
     names_by_id: dict[str, str] = {}
     for template in templates:
         if template.id in names_by_id:
             other = names_by_id[template.id]
             raise TemplateError(
-                f"{file}: {other!r} and {template.name!r} have the same id {template.id}; give one another"
+                f"{file}: {other!r} and {template.name!r} have the same id {template.id}; change one of them"
             )
         names_by_id[template.id] = template.name
     return templates
@@ -132,16 +132,17 @@ def _read_template(key: Any, entry: Any, file: str) -> Template:
     )
 
 
-def _missing(given: str, folder: str, storage: StorageOptions) -> str:
-    fs, path = file_system(given, storage)
+def _describe_missing(url: str, folder: str, storage: StorageOptions) -> str:
+    """Return the message for a missing template file: the names near `folder` that exist below `url`."""
+    fs, path = file_system(url, storage)
     root = path.rstrip("/") + "/"
-    with explained(given, "listed"):
+    with explained(url, "listed"):
         if not fs.isdir(path):
-            return f"no folder of templates at {given}: give a folder holding <dataset>/[<subset>/]{_FILE}"
+            return f"no folder of templates at {url}: give a folder that holds <dataset>/[<subset>/]{_FILE}"
         # Names nest at most three deep: <user>/<dataset>/<subset>.
         files = fs.find(path, maxdepth=4)
     known = sorted(name[len(root) : -len(_FILE) - 1] for name in files if name.endswith(f"/{_FILE}"))
     same = [name for name in known if name.startswith(f"{folder}/") or folder.startswith(f"{name}/")]
     near = same or difflib.get_close_matches(folder, known, n=5, cutoff=0.5)
-    hint = f"near: {', '.join(near[:10])}" if near else f"{len(known)} others are there, none with a near name"
-    return f"no templates for {folder!r} in {given} ({hint}); check name and subset, or add {folder}/{_FILE}"
+    hint = f"near: {', '.join(near[:10])}" if near else f"none of the {len(known)} others has a near name"
+    return f"no templates for {folder!r} in {url} ({hint}); check name and subset, or add {folder}/{_FILE}"

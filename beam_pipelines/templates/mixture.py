@@ -1,6 +1,6 @@
-"""The mixture file: which datasets a corpus is made of, with which templates, and how wrong responses are made.
+"""The mixture file: the datasets of a corpus, their templates, and how wrong responses are made.
 
-It may also hold decodings, which `generate` takes from a file of its own or from this one.
+It may also hold decodings for `generate`, which reads them from a file of their own or from this one.
 """
 
 import difflib
@@ -17,11 +17,11 @@ from beam_pipelines.templates.files import PlainLoader, Template, load_templates
 from cappy_model.generate.decodings import Decoding
 from schemas.errors import CappyError, UsageError
 
-_SHOWN = 60  # characters of a wrong value
+_SHOWN = 60  # characters of an invalid value in a message
 
 
 class _Section(BaseModel):
-    """A mapping of the file: unknown keys and values of another type are errors."""
+    """A mapping in the file. Unknown keys and values of another type are errors."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -29,8 +29,10 @@ class _Section(BaseModel):
 class Negatives(_Section):
     """How wrong responses are made.
 
-    At most `wrong_choices` other answer choices per instruction; for an instruction without choices, `mismatched`
-    responses of other rows whose Rouge-L with each of its references is below `overlap_limit`.
+    Args:
+      wrong_choices: largest number of wrong answer choices per instruction.
+      mismatched: number of responses of other rows, for an instruction without choices.
+      overlap_limit: largest Rouge-L, in (0, 1], of such a response with any reference of the instruction (exclusive).
     """
 
     wrong_choices: Annotated[int, Field(ge=0)] = 5
@@ -39,7 +41,17 @@ class Negatives(_Section):
 
 
 class DatasetEntry(_Section):
-    """One dataset of the file. `templates`: all, original_task, or a list of template names."""
+    """One dataset in the file.
+
+    Args:
+      name: name in PromptSource's layout, as `subset`.
+      paths: URLs or patterns of its files.
+      subset: subset of the dataset, if it has any.
+      split: split of the dataset, recorded in the corpus.
+      rename: source column -> template variable.
+      max_examples: T0's cap on examples (`docs/semantics.md`); None for no cap.
+      templates: "all", "original_task", or a list of template names.
+    """
 
     name: str
     paths: str | Annotated[list[str], Field(min_length=1)]
@@ -51,7 +63,7 @@ class DatasetEntry(_Section):
 
 
 class DecodingEntry(_Section):
-    """One decoding of the file, named by its key; see `cappy_model.decodings.Decoding`."""
+    """One decoding in the file, named by its key; see `cappy_model.generate.decodings.Decoding`."""
 
     samples: int = 1
     beams: int = 1
@@ -61,15 +73,21 @@ class DecodingEntry(_Section):
 
 
 class DecodingsFile(_Section):
-    """A file of decodings alone."""
+    """A file that holds only decodings."""
 
     decodings: Annotated[dict[str, DecodingEntry], Field(min_length=1)]
 
 
 class MixtureFile(_Section):
-    """The whole file. `truncate` is in characters per rendered value, `rouge` the tokenizer of Rouge-L.
+    """The whole file.
 
-    `decodings` are for `generate`; a corpus does without them.
+    Args:
+      templates: folder or URL in PromptSource's layout.
+      datasets: the datasets.
+      truncate: characters per rendered value on the input side; None for no truncation.
+      rouge: tokenizer of Rouge-L.
+      negatives: how wrong responses are made.
+      decodings: decodings for `generate`; build-corpus ignores them.
     """
 
     templates: str
@@ -85,7 +103,7 @@ _File = TypeVar("_File", MixtureFile, DecodingsFile)
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset of a mixture, ready for use: its entry, absolute paths, and the chosen templates."""
+    """A dataset of a mixture: its entry in the file, its absolute paths, and the selected templates."""
 
     entry: DatasetEntry
     paths: tuple[str, ...]
@@ -93,56 +111,58 @@ class Dataset:
 
     @property
     def label(self) -> str:
-        """`name[/subset][:split]`, as messages and reports call the dataset."""
+        """`name[/subset][:split]`, the name of the dataset in messages and reports."""
         entry = self.entry
         return entry.name + (f"/{entry.subset}" if entry.subset else "") + (f":{entry.split}" if entry.split else "")
 
     def variable(self, column: str) -> str:
-        """The template variable that a source column becomes; hyphens become underscores."""
+        """Return the template variable for a source column: renamed as the entry says, hyphens as underscores."""
         return self.entry.rename.get(column, column).replace("-", "_")
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """A mixture file as read, with its datasets ready for use."""
+    """A mixture file, and its datasets with their templates loaded."""
 
     file: MixtureFile
     datasets: tuple[Dataset, ...]
 
 
 def load_mixture(url: str, storage: StorageOptions) -> Mixture:
-    """Reads a mixture file; relative paths in it are relative to it.
+    """Read a mixture file. Relative paths in it are resolved against its folder.
 
-    Raises UsageError, naming the file, the dataset and the key, for unknown keys (with the nearest known one), missing
-    ones, values of another type or out of range, templates that are not there, two entries with equal name, subset and
-    split, and a decoding that makes no sense.
+    Raises UsageError, naming the file, the dataset and the key, for an unknown key (with the nearest known one), a
+    missing key, a value of another type or out of range, missing templates, two entries with equal name, subset and
+    split, and an invalid decoding.
     """
-    file = _checked(MixtureFile, _parse(url, storage, flag="--mixture"), url)
-    _decodings(file.decodings or {}, url)
+    file = _validate(MixtureFile, _parse(url, storage, flag="--mixture"), url)
+    _make_decodings(file.decodings or {}, url)
     folder = posixpath.dirname(absolute(url))
-    datasets = tuple(_dataset(entry, folder, absolute(file.templates, folder), url, storage) for entry in file.datasets)
+    datasets = tuple(
+        _load_dataset(entry, folder, absolute(file.templates, folder), url, storage) for entry in file.datasets
+    )
     labels = [dataset.label for dataset in datasets]
     repeated = sorted({label for label in labels if labels.count(label) > 1})
     if repeated:
-        raise UsageError(f"{url}: {', '.join(repeated)} stands twice; give one entry several `paths` instead")
+        raise UsageError(f"{url}: duplicate entry {', '.join(repeated)}; give one entry several `paths` instead")
     return Mixture(file, datasets)
 
 
 def load_decodings(url: str, storage: StorageOptions) -> dict[str, Decoding]:
-    """The decodings of a file by name: of its key `decodings`, alone or in a mixture file.
+    """Read the decodings of a file by name, from its key `decodings`; the file may also be a mixture file.
 
     Raises UsageError, naming the file, the decoding and the key, as `load_mixture` does.
     """
     content = _parse(url, storage, flag="--decodings-file")
     if isinstance(content, dict) and not content.keys().isdisjoint(MixtureFile.model_fields.keys() - {"decodings"}):
-        entries = _checked(MixtureFile, content, url).decodings
+        entries = _validate(MixtureFile, content, url).decodings
         if entries is None:
-            raise UsageError(f"{url}: a mixture file without the key 'decodings', which --decodings-file wants")
-        return _decodings(entries, url)
-    return _decodings(_checked(DecodingsFile, content, url).decodings, url)
+            raise UsageError(f"{url}: this mixture file lacks the key 'decodings', which --decodings-file requires")
+        return _make_decodings(entries, url)
+    return _make_decodings(_validate(DecodingsFile, content, url).decodings, url)
 
 
-def _decodings(entries: Mapping[str, DecodingEntry], url: str) -> dict[str, Decoding]:
+def _make_decodings(entries: Mapping[str, DecodingEntry], url: str) -> dict[str, Decoding]:
     try:
         return {name: Decoding(name, **entry.model_dump()) for name, entry in entries.items()}
     except UsageError as error:
@@ -150,21 +170,21 @@ def _decodings(entries: Mapping[str, DecodingEntry], url: str) -> dict[str, Deco
 
 
 def _parse(url: str, storage: StorageOptions, *, flag: str) -> Any:
-    """What a YAML file holds. Raises UsageError, naming the `flag` that gave it, where it is none."""
+    """Parse a YAML file. Raises UsageError, naming the `flag` it was passed to, if it is missing or not YAML."""
     try:
         data = read_bytes(url, storage)
     except CappyError as error:
         raise UsageError(f"{flag} {error}") from error
     if data is None:
-        raise UsageError(f"{url}: there is no such file; {flag} wants a YAML file")
+        raise UsageError(f"{url}: no such file; {flag} requires a YAML file")
     try:
         return yaml.load(data, Loader=PlainLoader)
     except (yaml.YAMLError, UnicodeError, RecursionError) as error:
         raise UsageError(f"{url}: is not YAML: {error}") from error
 
 
-def _checked(kind: type[_File], content: Any, url: str) -> _File:
-    """The content of a file as what it has to be. Raises UsageError with all that is wrong."""
+def _validate(kind: type[_File], content: Any, url: str) -> _File:
+    """Validate the content of a file. Raises UsageError that lists every fault."""
     try:
         return kind.model_validate(content)
     except ValidationError as error:
@@ -172,27 +192,27 @@ def _checked(kind: type[_File], content: Any, url: str) -> _File:
 
 
 def _faults(error: ValidationError, content: Any, kind: type[_Section]) -> Iterator[str]:
-    """What is wrong with the `content` of a file of some kind, one sentence for each key."""
-    said: dict[str, list[str]] = {}
+    """Yield the faults of a file's `content`, one sentence for each key."""
+    sentences: dict[str, list[str]] = {}
     for fault in error.errors():
         section, path, place = _section_of(fault["loc"], content, kind)
         key = str(fault["loc"][len(path)]) if len(fault["loc"]) > len(path) else ""
         if fault["type"] == "extra_forbidden":
-            sentence = f"unknown key {key!r}; {_near(key, section)}"
+            sentence = f"unknown key {key!r}; {_suggest(key, section)}"
         elif fault["type"] == "missing":
             sentence = f"the key {key!r} is missing"
         else:
             sentence = f"{f'{key!r} is ' if key else ''}{repr(fault['input'])[:_SHOWN]}: {fault['msg']}"
-        known = said.setdefault(f"{place}.{key}", [])
-        known.append(fault["msg"] if known else f"{place}: {sentence}" if place else sentence)
-    for sentences in said.values():
-        yield " or ".join(sentences)
+        alternatives = sentences.setdefault(f"{place}.{key}", [])
+        alternatives.append(fault["msg"] if alternatives else f"{place}: {sentence}" if place else sentence)
+    for alternatives in sentences.values():
+        yield " or ".join(alternatives)
 
 
 def _section_of(
     loc: tuple[int | str, ...], content: Any, kind: type[_Section]
 ) -> tuple[type[_Section], tuple[int | str, ...], str]:
-    """The section of the file that a place in it belongs to: its class, its own place, and what a reader calls it."""
+    """Return the section that a location in the file belongs to: its class, its location, and its name in messages."""
     if loc[:1] == ("negatives",):
         return Negatives, loc[:1], "negatives"
     if loc[:1] == ("datasets",) and len(loc) > 1:
@@ -205,28 +225,29 @@ def _section_of(
     return kind, (), ""
 
 
-def _near(key: str, section: type[_Section]) -> str:
+def _suggest(key: str, section: type[_Section]) -> str:
     near = difflib.get_close_matches(key, section.model_fields, 1)
     return f"did you mean {near[0]!r}?" if near else f"the keys here are {', '.join(section.model_fields)}"
 
 
-def _dataset(entry: DatasetEntry, folder: str, root: str, url: str, storage: StorageOptions) -> Dataset:
+def _load_dataset(entry: DatasetEntry, folder: str, root: str, url: str, storage: StorageOptions) -> Dataset:
     paths = [entry.paths] if isinstance(entry.paths, str) else entry.paths
     templates = load_templates(root, entry.name, entry.subset, storage_options=storage)
-    chosen = _choose(templates, entry.templates, f"{url}: dataset {entry.name}")
-    return Dataset(entry, tuple(absolute(path, folder) for path in paths), chosen)
+    selected = _select(templates, entry.templates, f"{url}: dataset {entry.name}")
+    return Dataset(entry, tuple(absolute(path, folder) for path in paths), selected)
 
 
-def _choose(templates: tuple[Template, ...], wanted: str | list[str], where: str) -> tuple[Template, ...]:
-    chosen = templates
-    if wanted == "original_task":
-        chosen = tuple(template for template in templates if template.original_task)
-    elif isinstance(wanted, list):
-        names = [template.name for template in templates]
-        missing = [name for name in wanted if name not in names]
+def _select(templates: tuple[Template, ...], names: str | list[str], where: str) -> tuple[Template, ...]:
+    """Return the templates that an entry's key `templates` selects, in the order of their file."""
+    selected = templates
+    if names == "original_task":
+        selected = tuple(template for template in templates if template.original_task)
+    elif isinstance(names, list):
+        known = [template.name for template in templates]
+        missing = [name for name in names if name not in known]
         if missing:
-            raise UsageError(f"{where}: has no template {missing[0]!r}; there are {', '.join(map(repr, names))}")
-        chosen = tuple(template for template in templates if template.name in wanted)
-    if not chosen:
-        raise UsageError(f"{where}: `templates: {wanted}` chooses none of its {len(templates)} templates")
-    return chosen
+            raise UsageError(f"{where}: has no template {missing[0]!r}; there are {', '.join(map(repr, known))}")
+        selected = tuple(template for template in templates if template.name in names)
+    if not selected:
+        raise UsageError(f"{where}: `templates: {names}` selects none of its {len(templates)} templates")
+    return selected

@@ -1,1 +1,1 @@
-"""The bounded jinja environment that templates run in: nothing of Python to reach, and no unbounded loop or text."""
+"""A jinja2 sandbox for templates: no access to Python's internals, and bounded loops, text and work."""

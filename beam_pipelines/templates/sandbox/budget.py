@@ -1,7 +1,7 @@
-"""What a render may spend, and what values cost.
+"""Budgets of one render, and the cost of values.
 
-Budgets count loop steps and characters, never time: the same template over the same row ends the same way on every
-machine. Whatever a template does is charged before it is done, so no huge value is ever built.
+Budgets count loop steps and characters, never time, so a template and a row give the same result on every machine.
+Every operation is charged before it runs, so no huge value is ever built.
 """
 
 from datetime import date, time, timedelta
@@ -14,8 +14,8 @@ from jinja2.runtime import Context, Undefined
 
 from schemas.ids import seed_for
 
-MAX_ITERATIONS = 50_000  # loop steps and elements made by repeating a list; elements of one range
-MAX_CHARACTERS = 4_000_000  # characters written or built: outputs, joins, concatenations, replacements, formats
+MAX_ITERATIONS = 50_000  # loop steps, elements of repeated lists, elements of one range
+MAX_CHARACTERS = 4_000_000  # characters built by outputs, joins, concatenations, replacements and formats
 MAX_WORK = 40_000_000  # characters read by filters, methods and comparisons; a list element counts for 32
 LIST_SLOT = 32
 NUMBER = 8
@@ -27,7 +27,7 @@ _SEQUENCES = frozenset((list, tuple, set, frozenset, *_VIEWS))
 
 
 class RenderError(Exception):
-    """A template could not be rendered over a row: `reason` is a stable code, `detail` tells what happened."""
+    """A row cannot be rendered by a template. `reason` is a stable code, `detail` the description."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(reason, detail)
@@ -39,14 +39,14 @@ class RenderError(Exception):
 
 
 class Draw:
-    """The random picks of one render: the n-th depends on seed, template, example and n, on nothing else."""
+    """Random picks of one render. The n-th depends only on the seed, the template, the example and n."""
 
     def __init__(self, seed: int, template_id: str, example_id: str) -> None:
         self.identity = (seed, template_id, example_id)
         self.drawn = 0
 
     def below(self, count: int) -> int:
-        """The next pick, uniform in [0, count); IndexError when there is nothing to pick from."""
+        """Return the next pick, uniform in [0, count). Raises IndexError if `count` is 0."""
         if count == 0:
             raise IndexError("cannot choose from an empty sequence")
         seed, template_id, example_id = self.identity
@@ -56,10 +56,14 @@ class Draw:
 
 
 class RenderContext(Context):
-    """jinja2's context for one render, with its budgets. It skips what jinja2's own sets up and no template here uses.
+    """jinja2's context for one render, with budgets. It skips the set-up that no template here needs.
 
-    `names` is a mapping that gives jinja2's `missing` for an absent name; `cut` is the length over which an output
-    value is truncated.
+    Args:
+      environment: the environment of the sandbox.
+      names: the values of names; gives jinja2's `missing` for an absent name.
+      eval_context: jinja2's evaluation context.
+      draw: the random picks.
+      cut: output values longer than this many characters are truncated.
     """
 
     iterations = MAX_ITERATIONS
@@ -72,41 +76,41 @@ class RenderContext(Context):
         self.environment = environment
         self.eval_ctx = eval_context
         self.parent = self.vars = names
-        # No Python call for each name; mypy takes a method for something fixed.
+        # Avoids a Python call for each name; mypy does not allow assigning to a method.
         self.resolve_or_missing = names.__getitem__  # type: ignore[assignment,method-assign]
         self.exported_vars = set()
         self.draw = draw
-        self.cut = cut  # an output value longer than this is truncated
+        self.cut = cut
 
     def spend_iterations(self, count: int) -> None:
-        """Charge loop steps; RenderError("too_many_iterations") when there are none left."""
+        """Charge loop steps. Raises RenderError("too_many_iterations") above the budget."""
         self.iterations -= count
         if self.iterations < 0:
             raise RenderError("too_many_iterations", f"more than {MAX_ITERATIONS:,} loop steps or repeated elements")
 
     def spend_characters(self, count: int) -> None:
-        """Charge characters built; RenderError("output_too_large") when there are none left."""
+        """Charge characters built. Raises RenderError("output_too_large") above the budget."""
         self.characters -= count
         if self.characters < 0:
             raise RenderError("output_too_large", f"the template builds more than {MAX_CHARACTERS:,} characters")
 
     def spend_work(self, count: int) -> None:
-        """Charge characters read; RenderError("too_much_work") when there are none left."""
+        """Charge characters read. Raises RenderError("too_much_work") above the budget."""
         self.work -= count
         if self.work < 0:
             raise RenderError("too_much_work", f"filters and methods read more than {MAX_WORK:,} characters")
 
     def weigh(self, value: Any) -> int:
-        """Charge `value` as read once, and return its size."""
+        """Charge for reading `value` once; return its size."""
         count = len(value) if type(value) is str else size(value, self.work)
         self.spend_work(count)
         return count
 
 
 def size(value: Any, limit: int) -> int:
-    """About how many characters `value` prints as, nested values included; counting stops soon after `limit`.
+    """Estimate the characters of `value` as text, nested values included; counting stops soon after `limit`.
 
-    Raises RenderError("unsafe") for a value that is not data, whose text would be an address in memory.
+    Raises RenderError("unsafe") for a value that is not data, whose text would be a memory address.
     """
     count = 0
     stack = [value]
@@ -145,8 +149,8 @@ def _scalar_size(item: Any) -> int:
     raise RenderError("unsafe", f"a template cannot use a {type(item).__name__} object as a value")
 
 
-def printed(context: RenderContext, value: Any) -> str:
-    """The text of a value that is not a plain string. A null has none: RenderError("null_value")."""
+def stringify(context: RenderContext, value: Any) -> str:
+    """Convert a value other than a plain string to text. Raises RenderError("null_value") for a null."""
     if value is None:
         raise RenderError("null_value", "a null would be written as the word None")
     if isinstance(value, Undefined):
@@ -158,13 +162,13 @@ def printed(context: RenderContext, value: Any) -> str:
     return str(value)
 
 
-def text_of(context: RenderContext, value: Any) -> str:
-    """The text of any value; RenderError("null_value") for a null."""
-    return value if type(value) is str else printed(context, value)
+def to_text(context: RenderContext, value: Any) -> str:
+    """Convert any value to text. Raises RenderError("null_value") for a null."""
+    return value if type(value) is str else stringify(context, value)
 
 
 def check_key(key: Any) -> None:
-    """Keys and subscripts are numbers or short texts: what they cost to hash and compare is then nothing."""
+    """Raise RenderError("unsafe") for a key or subscript that is slow to hash and compare: a long text, a tuple."""
     if isinstance(key, tuple | bytes | range) or (isinstance(key, str) and len(key) > MAX_KEY):
         raise RenderError(
             "unsafe", f"a {type(key).__name__} cannot be a key unless it is a text under {MAX_KEY:,} long"

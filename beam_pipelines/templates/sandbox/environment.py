@@ -1,12 +1,12 @@
-"""The bounded jinja2 environment that templates run in.
+"""The jinja2 environment of the sandbox.
 
-Templates come from files that anyone may have written, and a worker renders millions of rows, so a template can neither
-reach Python's internals nor run or grow without bound. Three walls do it:
+Anyone may have written a template, and a worker renders millions of rows with it. So a template can neither reach
+Python's internals nor run or grow without bound. Three layers ensure this:
 
-- `guard` walks a template's syntax tree before it is compiled and lets only listed constructs pass; loops,
-  comparisons, slices, `~` and method calls are routed through functions that charge for them.
-- `BoundedEnvironment`, here, answers for what is left at render time: attributes, subscripts, calls and operators.
-- `budget` holds what a render may spend; `values` and `filters` what it can spend it on.
+- `guard` walks a template's syntax tree before compilation and allows only listed constructs; it routes loops,
+  comparisons, slices, `~` and method calls through functions that charge for them.
+- `BoundedEnvironment`, in this module, checks the rest at render time: attributes, subscripts, calls and operators.
+- `budget` holds the limits of one render; `values` and `filters` are the functions, methods and filters it may use.
 
 There is no loader, so no template reads another file, and no autoescape, as in PromptSource.
 """
@@ -31,8 +31,8 @@ from beam_pipelines.templates.sandbox.budget import (
     RenderContext,
     RenderError,
     check_key,
-    printed,
-    text_of,
+    stringify,
+    to_text,
 )
 from beam_pipelines.templates.sandbox.filters import FILTERS, TESTS, concatenate
 from beam_pipelines.templates.sandbox.guard import SENTINEL, SEPARATOR, Guard
@@ -46,36 +46,36 @@ from beam_pipelines.templates.sandbox.values import (
     snapshot,
 )
 
-# PromptSource hides `|||` in data behind this word, and multi_news' templates split their documents at it.
+# PromptSource replaces `|||` in data by this word, and the templates of multi_news split their documents at it.
 _PROTECTED_PIPES = "3ed2dface8203c4c9dfb1a5dc58e41e0"
-MAX_SOURCE = 32_000  # the longest of PromptSource has 2,849; compiling takes time too
+MAX_SOURCE = 32_000  # PromptSource's longest has 2,849; bounds the time to compile
 NEVER = sys.maxsize
-LEEWAY = 5  # jinja2's own: a value this little too long is left whole
+LEEWAY = 5  # jinja2's default: a value at most this much too long is not truncated
 
 _LOOP_ATTRIBUTES = frozenset(
     ["depth", "depth0", "first", "index", "index0", "last", "length", "nextitem", "previtem", "revindex", "revindex0"]
 )
-_DRAWS = re.compile("choice|random")  # also as the name given to `map`
+_DRAWS = re.compile("choice|random")  # also as an argument of `map`
 
 
 class _Kept(str):
-    """Text written inside a `{% set %}` block: truncated where it is finally written, not before."""
+    """Text captured by a `{% set %}` block. It is truncated where the variable is written, not in the block."""
 
 
 @pass_context
 def _finalize(context: RenderContext, value: Any) -> str:
-    """Every value that a template writes passes here: it is counted and, on the input side, truncated."""
+    """Charge for a value that a template writes, and truncate it on the input side."""
     if type(value) is not str:
         if type(value) is _Kept:
             context.spend_characters(len(value))
             return value
-        value = printed(context, value)
+        value = stringify(context, value)
     length = len(value)
     context.characters -= length
     if context.characters < 0:
         context.spend_characters(0)
     if length > context.cut:
-        # As jinja2's truncate filter does it: whole words, and a leeway (already in `cut`) of five characters.
+        # As jinja2's filter `truncate`: whole words, and a leeway of five characters, which `cut` includes.
         words: str = value[: context.cut - LEEWAY - 3].rsplit(" ", 1)[0]
         return words + "..."
     return value
@@ -83,15 +83,15 @@ def _finalize(context: RenderContext, value: Any) -> str:
 
 @pass_context
 def _separate(context: RenderContext, sentinel: str, /) -> str:
-    context.cut = NEVER  # what follows belongs to the target
-    context.characters += len(sentinel)  # costs nothing
+    context.cut = NEVER  # the target follows
+    context.characters += len(sentinel)  # free of charge
     return sentinel
 
 
 @pass_context
 def _watch(context: RenderContext, value: Any, /) -> str:
-    """A written value of a template that has the separator inside an expression, such as `choices | join("|||")`."""
-    text = text_of(context, value)
+    """Look for the separator in a written value, for templates such as `{{ choices | join("|||") }}`."""
+    text = to_text(context, value)
     if SENTINEL in text:
         context.cut = NEVER
     return text
@@ -99,7 +99,7 @@ def _watch(context: RenderContext, value: Any, /) -> str:
 
 @pass_context
 def _keep(context: RenderContext, value: Any, /) -> str:
-    return _Kept(text_of(context, value))
+    return _Kept(to_text(context, value))
 
 
 @pass_context
@@ -128,7 +128,7 @@ def _key(context: RenderContext, value: Any, /) -> Any:
     return value
 
 
-# The space makes these names that no template can write.
+# No template can use these names, since they start with a space.
 _INTERNAL: dict[str, Callable[..., Any]] = {
     " call": call_method,
     " concat": concatenate,
@@ -144,30 +144,30 @@ _INTERNAL: dict[str, Callable[..., Any]] = {
 
 
 class BoundedEnvironment(SandboxedEnvironment):
-    """A jinja2 environment in which only listed things exist. Each of them is charged for."""
+    """A jinja2 environment of listed filters, tests, functions and operators, each of which is charged for."""
 
     intercepted_binops = frozenset(OPERATORS)
 
     def __init__(self) -> None:
-        # optimized=False: nothing is computed while compiling, where there is no budget.
+        # optimized=False: no constant folding, since there is no budget at compile time.
         super().__init__(autoescape=False, finalize=_finalize, optimized=False)
         self.filters = {**FILTERS, **_INTERNAL}
         self.tests = dict(TESTS)
         self.globals = dict(GLOBALS)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        """`left operator right` for the operators that can build something large."""
+        """Evaluate `left operator right` for the operators that can build large values."""
         return OPERATORS[operator](context, left, right)  # type: ignore[arg-type]
 
     def call(self, context: Context, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Call one of the four functions a template has; methods never come here, they go through `call_method`."""
+        """Call one of the four functions of templates. (Methods go through `call_method`.)"""
         assert isinstance(context, RenderContext)
         kwargs.pop("_loop_vars", None)
         kwargs.pop("_block_vars", None)
         if function is bounded_range or function is bounded_zip:
             return function(context, *args, **kwargs)
         if type(function) is LoopContext:
-            context.spend_iterations(1)  # a recursive loop over nothing still takes a step
+            context.spend_iterations(1)  # a recursive loop over an empty list is a step, too
             return function(*args, **kwargs)
         if function is Namespace and all(isinstance(value, dict) for value in args):
             return Namespace(*args, **kwargs)
@@ -176,13 +176,13 @@ class BoundedEnvironment(SandboxedEnvironment):
         raise RenderError("unsafe", f"templates may not call a {type(function).__name__}")
 
     def call_filter(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        """A filter named by a value, as in `map("upper")`."""
+        """Call a filter by name, as `map("upper")` does."""
         if name in _INTERNAL:
             raise RenderError("unsafe", f"no filter named {name!r}")
         return super().call_filter(name, *args, **kwargs)
 
     def getattr(self, obj: Any, attribute: str) -> Any:
-        """`obj.attribute`: an item of a dict, a variable of a namespace, loop.index and the like, a field of a date."""
+        """Evaluate `obj.attribute`: an item of a dict, a variable of a namespace, a field of a loop or a date."""
         kind = type(obj)
         if kind is dict:
             try:
@@ -198,7 +198,7 @@ class BoundedEnvironment(SandboxedEnvironment):
         return self.undefined(obj=obj, name=attribute)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
-        """`obj[argument]`: an item, and for anything but data the same as `obj.argument`."""
+        """Evaluate `obj[argument]`: an item of data, or the attribute of a namespace or loop."""
         kind = type(argument)
         if kind is not int and (kind is not str or len(argument) > MAX_KEY):
             check_key(argument)
@@ -218,32 +218,40 @@ _EVAL_CONTEXT = EvalContext(ENVIRONMENT)
 
 @dataclass(frozen=True)
 class Program:
-    """A compiled template source. Safe to share between threads: all state of a render is in its context."""
+    """A compiled source. Threads can share it: all state of a render is in its context.
+
+    Args:
+      root: jinja2's render function.
+      variables: names that the source reads and does not define.
+      mutates: whether it calls a method that modifies a list or a dict in place.
+      draws: whether it may pick at random.
+    """
 
     root: Callable[[RenderContext], Iterator[str]]
-    variables: frozenset[str]  # names it expects of the row, or of whoever renders it
-    mutates: bool  # calls a method that changes a list or a dict in place
-    draws: bool  # may pick at random
+    variables: frozenset[str]
+    mutates: bool
+    draws: bool
 
     def render(self, names: Names, draw: Draw, cut: int) -> str:
-        """The text, SENTINEL where the separator was. Values longer than `cut` are truncated before the first one.
+        """Render the source; return the text, with SENTINEL for the separator.
 
-        Raises RenderError, and whatever the expressions raise: jinja2's errors, TypeError, ValueError, LookupError,
-        ArithmeticError, AttributeError, AssertionError, RuntimeError, MemoryError.
+        Values longer than `cut` characters are truncated before the first SENTINEL. Raises RenderError, and the errors
+        of expressions: jinja2's, TypeError, ValueError, LookupError, ArithmeticError, AttributeError, AssertionError,
+        RuntimeError, MemoryError.
         """
         return "".join(self.root(RenderContext(ENVIRONMENT, names, _EVAL_CONTEXT, draw, cut)))
 
 
 def compile_source(source: str) -> Program:
-    """Compile one jinja source that may hold `|||`.
+    """Compile a jinja source, in which `|||` is the separator.
 
-    Raises jinja2.TemplateSyntaxError (with the line) for what is wrong or not allowed, and RecursionError, MemoryError,
-    SyntaxError or ValueError for sources nested beyond what Python can compile.
+    Raises jinja2.TemplateSyntaxError, with the line, for a syntax error or a construct that is not allowed;
+    RecursionError, MemoryError, SyntaxError or ValueError for a source nested too deep for Python to compile.
     """
     if len(source) > MAX_SOURCE:
-        raise TemplateSyntaxError(f"{len(source):,} characters; a template may have {MAX_SOURCE:,}", 1)
+        raise TemplateSyntaxError(f"{len(source):,} characters; a template may have {MAX_SOURCE:,}; shorten it", 1)
     if SENTINEL in source:
-        raise TemplateSyntaxError(f"holds the noncharacter U+{ord(SENTINEL):04X}, which is reserved", 1)
+        raise TemplateSyntaxError(f"holds the reserved noncharacter U+{ord(SENTINEL):04X}; remove it", 1)
     tree = ENVIRONMENT.parse(source.replace(SEPARATOR, SENTINEL).replace(_PROTECTED_PIPES, SEPARATOR))
     kept = (node.data for block in tree.find_all(nodes.AssignBlock) for node in block.find_all(nodes.TemplateData))
     written = [node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str)]

@@ -1,6 +1,6 @@
-"""Filters and tests of templates, each charged before it works: jinja2's harmless ones and PromptSource's three.
+"""Filters and tests of templates, each charged before it runs: jinja2's safe ones and PromptSource's three.
 
-What is not in FILTERS and TESTS a template does not have.
+Templates can use those in FILTERS and TESTS, and no others.
 """
 
 from collections import Counter
@@ -12,14 +12,14 @@ from jinja2.tests import TESTS as JINJA_TESTS
 from jinja2.utils import _PassArg, pass_context
 from markupsafe import escape
 
-from beam_pipelines.templates.sandbox.budget import LIST_SLOT, RenderContext, RenderError, printed, size, text_of
+from beam_pipelines.templates.sandbox.budget import LIST_SLOT, RenderContext, RenderError, size, stringify, to_text
 from beam_pipelines.templates.sandbox.values import add, limit_bits, modulo, price_replace
 
 Filter = Callable[..., Any]
 
 
-def _adapted(function: Filter) -> Filter:
-    """`function` with the render's context as its first argument, whatever jinja2 passes it."""
+def _take_context(function: Filter) -> Filter:
+    """Wrap a filter of jinja2 so that its first argument is the render's context."""
     passed = _PassArg.from_obj(function)
     if passed is _PassArg.context:
         return function
@@ -30,24 +30,27 @@ def _adapted(function: Filter) -> Filter:
     return lambda context, *args, **kwargs: function(*args, **kwargs)
 
 
-def _weighed(function: Filter, *, of_text: bool = False, slow: bool = False) -> Filter:
-    """A filter that is charged what it reads: its value, once more for each character or number in its arguments.
+def _charge(function: Filter, *, of_text: bool = False, slow: bool = False) -> Filter:
+    """Wrap a filter so that it is charged for reading: the size of its value, times 1 + the size of its arguments.
 
-    `of_text`: a null is refused. `slow`: takes steps in Python for each word or character of a text.
+    Args:
+      function: a filter of jinja2 or PromptSource.
+      of_text: refuse a null.
+      slow: the filter runs Python code for each word or character of a text.
     """
-    call = _adapted(function)
+    call = _take_context(function)
 
     @pass_context
     def charged(context: RenderContext, value: Any, /, *args: Any, **kwargs: Any) -> Any:
         if of_text and value is None:
-            printed(context, value)
+            stringify(context, value)
         count = context.weigh(value)
         if slow and isinstance(value, str):
             context.spend_work(count := count * LIST_SLOT)
         if args or kwargs:
             context.spend_work((count + 1) * size((*args, *kwargs.values()), context.work))
         result = call(context, value, *args, **kwargs)
-        # Lazy results would do their work later, uncharged.
+        # Lazy results would run later, uncharged.
         return list(result) if isinstance(result, Iterator) else result
 
     return charged
@@ -55,28 +58,28 @@ def _weighed(function: Filter, *, of_text: bool = False, slow: bool = False) -> 
 
 @pass_context
 def join(context: RenderContext, value: Any, /, d: Any = "", attribute: Any = None) -> str:
-    """jinja2's filter; a null among the items is refused."""
+    """jinja2's filter `join`. Raises RenderError("null_value") for a null among the items."""
     if attribute is not None:
         value = FILTERS["map"](context, value, attribute=attribute)
-    separator = text_of(context, d)
+    separator = to_text(context, d)
     context.spend_work(LIST_SLOT * len(value))
-    items = [item if type(item) is str else printed(context, item) for item in value]
+    items = [item if type(item) is str else stringify(context, item) for item in value]
     context.spend_characters(sum(map(len, items)) + len(separator) * len(items))
     return separator.join(items)
 
 
 @pass_context
 def concatenate(context: RenderContext, value: list[Any], /) -> str:
-    """The operator `~`."""
-    items = [item if type(item) is str else printed(context, item) for item in value]
+    """Evaluate the operator `~`."""
+    items = [item if type(item) is str else stringify(context, item) for item in value]
     context.spend_characters(sum(map(len, items)))
     return "".join(items)
 
 
 @pass_context
 def replace(context: RenderContext, s: Any, /, old: Any, new: Any, count: int | None = None) -> str:
-    """jinja2's filter."""
-    text, old, new = text_of(context, s), text_of(context, old), text_of(context, new)
+    """jinja2's filter `replace`."""
+    text, old, new = to_text(context, s), to_text(context, old), to_text(context, new)
     price_replace(context, text, (old, new))
     return text.replace(old, new, -1 if count is None else count)
 
@@ -86,7 +89,7 @@ def format_text(context: RenderContext, value: Any, /, *args: Any, **kwargs: Any
     """jinja2's filter `format`: printf formatting."""
     if args and kwargs:
         raise TypeError("format takes positional arguments or keywords, not both")
-    return modulo(context, text_of(context, value), kwargs or args)
+    return modulo(context, to_text(context, value), kwargs or args)
 
 
 @pass_context
@@ -119,20 +122,20 @@ def add_up(context: RenderContext, value: Any, /, attribute: Any = None, start: 
 
 @pass_context
 def choice(context: RenderContext, value: Any, /) -> Any:
-    """PromptSource's filter: one element at random. Reads the context so that jinja2 never folds it to a constant."""
+    """PromptSource's filter `choice`: one element at random. (A context filter is never folded to a constant.)"""
     return value[context.draw.below(len(value))]
 
 
 @pass_context
 def random(context: RenderContext, value: Any, /) -> Any:
-    """jinja2's filter: as `choice`, and undefined for an empty sequence."""
+    """jinja2's filter `random`: as `choice`, but undefined for an empty sequence."""
     if len(value) == 0:
         return context.environment.undefined("No random item, sequence was empty.")
     return choice(context, value)
 
 
 def most_frequent(items: Any) -> list[Any] | None:
-    """PromptSource's filter: the elements that occur most often, in the order of their first occurrence."""
+    """PromptSource's filter `most_frequent`: the most frequent elements, in order of first occurrence."""
     counts = Counter(items)
     most = max(counts.values(), default=0)
     return [item for item, count in counts.items() if count == most] or None
@@ -140,14 +143,14 @@ def most_frequent(items: Any) -> list[Any] | None:
 
 @pass_context
 def highlight(context: RenderContext, value: Any, /) -> Any:
-    """PromptSource's filter, made for its own web page."""
+    """PromptSource's filter `highlight`, made for its web page."""
     return add(context, "<span style='color: #F08080'>", add(context, value, "</span>"))
 
 
 @pass_context
 def escape_html(context: RenderContext, value: Any, /) -> str:
-    """jinja2's filters `e` and `escape`, giving plain text."""
-    text = text_of(context, value)
+    """jinja2's filters `e` and `escape`; returns plain text."""
+    text = to_text(context, value)
     context.spend_characters(6 * len(text))
     return str(escape(text))
 
@@ -159,11 +162,11 @@ def _names(text: str) -> list[str]:
 _OF_SEQUENCES = "dictsort items list map max min reject rejectattr reverse select selectattr sort unique"
 FILTERS: dict[str, Filter] = {
     **{name: JINJA_FILTERS[name] for name in _names("abs count d default first float last length")},
-    **{name: _weighed(JINJA_FILTERS[name], slow=True) for name in _names(_OF_SEQUENCES)},
-    **{name: _weighed(JINJA_FILTERS[name], of_text=True) for name in _names("capitalize lower trim truncate upper")},
-    **{name: _weighed(JINJA_FILTERS[name], of_text=True, slow=True) for name in _names("title wordcount")},
-    "most_frequent": _weighed(most_frequent, slow=True),
-    "string": pass_context(text_of),
+    **{name: _charge(JINJA_FILTERS[name], slow=True) for name in _names(_OF_SEQUENCES)},
+    **{name: _charge(JINJA_FILTERS[name], of_text=True) for name in _names("capitalize lower trim truncate upper")},
+    **{name: _charge(JINJA_FILTERS[name], of_text=True, slow=True) for name in _names("title wordcount")},
+    "most_frequent": _charge(most_frequent, slow=True),
+    "string": pass_context(to_text),
     "join": join,
     "replace": replace,
     "format": format_text,
@@ -178,7 +181,7 @@ FILTERS: dict[str, Filter] = {
 }
 
 
-def _weighed_test(function: Any) -> Filter:
+def _charge_test(function: Any) -> Filter:
     @pass_context
     def charged(context: RenderContext, value: Any, /, *args: Any) -> Any:
         context.spend_work(size((value, args), context.work))
@@ -191,5 +194,5 @@ _KINDS = "boolean defined divisibleby even false float integer iterable mapping 
 _COMPARISONS = "!= < <= == > >= eq equalto ge greaterthan gt in le lessthan lower lt ne upper"
 TESTS: dict[str, Any] = {
     **{name: JINJA_TESTS[name] for name in _names(f"{_KINDS} undefined sameas")},
-    **{name: _weighed_test(JINJA_TESTS[name]) for name in _names(_COMPARISONS)},
+    **{name: _charge_test(JINJA_TESTS[name]) for name in _names(_COMPARISONS)},
 }

@@ -1,4 +1,4 @@
-"""What a template may be made of: its syntax tree is checked, and what can be costly goes to where it is charged."""
+"""Check the syntax tree of a template, and route its costly operations through filters that charge for them."""
 
 from collections.abc import Iterator
 from typing import Any, NoReturn
@@ -10,8 +10,8 @@ from beam_pipelines.templates.sandbox.filters import FILTERS, TESTS
 from beam_pipelines.templates.sandbox.values import METHOD_NAMES, MUTATING
 
 SEPARATOR = "|||"
-# Stands for the separator inside compiled templates. It is a Unicode noncharacter, which no interchanged text may hold,
-# so `|||` in data can never be taken for a separator. Rows that do hold it must be rejected by whoever reads them.
+# Replaces the separator in compiled templates, so that `|||` in data is never taken for one. It is a Unicode
+# noncharacter, which is not meant for interchange. Callers must reject rows that hold it.
 SENTINEL = "\ufdd0"
 MAX_DEPTH = 16
 
@@ -26,17 +26,19 @@ _FUNCTIONS = ("range", "zip", "namespace", "loop")
 
 
 class Guard(NodeTransformer):
-    """Refuses what is not listed, and routes what can be costly through the environment's own filters.
+    """Refuse constructs that are not listed, and route costly ones through the environment's internal filters.
 
-    Their names start with a space, so that no template can call them.
+    The names of these filters start with a space, so no template can call them. A refusal is a TemplateSyntaxError with
+    the line. Use one guard per template.
 
-    Every refusal is a TemplateSyntaxError with the line. A guard serves one template.
+    Args:
+      loose: whether the separator occurs inside an expression, so that written values are searched for it.
     """
 
     def __init__(self, *, loose: bool) -> None:
-        self.loose = loose  # the separator occurs inside an expression: written values are searched for it
+        self.loose = loose
         self.depth = 0
-        self.loops: list[int] = []  # the sizes of the bodies of the loops around the node
+        self.loops: list[int] = []  # sizes of the bodies of the enclosing loops
         self.captures = 0
         self.mutates = False
 
@@ -52,8 +54,8 @@ class Guard(NodeTransformer):
 
     def _nested(self, node: nodes.Node) -> Any:
         self.depth += 1
-        if self.depth > MAX_DEPTH:  # compiling takes time that grows fast with the depth
-            _refuse(node, f"blocks are nested more than {MAX_DEPTH} deep")
+        if self.depth > MAX_DEPTH:  # compile time grows fast with the depth
+            _refuse(node, f"blocks are nested more than {MAX_DEPTH} deep; nest fewer")
         visited = super().visit(node)
         self.depth -= 1
         return visited
@@ -83,13 +85,13 @@ class Guard(NodeTransformer):
         return self.generic_visit(node)
 
     def visit_Getattr(self, node: nodes.Getattr) -> nodes.Node:
-        """Refuse the way into Python's internals."""
+        """Refuse attributes that lead into Python's internals."""
         if node.attr.startswith("__"):
             _refuse(node, f"the attribute {node.attr!r} is not allowed: it leads to Python's internals")
         return self.generic_visit(node)
 
     def visit_Call(self, node: nodes.Call) -> nodes.Node:
-        """Route a method through its price; of functions, let only the listed pass."""
+        """Route methods through `call_method`, and refuse functions that are not listed."""
         called = node.node
         if isinstance(called, nodes.Getattr):
             if called.attr not in METHOD_NAMES:
@@ -102,7 +104,7 @@ class Guard(NodeTransformer):
         if not isinstance(called, nodes.Name) or called.name not in _FUNCTIONS:
             _refuse(node, f"only methods and {', '.join(_FUNCTIONS)} can be called")
         self.generic_visit(node)
-        if called.name == "loop":  # a recursive loop, over its own body: the largest around is not less
+        if called.name == "loop":  # recursive: its body is at most the largest enclosing one
             node.args = [_filter(node, " loop", arg, nodes.Const(max(self.loops, default=1))) for arg in node.args]
         return node
 
@@ -120,7 +122,7 @@ class Guard(NodeTransformer):
         return _filter(node, " concat", nodes.List(node.nodes, lineno=node.lineno))
 
     def visit_Compare(self, node: nodes.Compare) -> nodes.Node:
-        """Charge for comparisons that can take long."""
+        """Charge for comparisons that can be slow."""
         self.generic_visit(node)
         if not _is_cheap(node):
             node.expr = _filter(node, " weigh", node.expr)
@@ -129,13 +131,13 @@ class Guard(NodeTransformer):
         return node
 
     def visit_Pair(self, node: nodes.Pair) -> nodes.Node:
-        """Check the keys of a dict."""
+        """Check the keys of a dict at render time."""
         self.generic_visit(node)
         node.key = _filter(node, " key", node.key)
         return node
 
     def visit_For(self, node: nodes.For) -> nodes.Node:
-        """Charge a loop for its steps before it starts."""
+        """Charge for the steps of a loop before it starts."""
         steps = sum(1 for child in (*node.body, node.test) if child for _ in child.find_all(nodes.Node)) + 1
         node.iter = _filter(node, " loop", self.visit(node.iter), nodes.Const(steps))
         node.else_ = [self.visit(child) for child in node.else_]
@@ -147,18 +149,18 @@ class Guard(NodeTransformer):
         return node
 
     def visit_AssignBlock(self, node: nodes.AssignBlock) -> nodes.Node:
-        """Keep what a `{% set %}` block writes whole."""
+        """Exempt the text of a `{% set %}` block from truncation."""
         self.captures += 1
         self.generic_visit(node)
         self.captures -= 1
         return node
 
     def visit_Output(self, node: nodes.Output) -> nodes.Node:
-        """Charge for text in loops, and mark where the separator is written."""
+        """Charge for literal text in loops, and mark the separator."""
         text = sum(len(child.data) for child in node.nodes if isinstance(child, nodes.TemplateData))
         parts = [part for child in node.nodes for part in self._written(child)]
         if text and self.loops:
-            # Text of the template itself is written free of charge, which a loop must not multiply.
+            # Literal text is free of charge, except in loops, which multiply it.
             parts.insert(0, _filter(node, " text", nodes.Const(text)))
         node.nodes = parts
         return node
@@ -189,7 +191,7 @@ def _filter(
 
 
 def _is_cheap(node: nodes.Compare) -> bool:
-    """One side is a number or a short text, so that comparing takes no time whatever the other is."""
+    """Return whether one side is a number or a short text, so that the comparison is fast whatever the other is."""
     if len(node.ops) != 1:
         return False
     (operand,) = node.ops

@@ -1,6 +1,6 @@
-"""Loops, functions, operators and methods of templates, each charged before it works.
+"""Loops, functions, operators and methods of templates, each charged before it runs.
 
-What is not here a template does not have. The prices are upper bounds of what CPython does, in characters or elements.
+Templates can use these and no others. Prices are upper bounds of CPython's work, in characters or elements.
 """
 
 import re
@@ -22,14 +22,14 @@ from beam_pipelines.templates.sandbox.budget import (
 )
 
 MAX_INTEGER_BITS = 10_000
-NUMBER_FIELD = 320  # a float may print as 309 digits, a point and six decimals
+NUMBER_FIELD = 320  # a float may have 309 digits, a point and six decimals
 
 
 @pass_context
 def snapshot(context: RenderContext, value: Any, body: int, /) -> Any:
-    """What a loop runs over: charged up front, and a copy where it could grow while the loop runs.
+    """Charge for a loop over `value`; return what it iterates over: a copy if `value` could grow during the loop.
 
-    `body` is the number of syntax nodes in the loop's body, each of which takes a step each time.
+    `body` is the number of syntax nodes in the loop's body, each of which is a step of every iteration.
     """
     if isinstance(value, Undefined):
         return ()
@@ -42,16 +42,16 @@ def snapshot(context: RenderContext, value: Any, body: int, /) -> Any:
 
 @pass_context
 def bounded_range(context: RenderContext, /, *args: int) -> range:
-    """The function `range`."""
+    """Evaluate the function `range`."""
     numbers = range(*args)
-    if len(numbers[: MAX_ITERATIONS + 1]) > MAX_ITERATIONS:  # len() of the whole may not fit a machine's integer
+    if len(numbers[: MAX_ITERATIONS + 1]) > MAX_ITERATIONS:  # len() of a huge range raises OverflowError
         raise RenderError("too_many_iterations", f"{numbers} has more than {MAX_ITERATIONS:,} elements")
     return numbers
 
 
 @pass_context
 def bounded_zip(context: RenderContext, /, *args: Any) -> list[tuple[Any, ...]]:
-    """The function `zip`, as a list."""
+    """Evaluate the function `zip`; returns a list."""
     for value in args:
         if not isinstance(value, Undefined):
             context.spend_work(LIST_SLOT * len(value))
@@ -62,20 +62,20 @@ GLOBALS: dict[str, Any] = {"namespace": Namespace, "range": bounded_range, "zip"
 
 
 class Names(dict[str, Any]):
-    """The names a template sees in one render: columns before globals; an absent one gives jinja2's own marker."""
+    """The names of one render: columns before globals. An absent name gives jinja2's `missing`."""
 
     def __missing__(self, key: str) -> object:
         return GLOBALS.get(key, missing)
 
 
 def limit_bits(bits: int) -> None:
-    """Refuse an integer of about `bits` bits when that is too large to compute with."""
+    """Raise RenderError("output_too_large") for an integer of more than MAX_INTEGER_BITS bits."""
     if bits > MAX_INTEGER_BITS:
         raise RenderError("output_too_large", f"an integer of about {bits:,} bits")
 
 
 def add(context: RenderContext, left: Any, right: Any) -> Any:
-    """`left + right`."""
+    """Evaluate `left + right`."""
     if isinstance(left, str) and isinstance(right, str):
         context.spend_characters(len(left) + len(right))
     elif isinstance(left, list | tuple):
@@ -84,7 +84,7 @@ def add(context: RenderContext, left: Any, right: Any) -> Any:
 
 
 def multiply(context: RenderContext, left: Any, right: Any) -> Any:
-    """`left * right`, of numbers or a sequence and a number."""
+    """Evaluate `left * right` for numbers, or for a sequence and a number."""
     if isinstance(left, int) and isinstance(right, int):
         limit_bits(left.bit_length() + right.bit_length())
         return left * right
@@ -96,7 +96,7 @@ def multiply(context: RenderContext, left: Any, right: Any) -> Any:
 
 
 def power(context: RenderContext, left: Any, right: Any) -> Any:
-    """`left ** right`."""
+    """Evaluate `left ** right`."""
     if isinstance(left, int) and isinstance(right, int):
         limit_bits(left.bit_length() * abs(right))
     return left**right
@@ -114,7 +114,7 @@ def _width(digits: str | None) -> int:
 
 
 def modulo(context: RenderContext, left: Any, right: Any) -> Any:
-    """`left % right`; on a text this is printf formatting, priced by its fields before it is done."""
+    """Evaluate `left % right`. For a text this is printf formatting, charged by its fields."""
     if not isinstance(left, str):
         return left % right
     context.spend_work(len(left))
@@ -181,7 +181,7 @@ def _join(context: RenderContext, value: str, args: Arguments) -> None:
 
 
 def _format(context: RenderContext, value: str, args: Arguments) -> None:
-    """Price `value.format(...)`: plain fields only, since `{0.name}` and `{0[key]}` reach into Python's objects."""
+    """Charge `value.format(...)`. Only plain fields, since `{0.name}` and `{0[key]}` reach into Python's objects."""
     context.spend_work(len(value))
     largest = max((size(arg, context.characters) for arg in args), default=0)
     total = 0
@@ -268,7 +268,7 @@ METHOD_NAMES = frozenset(name for methods in METHODS.values() for name in method
 
 @pass_context
 def call_method(context: RenderContext, value: Any, name: str, /, *args: Any, **kwargs: Any) -> Any:
-    """`value.name(*args)` for the methods listed; the price is spent first."""
+    """Call `value.name(*args)` for a listed method, after charging its price."""
     price = METHODS.get(type(value), {}).get(name)
     if price is not None:
         price(context, value, (*args, *kwargs.values()) if kwargs else args)
@@ -280,10 +280,10 @@ def call_method(context: RenderContext, value: Any, name: str, /, *args: Any, **
     return context.environment.undefined(obj=value, name=name)()  # raises UndefinedError
 
 
-def copied(value: Any) -> Any:
-    """A copy of nested lists and dicts; what cannot be changed in place is shared."""
+def copy_value(value: Any) -> Any:
+    """Copy nested lists and dicts; immutable values are shared."""
     if isinstance(value, list):
-        return [copied(item) for item in value]
+        return [copy_value(item) for item in value]
     if isinstance(value, Mapping):
-        return {key: copied(item) for key, item in value.items()}
-    return tuple(copied(item) for item in value) if isinstance(value, tuple) else value
+        return {key: copy_value(item) for key, item in value.items()}
+    return tuple(copy_value(item) for item in value) if isinstance(value, tuple) else value

@@ -70,9 +70,9 @@ def test_templates_load_from_any_file_system(write: Callable[..., str]) -> None:
     ("before", "after", "message"),
     [
         ("subset: small", "subset: large", r"subset \('tasks', 'large'\), not \('tasks', 'small'\)"),
-        ("dataset: tasks", "dataset: other", "correct the file or its place"),
+        ("dataset: tasks", "dataset: other", "correct the file or move it"),
         ("    id: a-id", "    id: b-id", "have the same id b-id"),
-        ("  a-id:", "  b-id:", "'b-id' occurs twice"),
+        ("  a-id:", "  b-id:", "duplicate key 'b-id'"),
         ("jinja: 'x ||| y'", "jinja: 3", "template 'Second': field jinja must be text, not 3"),
         ("answer_choices: null", "answer_choices: [a]", "field answer_choices must be text or null"),
         ("name: Second", "name: true", "field name must be text, not True; quote it"),
@@ -107,7 +107,7 @@ def test_a_missing_file_lists_near_names(write: Callable[..., str], tmp_path: Pa
         load_templates(root, "tasks", "smal")
     with pytest.raises(TemplateError, match="near: plain"):
         load_templates(root, "plain", "subset")
-    with pytest.raises(TemplateError, match="3 others are there"):
+    with pytest.raises(TemplateError, match="none of the 3 others has a near name"):
         load_templates(root, "zzzzzz", None)
     with pytest.raises(TemplateError, match="no folder of templates"):
         load_templates(str(tmp_path / "nowhere"), "tasks", None)

@@ -45,7 +45,7 @@ def test_templates_are_chosen_by_name(corpus: Path, wanted: object, names: list[
         (lambda m: m["negatives"].update(overlap_limit=1.5), "negatives: 'overlap_limit' is 1.5: "),
         (lambda m: m["negatives"].update(wrong_choices=-1), "negatives: 'wrong_choices' is -1: "),
         (lambda m: m["datasets"][0].update(max_examples=0), "dataset 1 (things): 'max_examples' is 0: "),
-        (lambda m: m["datasets"].append(m["datasets"][0]), "things:train stands twice"),
+        (lambda m: m["datasets"].append(m["datasets"][0]), "duplicate entry things:train"),
         (lambda m: m["datasets"][0].update(templates=["nosuch"]), "has no template 'nosuch'; there are 'colour'"),
         (lambda m: m["datasets"][0].update(templates="some"), "dataset 1 (things): 'templates' is 'some': "),
         (lambda m: m["datasets"][0].update(name="thing"), "things"),
@@ -61,7 +61,7 @@ def test_mistakes_are_named(corpus: Path, change: Callable[[dict[str, Any]], obj
 
 
 def test_files_that_are_no_mixture(tmp_path: Path) -> None:
-    with pytest.raises(CappyError, match="there is no such file"):
+    with pytest.raises(CappyError, match="no such file; --mixture requires a YAML file"):
         load_mixture(str(tmp_path / "m.yaml"), {})
     (tmp_path / "m.yaml").write_text("a: [")
     with pytest.raises(CappyError, match="is not YAML"):

@@ -93,7 +93,7 @@ def test_decodings_of_a_file_stand_beside_the_presets(tmp_path: Path) -> None:
 
 
 def test_a_mixture_file_may_hold_decodings(corpus: Path) -> None:
-    with pytest.raises(UsageError, match="without the key 'decodings'"):
+    with pytest.raises(UsageError, match="lacks the key 'decodings'"):
         load_decodings(str(corpus), {})
     edit_mixture(corpus, lambda m: m.update(decodings={"cold": {"samples": 2, "temperature": 0.1}}))
     assert load_decodings(str(corpus), {}) == {"cold": Decoding("cold", samples=2, temperature=0.1)}
@@ -125,7 +125,7 @@ def test_mistakes_in_a_file_of_decodings_are_named(text: str, message: str, tmp_
     with pytest.raises(UsageError) as caught:
         load_decodings(str(path), {})
     assert message in str(caught.value) and str(path) in str(caught.value)
-    with pytest.raises(UsageError, match="--decodings-file wants a YAML file"):
+    with pytest.raises(UsageError, match="--decodings-file requires a YAML file"):
         load_decodings(str(tmp_path / "gone.yaml"), {})
 
 
