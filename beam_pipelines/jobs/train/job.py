@@ -127,7 +127,7 @@ def _select(plan: TrainPlan) -> "Selection":
         max_pairs=config.max_pairs,
         max_evaluation_pairs=config.max_eval_pairs,
     )
-    return select(plan.urls, policy, storage=config.storage, piece_rows=config.shuffle_buffer)
+    return select(plan.urls, policy, storage=config.storage, rows_per_range=config.shuffle_buffer)
 
 
 def _settings(plan: TrainPlan, stream: "Stream") -> "Settings":

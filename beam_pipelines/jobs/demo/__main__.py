@@ -1,0 +1,5 @@
+"""`python -m beam_pipelines.jobs.demo`."""
+
+from beam_pipelines.program import command
+
+command("demo")
