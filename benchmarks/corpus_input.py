@@ -1,4 +1,4 @@
-"""Inputs of the corpus benchmark: real rows, repeated with a running number to any size, and synthetic candidates."""
+"""Inputs of the corpus benchmarks: real rows, repeated with numbers to any size, and synthetic candidates."""
 
 import math
 import random
@@ -21,8 +21,8 @@ GROUP_ROWS = 10_000
 CANDIDATES_PER_INSTRUCTION = 4
 _WRITTEN_ROWS = 20_000
 
-# The columns that get a running number, so that every instruction made of a repeated row is distinct. Answers stay as
-# they are: they must be found among the choices.
+# Columns that get a number, so that the instructions of repeated rows are distinct. Answers are unchanged, as they must
+# be among the choices.
 NUMBERED = {
     "ag_news": ("text",),
     "dream": ("question", "dialogue"),
@@ -34,7 +34,7 @@ NUMBERED = {
 
 @dataclass(frozen=True)
 class Input:
-    """What the contenders are given: a mixture file, perhaps a pattern of candidate files, and words for both."""
+    """A mixture file, a description, and a pattern of candidate files, if any."""
 
     mixture: Path
     description: str
@@ -42,7 +42,7 @@ class Input:
 
 
 def make_input(mixture: Path, rows: int | None, folder: Path) -> Input:
-    """The first `rows` rows of each file of a mixture (None: the mixture as it is)."""
+    """Return a mixture of the first `rows` rows of each file of `mixture` (None: all rows)."""
     loaded = load_mixture(str(mixture), {})
     if rows is None:
         return Input(mixture, f"{mixture.name}, whole.")
@@ -54,23 +54,21 @@ def make_input(mixture: Path, rows: int | None, folder: Path) -> Input:
 
 
 def make_sized_input(mixture: Path, instructions: int, folder: Path) -> Input:
-    """As many rows as render about `instructions` instructions, in the mixture's proportions, repeating its rows.
+    """Return a mixture that renders about `instructions` instructions: rows of `mixture`, repeated in proportion.
 
-    Raises SystemExit for a dataset of which it is not known which columns to number.
+    Raises SystemExit for a dataset whose columns to number are unknown.
     """
     loaded = load_mixture(str(mixture), {})
     tables = [pa.concat_tables(_tables(dataset)) for dataset in loaded.datasets]
     whole = sum(len(d.templates) * table.num_rows for d, table in zip(loaded.datasets, tables, strict=True))
     paths = []
     for number, (dataset, table) in enumerate(zip(loaded.datasets, tables, strict=True)):
-        wanted = math.ceil(table.num_rows * instructions / whole)
-        numbered = _numbered_columns(dataset, table)
-        starts = range(0, wanted, FILE_ROWS)
-        files = []
-        for start in starts:
-            part = _repeated(table, start, min(start + FILE_ROWS, wanted), numbered)
-            files.append(_write(part, folder / f"{number}-{start:08d}.parquet"))
-        paths.append(files)
+        rows, numbered = math.ceil(table.num_rows * instructions / whole), _numbered_columns(dataset, table)
+        parts = {
+            start: _repeated(table, start, min(start + FILE_ROWS, rows), numbered)
+            for start in range(0, rows, FILE_ROWS)
+        }
+        paths.append([_write(part, folder / f"{number}-{start:08d}.parquet") for start, part in parts.items()])
     return Input(_write_mixture(mixture, loaded, paths, folder), f"{mixture.name}, repeated.")
 
 
@@ -82,13 +80,13 @@ def _numbered_columns(dataset: Dataset, table: pa.Table) -> tuple[str, ...]:
     columns = NUMBERED.get(dataset.entry.name)
     if columns is None or not set(columns) <= set(table.column_names):
         raise SystemExit(
-            f"{dataset.label}: name its columns to number in NUMBERED of {__file__}, or take another mixture"
+            f"{dataset.label}: add its columns to number to NUMBERED of {__file__}, or use another mixture"
         )
     return columns
 
 
 def _repeated(table: pa.Table, start: int, stop: int, numbered: tuple[str, ...]) -> pa.Table:
-    """Rows `start` to `stop` of the endless repetition of `table`, their number added to the `numbered` columns."""
+    """Return rows `start` to `stop` of the repeated `table`, with their number appended to the `numbered` columns."""
     part = table.take(pa.array([row % table.num_rows for row in range(start, stop)]))
     for name in numbered:
         index = part.schema.get_field_index(name)
@@ -120,9 +118,9 @@ def _write_mixture(original: Path, loaded: Mixture, paths: list[list[str]], fold
 
 
 def make_candidates(source: Input, folder: Path, *, seed: int) -> Input:
-    """`source` with four responses to each of its instructions, made from the reference by seeded edits of words.
+    """Return `source` with four responses to each instruction, made from the reference by seeded edits of words.
 
-    Instructions whose text occurs twice get none: a row pipeline, which has no row numbers, joins by the text.
+    Instructions whose text occurs twice get none: a row pipeline has no row numbers and joins by the text.
     """
     folder.mkdir(parents=True)
     arguments = ["-m", "beam_pipelines.program", "build-corpus", "--mixture", str(source.mixture)]
@@ -148,7 +146,7 @@ def make_candidates(source: Input, folder: Path, *, seed: int) -> Input:
 
 
 def _candidates(instruction: dict[str, object], seed: int) -> Iterator[dict[str, object]]:
-    """The CANDIDATE rows of one INSTRUCTION row."""
+    """Yield the CANDIDATE rows of one INSTRUCTION row."""
     draws = random.Random(f"{seed} {instruction['instruction_id']}")
     words = str(instruction["references"][0]).split()  # type: ignore[index]
     others = str(instruction["instruction"]).split()
@@ -160,11 +158,11 @@ def _candidates(instruction: dict[str, object], seed: int) -> Iterator[dict[str,
 
 
 def _edited(words: list[str], others: list[str], draws: random.Random) -> Iterator[str]:
-    """Each word kept (60%), lost, replaced by a word of the instruction, or followed by one; never nothing at all."""
+    """Keep each word (60%), drop it, replace it by a word of the instruction, or append one; yield at least one word."""
     for word in words:
-        assignment = draws.random()
-        if assignment < 0.6 or assignment >= 0.9:
+        draw = draws.random()
+        if draw < 0.6 or draw >= 0.9:
             yield word
-        if assignment >= 0.75:
+        if draw >= 0.75:
             yield draws.choice(others)
     yield draws.choice(others)

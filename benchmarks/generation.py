@@ -1,20 +1,19 @@
 """The Generator against the plain loop: one call of transformers' `generate` for each prompt and decoding.
 
-    python -m benchmarks.generation --model FOLDER               # a folder that tools/gemma.py wrote, say
+    python -m benchmarks.generation --model FOLDER               # for example a folder written by tools/gemma.py
     python -m benchmarks.generation --model FOLDER --device cuda --dtype bfloat16
-    python -m benchmarks.generation --tiny                       # a tiny model: proves the script, no more
+    python -m benchmarks.generation --tiny                       # a tiny model, to test the script
 
 Same weights, same prompts (BIG-Bench Hard instructions, their last 600 characters), the paper's 17 candidates of each.
-The two take turns in one process; loading is not counted. The loop is the obvious one: `num_return_sequences` samples a
-call, the library's top-k of 50 off, and no likelihoods, which the Generator gives as well. The responses of the beam
-search, which need no random numbers, are compared before a table is printed.
+The two take turns in one process; loading is not counted. The loop makes one call per decoding with
+`num_return_sequences`, without the library's default top-k of 50, and computes no likelihoods, which the Generator
+does. The responses of beam search, which is deterministic, are compared before a table is printed.
 """
 
 import argparse
 import json
 import statistics
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,50 +24,43 @@ import torch
 from transformers import GenerationConfig
 from transformers.utils import logging
 
-from benchmarks.machine import ROOT, describe, markdown_table, ratio
-from cappy_model.checkpoints import Source, find_checkpoint, load_generator
+from benchmarks.machine import describe, make_parser, markdown_table, ratio, timed
+from cappy_model.checkpoints import ModelSource, find_checkpoint, load_generator
 from cappy_model.generate.decodings import PAPER, PRESETS, Decoding, Drawing
 from cappy_model.generate.generator import Generator
 from cappy_model.host import usable_cores
 
 PACKAGES = ("torch", "transformers")
 _PROMPT_CHARACTERS = 600
-_ACTIVITIES = torch.profiler.ProfilerActivity
 
 
 @dataclass
-class Timing:
-    """Seconds of each turn, generated tokens, and the response of the beam search to each prompt."""
+class Responses:
+    """Number of generated tokens, and the responses of beam search, one per prompt."""
 
-    seconds: list[float] = field(default_factory=list)
     tokens: int = 0
     beams: list[str] = field(default_factory=list)
 
-    @property
-    def rate(self) -> float:
-        """Generated tokens per second, of the median turn."""
-        return self.tokens / statistics.median(self.seconds)
-
 
 class PlainLoop:
-    """One prompt and one decoding at a time."""
+    """A loop over prompts and decodings with one call of `generate` for each."""
 
-    def __init__(self, folder: str, drawing: Drawing, device: str, dtype: str) -> None:
-        model, self._tokenizer = load_generator(find_checkpoint(Source(folder)), getattr(torch, dtype))
+    def __init__(self, folder: str, drawing: Drawing, *, device: str, dtype: str) -> None:
+        model, self._tokenizer = load_generator(find_checkpoint(ModelSource(folder)), getattr(torch, dtype))
         self._model: Any = model.to(device)  # type: ignore[arg-type]
-        self._drawing, self._ends = drawing, self._model.generation_config.eos_token_id
+        ends = self._model.generation_config.eos_token_id
+        self._drawing, self._ends = drawing, ends if isinstance(ends, list) else [ends]
 
-    def run(self, prompts: Sequence[str], timing: Timing) -> None:
-        """Generates everything once."""
-        timing.tokens, timing.beams = 0, []
-        started = time.perf_counter()
+    def run(self, prompts: Sequence[str]) -> Responses:
+        """Generate all candidates once."""
+        responses = Responses()
         for prompt in prompts:
             inputs = self._tokenizer([prompt], return_tensors="pt").to(self._model.device)
             for decoding in self._drawing.decodings:
-                self._generate(inputs, decoding, timing)
-        timing.seconds.append(time.perf_counter() - started)
+                self._generate(inputs, decoding, responses)
+        return responses
 
-    def _generate(self, inputs: Any, decoding: Decoding, timing: Timing) -> None:
+    def _generate(self, inputs: Any, decoding: Decoding, responses: Responses) -> None:
         sampling: dict[str, Any] = {"num_beams": decoding.beams, "do_sample": False}
         if decoding.random:
             filters = {"top_k": decoding.top_k or 0, "top_p": decoding.top_p or 1.0}
@@ -79,61 +71,84 @@ class PlainLoop:
             min_new_tokens=self._drawing.min_new_tokens,
             **sampling,
         )
-        found = self._model.generate(**inputs, generation_config=config)
+        sequences = self._model.generate(**inputs, generation_config=config)
         first = 1 if self._model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
-        for row in found[:, first:].tolist():
-            ends = self._ends if isinstance(self._ends, list) else [self._ends]
-            timing.tokens += next((place + 1 for place, token in enumerate(row) if token in ends), len(row))
-        texts = self._tokenizer.batch_decode(found[:, first:], skip_special_tokens=True)
-        timing.beams += [text.strip() for text in texts] if decoding.beams > 1 else []
+        for row in sequences[:, first:].tolist():
+            responses.tokens += next((place + 1 for place, token in enumerate(row) if token in self._ends), len(row))
+        texts = self._tokenizer.batch_decode(sequences[:, first:], skip_special_tokens=True)
+        responses.beams += [text.strip() for text in texts] if decoding.beams > 1 else []
 
 
-def ours(generator: Generator, prompts: Sequence[str], timing: Timing) -> None:
-    """Generates everything once."""
-    started = time.perf_counter()
-    found = generator.draw(prompts, list(range(len(prompts))))
-    timing.seconds.append(time.perf_counter() - started)
-    samples = [sample for drawn in found for sample in drawn.samples]
-    timing.tokens = sum(sample.num_tokens for sample in samples)
-    timing.beams = [sample.response for sample in samples if sample.decoding == "beam4"]
+def generate(generator: Generator, prompts: Sequence[str]) -> Responses:
+    """Generate all candidates once with the Generator."""
+    drawn = generator.draw(prompts, list(range(len(prompts))))
+    samples = [sample for each in drawn for sample in each.samples]
+    beams = [sample.response for sample in samples if sample.decoding == "beam4"]
+    return Responses(sum(sample.num_tokens for sample in samples), beams)
 
 
 def busy(generator: Generator, prompts: Sequence[str]) -> float:
-    """The share of the time in which a kernel of the GPU runs."""
-    with torch.profiler.profile(activities=[_ACTIVITIES.CUDA]) as profiler:
-        started = time.perf_counter()
-        ours(generator, prompts, Timing())
-        seconds = time.perf_counter() - started
+    """Return the share of time in which a kernel of the GPU runs."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
+        seconds, _ = timed(lambda: generate(generator, prompts))
     return sum(event.self_device_time_total for event in profiler.key_averages()) / 1e6 / seconds
 
 
 def real_prompts(shared: Path, count: int) -> list[str]:
-    """Instructions of BIG-Bench Hard, cut to so many characters that their question stays."""
+    """Return the ends of instructions of BIG-Bench Hard, which contain the question."""
     files = sorted((shared / "data" / "sources" / "bbh").glob("*.jsonl"))
     texts = [json.loads(line)["instruction"] for file in files for line in file.read_text().splitlines()]
     if not texts:
-        raise SystemExit(f"{shared}: has no data/sources/bbh/*.jsonl; --shared names another folder")
+        raise SystemExit(f"{shared}: has no data/sources/bbh/*.jsonl; give another folder with --shared")
     return [text[-_PROMPT_CHARACTERS:] for text in texts[:: max(1, len(texts) // count)][:count]]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def compare(arguments: argparse.Namespace, prompts: list[str]) -> None:
+    """Run both in turns and print the table."""
+    drawing = Drawing(tuple(PRESETS[name] for name in PAPER), max_new_tokens=arguments.max_new_tokens)
+    placing = {"device": arguments.device, "dtype": arguments.dtype}
+    loop = PlainLoop(arguments.model, drawing, **placing)
+    tokens = arguments.tokens_per_batch
+    generator = Generator.from_pretrained(arguments.model, drawing, tokens_per_batch=tokens, **placing)
+    prompts = [prompt[-40:] if arguments.tiny else prompt for prompt in prompts]  # tiny models have few positions
+    print(f"{describe(*PACKAGES)} {len(prompts)} prompts, 17 candidates each, {generator.config.model_type}.")
+    turns = []
+    for turn in range(arguments.repeat):
+        torch.set_num_threads(usable_cores())
+        turns.append((timed(lambda: loop.run(prompts)), timed(lambda: generate(generator, prompts))))
+        print(f"repeat {turn + 1}: {turns[-1][0][0]:.1f} s, {turns[-1][1][0]:.1f} s", file=sys.stderr)
+    peer, ours = (responses for _, responses in turns[-1])
+    same = sum(a == b for a, b in zip(peer.beams, ours.beams, strict=True))
+    print(f"\nBeam search gives the same response to {same} of {len(prompts)} prompts.\n")
+    peer_seconds, our_seconds = (statistics.median(run[0] for run in runs) for runs in zip(*turns, strict=True))
+    results = {"generate, prompt by prompt": (peer, peer_seconds), "Generator": (ours, our_seconds)}
+    rows = [
+        {
+            "": title,
+            "tokens": f"{responses.tokens:,}",
+            "seconds": f"{seconds:,.1f}",
+            "tokens/s": f"{responses.tokens / seconds:,.0f}",
+            "ratio": ratio(responses.tokens / seconds, peer.tokens / peer_seconds),
+        }
+        for title, (responses, seconds) in results.items()
+    ]
+    print(markdown_table(rows))
+    if arguments.device != "cpu":
+        print(f"\nThe device is busy for {busy(generator, prompts):.0%} of the Generator's time (profiled).")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the benchmark."""
+    parser = make_parser(__doc__, repeat=3, shared=True)
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--model", help="folder of a language model")
     which.add_argument("--tiny", action="store_true", help="a tiny model, on the CPU")
-    parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared", help="folder of real data (../shared)")
     parser.add_argument("--prompts", type=int, default=8, metavar="N", help="(default: 8)")
-    parser.add_argument("--repeat", type=int, default=3, metavar="N", help="(default: 3)")
     parser.add_argument("--max-new-tokens", type=int, default=64, metavar="N", help="(default: 64)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--tokens-per-batch", type=int, metavar="N", help="(default: by the device)")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command."""
-    arguments = _parser().parse_args(argv)
+    arguments = parser.parse_args(argv)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     with TemporaryDirectory() as folder:
@@ -142,38 +157,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 
             arguments.model = str(save_tiny_generator(Path(folder)))
         compare(arguments, real_prompts(arguments.shared, arguments.prompts))
-
-
-def compare(arguments: argparse.Namespace, prompts: list[str]) -> None:
-    """Lets the two take turns, and prints the table."""
-    drawing = Drawing(tuple(PRESETS[name] for name in PAPER), max_new_tokens=arguments.max_new_tokens)
-    loop = PlainLoop(arguments.model, drawing, arguments.device, arguments.dtype)
-    settings = {"device": arguments.device, "dtype": arguments.dtype, "tokens_per_batch": arguments.tokens_per_batch}
-    generator = Generator.from_pretrained(arguments.model, drawing, **settings)
-    prompts = [prompt[-40:] if arguments.tiny else prompt for prompt in prompts]  # of few positions
-    print(f"{describe(*PACKAGES)} {len(prompts)} prompts, 17 candidates each, {generator.config.model_type}.")
-    timings = {"generate, prompt by prompt": Timing(), "Generator": Timing()}
-    peer, mine = timings.values()
-    for turn in range(arguments.repeat):
-        torch.set_num_threads(usable_cores())
-        loop.run(prompts, peer)
-        ours(generator, prompts, mine)
-        print(f"repeat {turn + 1}: {peer.seconds[-1]:.1f} s, {mine.seconds[-1]:.1f} s", file=sys.stderr)
-    same = sum(a == b for a, b in zip(peer.beams, mine.beams, strict=True))
-    print(f"\nThe beam search gives the same response to {same} of {len(prompts)} prompts.\n")
-    rows = [
-        [
-            words,
-            f"{one.tokens:,}",
-            f"{statistics.median(one.seconds):,.1f}",
-            f"{one.rate:,.0f}",
-            ratio(one.rate, peer.rate),
-        ]
-        for words, one in timings.items()
-    ]
-    print(markdown_table(["", "tokens", "seconds", "tokens/s", "ratio"], rows))
-    if arguments.device != "cpu":
-        print(f"\nThe device is busy for {busy(generator, prompts):.0%} of the Generator's time (profiled).")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""What benchmarks share: the machine's name, tables, and commands measured in processes of their own."""
+"""Shared by the benchmarks: command line, machine description, tables, and commands measured in processes."""
 
+import argparse
 import os
 import platform
 import resource
@@ -8,21 +9,38 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import astuple, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
+
+from cappy_model.host import usable_cores
+
+T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parent.parent
 _SAMPLE_SECONDS = 0.1
 _LOG_LINES = 30
 
 
+def make_parser(doc: str | None, *, repeat: int | None = None, shared: bool = False) -> argparse.ArgumentParser:
+    """Return a parser whose help is `doc`, with `--repeat` (default `repeat`) and `--shared` where requested."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    if shared:
+        parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared", help="real data (default ../shared)")
+    if repeat is not None:
+        parser.add_argument(
+            "--repeat", type=int, default=repeat, metavar="N", help=f"runs of each contender (default {repeat})"
+        )
+    return parser
+
+
 def cpu_model() -> str:
-    """The name of the CPU, as the system has it."""
+    """Return the name of the CPU as reported by the system."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -30,17 +48,12 @@ def cpu_model() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def describe(*packages: str) -> str:
-    """One sentence: cores, CPU, memory, system, and the versions of Python and of `packages`."""
+    """Describe the machine in one sentence: cores, CPU, memory, system, versions of Python and of `packages`."""
     memory = psutil.virtual_memory().total / 2**30
     libraries = "".join(f", {name} {_version(name)}" for name in packages)
     return (
-        f"{cores()} cores of {cpu_model()}, {memory:.0f} GB, {platform.system()}; "
+        f"{usable_cores()} cores of {cpu_model()}, {memory:.0f} GB, {platform.system()}; "
         f"Python {platform.python_version()}{libraries}."
     )
 
@@ -52,30 +65,38 @@ def _version(package: str) -> str:
         return "(not installed)"
 
 
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table in Markdown: the first column to the left, the others to the right."""
-    rules = [":---", *("---:" for _ in header[1:])]
-    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in (header, rules, *rows))
+def markdown_table(rows: Sequence[Mapping[str, object]]) -> str:
+    """Return a Markdown table of rows (column -> cell), the first column left-aligned, the others right-aligned."""
+    columns = list(rows[0]) if rows else [""]
+    rules = [":---", *("---:" for _ in columns[1:])]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in (columns, rules, *(row.values() for row in rows)))
 
 
 def ratio(peer: float, ours: float) -> str:
-    """How many times `peer` is `ours`, with as many digits as mean something: x1.84, x12.3, x104."""
+    """Return `peer / ours` with its significant digits: x1.84, x12.3, x104."""
     value = peer / ours
     return f"x{value:.{2 if value < 10 else 1 if value < 100 else 0}f}"
 
 
 def megabytes(count: float) -> str:
-    """Bytes as megabytes of 10**6, whole, with separators."""
+    """Format bytes as whole megabytes of 10**6, with separators."""
     return f"{count / 1e6:,.0f}"
+
+
+def timed(work: Callable[[], T]) -> tuple[float, T]:
+    """Call `work`; return the elapsed seconds and its result."""
+    started = time.perf_counter()
+    result = work()
+    return time.perf_counter() - started, result
 
 
 @dataclass
 class Usage:
-    """What a command took: seconds from its start to its end, CPU seconds, and peaks of resident memory in bytes.
+    """Resources used by a command: elapsed seconds, CPU seconds, and peaks of resident memory in bytes.
 
-    `cpu` counts the process started and the descendants that it waited for. `runner` is the process started, `worker`
-    the largest of its descendants, or of those of a pool (0 without any), `tree` all of them together at one time, in
-    which pages that they share count more than once.
+    `cpu` counts the command's process and the descendants that it waited for. `runner` is that process, `worker` the
+    largest of its descendants or those of a pool (0 if there are none), `tree` all of them at one time; `tree` counts
+    shared pages more than once.
     """
 
     seconds: float = 0.0
@@ -86,20 +107,43 @@ class Usage:
 
 
 def median_usage(usages: Sequence[Usage]) -> Usage:
-    """Medians of the times, and of the peaks."""
-    names = [found.name for found in fields(Usage)]
-    return Usage(*(statistics.median(getattr(usage, name) for usage in usages) for name in names))
+    """Return the median of each field."""
+    return Usage(*map(statistics.median, zip(*map(astuple, usages), strict=True)))
+
+
+def work_seconds(whole: float, start_up: float) -> float:
+    """Return the seconds after start-up; at least 0.1, as a tiny input can take less than the median start-up."""
+    return max(whole - start_up, 0.1)
+
+
+def take_turns(runs: Mapping[str, Callable[[], Usage]], repeat: int) -> dict[str, Usage]:
+    """Run each contender `repeat` times, in turns, so that all see the same state of the machine; return medians."""
+    usages: dict[str, list[Usage]] = {name: [] for name in runs}
+    for turn in range(repeat):
+        for name, run in runs.items():
+            usages[name].append(run())
+            print(f"repeat {turn + 1}, {name}: {usages[name][-1].seconds:.1f} s", file=sys.stderr)
+    return {name: median_usage(found) for name, found in usages.items()}
 
 
 class CommandFailed(RuntimeError):
-    """A measured command ended with a status other than 0; the message has the end of its output."""
+    """A measured command exited with an unexpected status; the message has the end of its output."""
 
 
-def measure(arguments: Sequence[str], log: Path, *, pool: psutil.Process | None = None) -> Usage:
-    """Runs `python ARGUMENTS` in a fresh interpreter and measures it; its output goes to the file `log`.
+@contextmanager
+def exiting_on_failure() -> Iterator[None]:
+    """Turn CommandFailed into SystemExit with its message."""
+    try:
+        yield
+    except CommandFailed as error:
+        raise SystemExit(str(error)) from error
 
-    What works for it without being started by it descends from `pool`, where there is one. Raises CommandFailed when it
-    fails.
+
+def measure(arguments: Sequence[str], log: Path, *, pool: psutil.Process | None = None, status: int = 0) -> Usage:
+    """Run `python ARGUMENTS` in a new interpreter and return its usage; its output goes to the file `log`.
+
+    `pool` is the ancestor of workers that the command uses but does not start. Raises CommandFailed if the exit status
+    is not `status`.
     """
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
@@ -109,12 +153,12 @@ def measure(arguments: Sequence[str], log: Path, *, pool: psutil.Process | None 
             [sys.executable, *arguments], env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
         )
         with _sampled(process, pool) as usage:
-            status = process.wait()
+            found = process.wait()
             usage.seconds = time.perf_counter() - started
             usage.cpu = _cpu_of_children() - cpu
-    if status:
+    if found != status:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
-        raise CommandFailed(f"python {' '.join(arguments)} ended with status {status}:\n{tail}")
+        raise CommandFailed(f"python {' '.join(arguments)} exited with status {found}:\n{tail}")
     return usage
 
 

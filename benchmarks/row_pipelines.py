@@ -1,20 +1,19 @@
-"""The peers of build-corpus: the Beam pipeline that one would write first, with rows as dicts, in two modes.
+"""The peers of build-corpus: the obvious Beam pipeline, with rows as dicts, in two modes.
 
     python -m benchmarks.row_pipelines --mode compile --mixture FILE.yaml --output DIR [--candidates PATTERN] [FLAGS]
 
 Both read with ReadFromParquet, render every template over every row, label, key by pair, keep the best label of each,
-and write with WriteToParquet. They make the pairs of build-corpus, but for mismatched responses, which are drawn
+and write with WriteToParquet. They make the pairs of build-corpus, except that mismatched responses are drawn
 differently; they write no instructions, rejects, manifest or report. The modes:
 
-- `compile` is what there was before: jinja2 compiles a template for each row, as PromptSource's `Template.apply` does,
-  and Rouge-L comes from rouge_score.
-- `cached` has the parts of this project that a row pipeline can use: templates compiled once, and its Rouge-L.
+- `compile`: jinja2 compiles a template for each row, as PromptSource's `Template.apply` does, and Rouge-L is that of
+  rouge_score.
+- `cached`: templates are compiled once and Rouge-L is that of this project, both of which a row pipeline can use.
 
-Two departures from the first draft speed the peers up: a Reshuffle after reading (small files would keep one worker
-busy otherwise), and mismatched responses drawn within batches in place of a shuffle by template.
+Two choices make the peers faster: a Reshuffle after reading (small files would otherwise keep one worker busy), and
+mismatched responses drawn within batches instead of a shuffle by template.
 """
 
-import argparse
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -29,6 +28,8 @@ from rouge_score.rouge_scorer import RougeScorer
 from beam_pipelines.templates.compile import CompiledTemplate
 from beam_pipelines.templates.files import Template
 from beam_pipelines.templates.mixture import Mixture, Negatives, load_mixture
+from benchmarks.machine import make_parser
+from benchmarks.rendering import escape, split
 from cappy_model.metrics.rouge import RougeL
 from schemas.ids import digest, pair_ids
 from schemas.records import GENERATED, GROUND_TRUTH, LABEL_SOURCES, LABELLED_PAIR, MISMATCH, WRONG_CHOICE
@@ -36,7 +37,6 @@ from schemas.records import GENERATED, GROUND_TRUTH, LABEL_SOURCES, LABELLED_PAI
 MODES = ("compile", "cached")
 BATCH = 500
 REDRAWS = 5
-PIPE_PROTECTOR = "3ed2dface8203c4c9dfb1a5dc58e41e0"  # PromptSource's own, for `|||` in data
 
 Row = dict[str, Any]
 Example = dict[str, Any]
@@ -45,29 +45,27 @@ Rendering = tuple[str, str, list[str] | None]
 
 
 class CompileAtEachCall:
-    """Renders as PromptSource's `Template.apply` does: from the template's source, at each call.
+    """Renderer that compiles the template at each call, as PromptSource's `Template.apply` does.
 
-    PromptSource truncates by rewriting the source; to give what build-corpus gives, values of the input side are
-    truncated as they are written. Few inputs are long enough, so it is done by rendering once more when one is.
+    PromptSource truncates by rewriting the source. To match build-corpus, only values of the input side are truncated,
+    as they are written. Few inputs are long enough, so a long one is rendered a second time.
     """
 
     def __init__(self, truncate: int | None) -> None:
-        self._truncate = truncate
-        self._plain = _environment()
-        self._cutting = _environment(truncate)
+        self._truncate, self._plain, self._cutting = truncate, _environment(), _environment(truncate)
 
     def render(self, template: Template, row: Row) -> Rendering | None:
-        """(instruction, reference, choices), or None for a row that the template does not apply to."""
-        variables = {key: _protect(value) for key, value in row.items()}
+        """Return (instruction, reference, choices), or None if the template does not apply to the row."""
+        variables = {key: escape(value) for key, value in row.items()}
         choices = None
         if template.answer_choices:
-            choices = _parts(self._plain.from_string(template.answer_choices).render(**variables))
+            choices = split(self._plain.from_string(template.answer_choices).render(**variables))
             variables["answer_choices"] = choices
-        parts = _parts(self._plain.from_string(template.jinja).render(**variables))
+        parts = split(self._plain.from_string(template.jinja).render(**variables))
         if len(parts) != 2 or not all(parts):
             return None
         if self._truncate is not None and len(parts[0]) > self._truncate:
-            parts[0] = _parts(self._cutting.from_string(template.jinja).render(**variables))[0]
+            parts[0] = split(self._cutting.from_string(template.jinja).render(**variables))[0]
         return parts[0], parts[1], choices
 
 
@@ -80,44 +78,36 @@ def _environment(truncate: int | None = None) -> jinja2.Environment:
     return environment
 
 
-def _protect(value: Any) -> Any:
-    return value.replace("|||", PIPE_PROTECTOR) if isinstance(value, str) else value
-
-
-def _parts(text: str) -> list[str]:
-    return [part.replace(PIPE_PROTECTOR, "|||").strip() for part in text.split("|||")]
-
-
 class CompileOnce:
-    """Renders with this project's compiled templates."""
+    """Renderer with the compiled templates of this project."""
 
     def __init__(self, truncate: int | None, templates: Iterable[Template]) -> None:
         self._compiled = {id(item): CompiledTemplate(item, truncate=truncate, seed=0) for item in templates}
 
     def render(self, template: Template, row: Row) -> Rendering | None:
-        """(instruction, reference, choices), or None for a row that the template does not apply to."""
+        """Return (instruction, reference, choices), or None if the template does not apply to the row."""
         rendered = self._compiled[id(template)].render(row, "")
         return (rendered.instruction, rendered.references[0], rendered.choices) if rendered else None
 
 
 class PeerRougeL:
-    """rouge_score's Rouge-L, with the `score` of this project's."""
+    """Rouge-L of rouge_score, with the interface of this project's."""
 
     def __init__(self) -> None:
         self._scorer = RougeScorer(["rougeL"], use_stemmer=True)
 
     def score(self, references: Sequence[str], response: str) -> float:
-        """The best F-measure over the references."""
+        """Return the largest F-measure over the references."""
         return max(float(self._scorer.score(reference, response)["rougeL"].fmeasure) for reference in references)
 
 
 def rouge_of(mode: str) -> RougeL | PeerRougeL:
-    """The Rouge-L of a mode."""
+    """Return the Rouge-L of a mode."""
     return RougeL() if mode == "cached" else PeerRougeL()
 
 
 class RenderTemplates(beam.DoFn):
-    """(number of the dataset, row) -> an example for each template that applies."""
+    """Render rows: (number of the dataset, row) -> an example for each template that applies."""
 
     def __init__(self, mixture: str, mode: str) -> None:
         self._url, self._mode = mixture, mode
@@ -154,7 +144,7 @@ class RenderTemplates(beam.DoFn):
 
 
 def pair_of(example: Example, response: str, label: float, source: str, generator: str | None = None) -> Pair:
-    """A row of LABELLED_PAIR."""
+    """Return a LABELLED_PAIR row."""
     pair = {name: example[name] for name in LABELLED_PAIR.names if name in example}
     pair.update(pair_id=pair_ids(example["instruction"])(response), response=response)
     pair.update(label=label, label_source=source, generator=generator)
@@ -162,7 +152,7 @@ def pair_of(example: Example, response: str, label: float, source: str, generato
 
 
 def ground_truth_and_wrong_choices(example: Example, limit: int) -> Iterator[Pair]:
-    """The pairs that an example makes alone: its reference, and the first `limit` other choices."""
+    """Yield the pairs of one example: its reference, and its first `limit` other choices."""
     for reference in example["references"]:
         yield pair_of(example, reference, 1.0, GROUND_TRUTH)
     choices = dict.fromkeys(choice.strip() for choice in example["choices"] or [])
@@ -172,7 +162,7 @@ def ground_truth_and_wrong_choices(example: Example, limit: int) -> Iterator[Pai
 
 
 class Mismatch(beam.DoFn):
-    """Batches of examples without choices -> pairs with responses of other examples of the same batch and template."""
+    """Pair examples without choices with responses of other examples of the same batch and template."""
 
     def __init__(self, mode: str, negatives: Negatives) -> None:
         self._mode, self._negatives = mode, negatives
@@ -203,7 +193,7 @@ class Mismatch(beam.DoFn):
 
 
 class LabelCandidates(beam.DoFn):
-    """(key, {examples, candidates}) of one instruction's text -> its candidates as pairs labelled by Rouge-L."""
+    """Label candidates by Rouge-L: (key of the instruction's text, {examples, candidates}) -> pairs."""
 
     def __init__(self, mode: str) -> None:
         self._mode = mode
@@ -224,17 +214,17 @@ class LabelCandidates(beam.DoFn):
 
 
 def by_instruction(row: Row) -> tuple[str, Row]:
-    """A row keyed by the text of its instruction."""
+    """Key a row by the text of its instruction."""
     return digest(row["instruction"]), row
 
 
 def by_pair(pair: Pair) -> tuple[str, Pair]:
-    """A pair keyed by its texts."""
+    """Key a pair by its texts."""
     return pair["pair_id"], pair
 
 
 def best_of(_: str, pairs: Iterable[Pair]) -> Pair:
-    """Of equal pairs the one whose label is best known; it takes over the generator of a generated one."""
+    """Merge equal pairs: the most reliable label, and the generator of a generated pair."""
     equal = list(pairs)
     best = min(equal, key=lambda pair: (LABEL_SOURCES.index(pair["label_source"]), -pair["label"]))
     generator = min((pair["generator"] for pair in equal if pair["generator"]), default=None)
@@ -242,7 +232,7 @@ def best_of(_: str, pairs: Iterable[Pair]) -> Pair:
 
 
 def read_rows(pipeline: beam.Pipeline, mixture: Mixture) -> beam.PCollection:
-    """(number of the dataset, row) of every row of a mixture."""
+    """Read all rows of a mixture as (number of the dataset, row)."""
     parts = []
     for number, dataset in enumerate(mixture.datasets):
         for index, path in enumerate(dataset.paths):
@@ -252,7 +242,7 @@ def read_rows(pipeline: beam.Pipeline, mixture: Mixture) -> beam.PCollection:
 
 
 def build(pipeline: beam.Pipeline, *, mixture_url: str, mode: str, candidates: str | None, output: str) -> None:
-    """The whole pipeline."""
+    """Build the pipeline."""
     mixture = load_mixture(mixture_url, {})
     negatives = mixture.file.negatives
     examples = read_rows(pipeline, mixture) | "Render" >> beam.ParDo(RenderTemplates(mixture_url, mode))
@@ -264,10 +254,11 @@ def build(pipeline: beam.Pipeline, *, mixture_url: str, mode: str, candidates: s
         | "Mismatch" >> beam.ParDo(Mismatch(mode, negatives)),
     ]
     if candidates:
-        rows = (
-            pipeline | "Read candidates" >> ReadFromParquet(candidates) | "Key candidates" >> beam.Map(by_instruction)
-        )
-        keyed = {"examples": examples | "Key examples" >> beam.Map(by_instruction), "candidates": rows}
+        rows = pipeline | "Read candidates" >> ReadFromParquet(candidates)
+        keyed = {
+            "examples": examples | "Key examples" >> beam.Map(by_instruction),
+            "candidates": rows | "Key candidates" >> beam.Map(by_instruction),
+        }
         pairs.append(keyed | beam.CoGroupByKey() | "Label candidates" >> beam.ParDo(LabelCandidates(mode)))
     merged = (
         pairs
@@ -276,18 +267,15 @@ def build(pipeline: beam.Pipeline, *, mixture_url: str, mode: str, candidates: s
         | beam.GroupByKey()
         | beam.MapTuple(best_of)
     )
-    merged | "Write" >> WriteToParquet(
-        f"{output}/pairs/shard", LABELLED_PAIR, codec="zstd", file_name_suffix=".parquet"
-    )
+    write = WriteToParquet(f"{output}/pairs/shard", LABELLED_PAIR, codec="zstd", file_name_suffix=".parquet")
+    merged | "Write" >> write
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Run the pipeline."""
+    parser = make_parser(__doc__)
     parser.add_argument("--mode", choices=MODES, required=True)
-    parser.add_argument(
-        "--mixture", required=True, metavar="FILE.yaml", help="as build-corpus takes it; Parquet inputs"
-    )
+    parser.add_argument("--mixture", required=True, metavar="FILE.yaml", help="as of build-corpus; Parquet inputs")
     parser.add_argument("--output", required=True, metavar="DIR")
     parser.add_argument("--candidates", metavar="PATTERN", help="rows of the CANDIDATE schema, as Parquet")
     own, rest = parser.parse_known_args(argv)
@@ -296,7 +284,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    # By the module's own name, so that workers in other processes can import what they unpickle.
+    # Imported by its own name, so that workers in other processes can import what they unpickle.
     from benchmarks.row_pipelines import main as run
 
     run()
