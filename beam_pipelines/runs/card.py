@@ -31,9 +31,12 @@ REJECTS = Part(
 
 @dataclass(frozen=True)
 class Card:
-    """What a job says of its results: a title, a text made of the manifest, and the parts, the most important first."""
+    """What a job says of its results: a title, a text made of the manifest, and the parts, the most important first.
 
-    title: str
+    The title may depend on the manifest, too.
+    """
+
+    title: str | Callable[[Mapping[str, Any]], str]
     text: Callable[[Mapping[str, Any]], str]
     parts: Sequence[Part]
 
@@ -55,7 +58,8 @@ def draw_card(card: Card, manifest: Mapping[str, Any]) -> str:
         if part.columns
     ]
     sections = [card.text(manifest), *([f"## Files\n\n{files}"] if parts else []), made, *columns]
-    return dataset_card(card.title, "\n\n".join(sections), {part.name: part.pattern for part in parts})
+    title = card.title if isinstance(card.title, str) else card.title(manifest)
+    return dataset_card(title, "\n\n".join(sections), {part.name: part.pattern for part in parts})
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

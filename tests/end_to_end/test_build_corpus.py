@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from rouge_score.rouge_scorer import RougeScorer
 
-from beam_pipelines.jobs.build_corpus.job import job as build_corpus
+from beam_pipelines.jobs import build_corpus
 from beam_pipelines.runners.options import beam_options
 from schemas.ids import pair_ids
 from schemas.records import CANDIDATE, INSTRUCTION, LABELLED_PAIR
@@ -241,7 +241,7 @@ def test_finished_run_is_recognised_and_another_refused(
     capsys.readouterr()
     assert build(corpus, output) == 0
     finished = manifest_of(output)["finished"]
-    assert f"{output}: already finished at {finished}; --overwrite makes it anew" in capsys.readouterr().err
+    assert f"{output}: already finished at {finished}; --overwrite runs it again" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in everything} == before, "a finished folder may be read-only"
     assert build(corpus, output, "--seed", 1) == 1
     assert "settings.seed: 0 -> 1" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The dataset card of a corpus: what it is made of, and what its columns and labels mean."""
+"""The dataset card of a corpus: its origin, and the meaning of its columns and labels."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from beam_pipelines.runs.card import REJECTS, Card, Part, table
 
 _MOST_GENERATORS = 50
 
-_PLACE = {
+_ORIGIN = {
     "instruction_id": ("text", "hash of dataset, subset, split, template and example"),
     "dataset": ("text", ""),
     "subset": ("text or null", ""),
@@ -18,7 +18,7 @@ _PLACE = {
 }
 _PAIRS = {
     "pair_id": ("text", "hash of instruction and response; unique"),
-    **_PLACE,
+    **_ORIGIN,
     "instruction": ("text", ""),
     "response": ("text", ""),
     "label": ("float32", "how correct the response is, from 0 to 1"),
@@ -26,7 +26,7 @@ _PAIRS = {
     "generator": ("text or null", "the model that wrote this response, if one did"),
 }
 _INSTRUCTIONS = {
-    **_PLACE,
+    **_ORIGIN,
     "template_name": ("text", ""),
     "example_id": ("text", "file and place of the source row"),
     "instruction": ("text", ""),
@@ -40,19 +40,17 @@ _PARTS = (
 )
 
 
-def card(*, instructions_only: bool) -> Card:
-    """The dataset card of a corpus, or of instructions alone."""
-    title = (
-        "Instructions with references" if instructions_only else "Instruction-response pairs with correctness labels"
-    )
-    return Card(title, _text, _PARTS)
+def _title(manifest: Mapping[str, Any]) -> str:
+    if manifest["configuration"]["instructions_only"]:
+        return "Instructions with references"
+    return "Instruction-response pairs with correctness labels"
 
 
 def _text(manifest: Mapping[str, Any]) -> str:
     totals, pairs = manifest["totals"], manifest["pairs"]
-    made = f"{plural(totals['instructions'], 'instruction')} rendered from {plural(totals['rows'], 'source row')}"
+    origin = f"{plural(totals['instructions'], 'instruction')} rendered from {plural(totals['rows'], 'source row')}"
     settings = ", ".join(f"{name} {value}" for name, value in flatten(manifest["configuration"]))
-    sections = [f"{made}, and {plural(totals['pairs'], 'labelled pair')}." if pairs else f"{made}."]
+    sections = [f"{origin}, and {plural(totals['pairs'], 'labelled pair')}." if pairs else f"{origin}."]
     if pairs:
         rows = [[f"`{s.key}`", f"{pairs[s.key]['written']:,}", s.meaning] for s in SOURCES if s.key in pairs]
         sections.append("## Labels\n\n" + table(["label_source", "pairs", ""], rows))
@@ -64,7 +62,7 @@ def _text(manifest: Mapping[str, Any]) -> str:
 
 
 def _generators(counts: Mapping[str, int]) -> Iterator[str]:
-    """The generators with the most pairs, in the order of their names."""
+    """Yield the generators with the most pairs, in the order of their names."""
     most = sorted(sorted(counts, key=lambda name: -counts[name])[:_MOST_GENERATORS])
     yield from (f"{_line(name)} ({plural(counts[name], 'pair')})" for name in most)
     if len(counts) > len(most):
@@ -74,10 +72,13 @@ def _generators(counts: Mapping[str, int]) -> Iterator[str]:
 def _datasets(manifest: Mapping[str, Any]) -> Iterator[str]:
     for label, dataset in manifest["datasets"].items():
         templates = dataset["templates"].values()
-        made = plural(sum(template["rendered"] for template in templates), "instruction")
+        instructions = plural(sum(template["rendered"] for template in templates), "instruction")
         names = "; ".join(_line(template["name"]) for template in templates)
-        yield f"- **{_line(label)}**: {made} from {plural(dataset['rows'], 'source row')} by {names}"
+        yield f"- **{_line(label)}**: {instructions} from {plural(dataset['rows'], 'source row')} by {names}"
 
 
 def _line(text: str) -> str:
     return " ".join(clean(text).split())
+
+
+CARD = Card(_title, _text, _PARTS)

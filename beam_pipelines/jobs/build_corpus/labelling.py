@@ -1,19 +1,15 @@
-"""The instructions and candidates of one shard -> labelled pairs: one row per pair, in a total order."""
+"""Label the instructions and candidates of one shard: one row per distinct pair, in a total order."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from beam_pipelines.io.output import OutputDir
 from beam_pipelines.jobs.build_corpus.candidates import PLACED_CANDIDATE
-from beam_pipelines.jobs.build_corpus.negatives import LABELLED_INSTRUCTION
-from beam_pipelines.transforms.rejects import write_rejects
-from beam_pipelines.transforms.shuffle import gather, text_keys
+from beam_pipelines.transforms.results import Result
+from beam_pipelines.transforms.shuffle import text_keys
 from cappy_model.metrics.rouge import RougeL
 from schemas.ids import pair_ids
 from schemas.records import (
@@ -30,13 +26,18 @@ from schemas.stats import SAMPLES_PER_KEY, Stats, count_labels, count_lengths
 
 _RANK = {source: rank for rank, source in enumerate(LABEL_SOURCES)}
 _GENERATION = ("generator", "decoding", "sample_index")
+_GENERATION_TYPE = pa.struct([PLACED_CANDIDATE.field(name) for name in _GENERATION])
 
 
-class Pairs(NamedTuple):
-    """Pairs before they are merged, as columns of equal length n.
+class UnmergedPairs(NamedTuple):
+    """Pairs before equal ones are merged, as columns of equal length n.
 
-    `parent` int64[n] is the row of the instruction, `rank` int8[n] the place of the source in LABEL_SOURCES, and
-    `generation` a struct of generator, decoding and sample_index, null where no model was asked.
+    Args:
+        parent: int64[n], the row of the instruction.
+        response: string[n].
+        label: float32[n] in [0, 1].
+        rank: int8[n], the index of the label source in LABEL_SOURCES.
+        generation: struct[n] of generator, decoding and sample_index; null for responses that no model generated.
     """
 
     parent: np.ndarray
@@ -46,11 +47,8 @@ class Pairs(NamedTuple):
     generation: pa.Array
 
 
-_GENERATION_TYPE = pa.struct([PLACED_CANDIDATE.field(name) for name in _GENERATION])
-
-
-def ground_truth_and_wrong(instructions: pa.RecordBatch) -> Iterator[Pairs]:
-    """The pairs that LABELLED_INSTRUCTION rows hold: references are right (1.0), wrong responses are not (0.0)."""
+def ground_truth_and_wrong(instructions: pa.RecordBatch) -> Iterator[UnmergedPairs]:
+    """Yield the pairs of LABELLED_INSTRUCTION rows: references with the label 1, then wrong responses with 0."""
     has_choices = instructions["has_choices"].to_numpy(zero_copy_only=False)
     for column, label in (("references", 1.0), ("wrong", 0.0)):
         parent = pc.list_parent_indices(instructions[column]).to_numpy().astype(np.int64)
@@ -60,18 +58,24 @@ def ground_truth_and_wrong(instructions: pa.RecordBatch) -> Iterator[Pairs]:
         else:
             rank = np.where(has_choices[parent], _RANK[WRONG_CHOICE], _RANK[MISMATCH]).astype(np.int8)
         labels = np.full(len(parent), label, dtype=np.float32)
-        yield Pairs(parent, response, labels, rank, pa.nulls(len(parent), _GENERATION_TYPE))
+        yield UnmergedPairs(parent, response, labels, rank, pa.nulls(len(parent), _GENERATION_TYPE))
 
 
 def label_candidates(
     candidates: pa.RecordBatch, instructions: pa.RecordBatch, rouge: RougeL, stats: Stats
-) -> tuple[Pairs, list[dict[str, Any]]]:
-    """Each candidate with its Rouge-L against the references of its instruction (the best of several).
+) -> tuple[UnmergedPairs, list[dict[str, Any]]]:
+    """Return the candidates labelled by Rouge-L, the largest over the references of the instruction, and reject rows.
 
-    A candidate whose instruction_id is not among the instructions, or whose instruction has another text there, is a
-    reject. Responses are stripped; empty ones are dropped and counted, those without a Rouge token are counted.
+    A candidate whose instruction_id is not among the instructions, or whose instruction has another text there, is
+    rejected. Responses are stripped; empty ones are dropped and counted, those without a Rouge token are counted.
+
+    Args:
+        candidates: PLACED_CANDIDATE rows.
+        instructions: LABELLED_INSTRUCTION rows.
+        rouge: computes Rouge-L.
+        stats: takes the counts.
     """
-    rows = {known: row for row, known in enumerate(instructions["instruction_id"].to_pylist())}
+    rows = {instruction_id: row for row, instruction_id in enumerate(instructions["instruction_id"].to_pylist())}
     texts, references = instructions["instruction"], instructions["references"]
     tokens: dict[int, list[Any]] = {}
     parent, response, label, kept, rejects = [], [], [], [], []
@@ -86,16 +90,16 @@ def label_candidates(
             continue
         if row not in tokens:
             tokens[row] = [rouge.tokens(reference) for reference in references[row].as_py()]
-        found = rouge.tokens(text)
-        stats.counts["notes", "no_rouge_tokens"] += not found
+        response_tokens = rouge.tokens(text)
+        stats.counts["notes", "no_rouge_tokens"] += not response_tokens
         parent.append(row)
         response.append(text)
-        label.append(max(rouge.f_measure(reference, found) for reference in tokens[row]))
+        label.append(max(rouge.f_measure(reference, response_tokens) for reference in tokens[row]))
         kept.append(index)
-    taken = candidates.take(pa.array(kept, pa.int64()))
-    generation = pa.StructArray.from_arrays([taken[name] for name in _GENERATION], fields=list(_GENERATION_TYPE))
+    labelled = candidates.take(pa.array(kept, pa.int64()))
+    generation = pa.StructArray.from_arrays([labelled[name] for name in _GENERATION], fields=list(_GENERATION_TYPE))
     rank = np.full(len(parent), _RANK[GENERATED], dtype=np.int8)
-    pairs = Pairs(
+    pairs = UnmergedPairs(
         np.array(parent, dtype=np.int64),
         pa.array(response, pa.string()),
         np.array(label, dtype=np.float32),
@@ -117,9 +121,9 @@ def _unknown(candidate: dict[str, Any]) -> dict[str, Any]:
     )
 
 
-def join_pairs(parts: Sequence[Pairs]) -> Pairs:
-    """One after the other."""
-    return Pairs(
+def join_pairs(parts: Sequence[UnmergedPairs]) -> UnmergedPairs:
+    """Concatenate pairs."""
+    return UnmergedPairs(
         np.concatenate([part.parent for part in parts]),
         pa.concat_arrays([part.response for part in parts]),
         np.concatenate([part.label for part in parts]),
@@ -128,21 +132,29 @@ def join_pairs(parts: Sequence[Pairs]) -> Pairs:
     )
 
 
-class Merged(NamedTuple):
-    """The pairs that stand for all equal ones (ascending positions), and the generators they take over."""
+class MergedPairs(NamedTuple):
+    """The pairs kept, one of each group of equal ones, and the generators that they take over from the others.
+
+    Args:
+        kept: int64, ascending indices of the pairs kept.
+        generators: index of a pair -> generator.
+    """
 
     kept: np.ndarray
     generators: dict[int, str]
 
 
-def merge_equal(ids: Sequence[str], pairs: Pairs, instructions: pa.RecordBatch) -> Merged:
-    """One pair for each id: the smallest by source rank, -label, dataset, subset, split, template_id, instruction_id,
-    generator, decoding, sample_index (nulls first). Its generator is that of its smallest generated duplicate."""
+def merge_equal(ids: Sequence[str], pairs: UnmergedPairs, instructions: pa.RecordBatch) -> MergedPairs:
+    """Keep one pair for each id, with the generator of the smallest generated pair among the equal ones.
+
+    The pair kept is the smallest by rank, -label, dataset, subset, split, template_id, instruction_id, generator,
+    decoding and sample_index, nulls first.
+    """
     first: dict[str, int] = {}
     equal: dict[str, list[int]] = {}
-    for index, known in enumerate(ids):
-        if first.setdefault(known, index) != index:
-            equal.setdefault(known, [first[known]]).append(index)
+    for index, pair_id in enumerate(ids):
+        if first.setdefault(pair_id, index) != index:
+            equal.setdefault(pair_id, [first[pair_id]]).append(index)
     kept = np.ones(len(ids), dtype=bool)
     generators: dict[int, str] = {}
     for group in equal.values():
@@ -151,10 +163,10 @@ def merge_equal(ids: Sequence[str], pairs: Pairs, instructions: pa.RecordBatch) 
         generated = [index for index in ordered if pairs.rank[index] == _RANK[GENERATED]]
         if generated:
             generators[ordered[0]] = pairs.generation[generated[0]]["generator"].as_py()
-    return Merged(np.flatnonzero(kept), generators)
+    return MergedPairs(np.flatnonzero(kept), generators)
 
 
-def _order(index: int, pairs: Pairs, instructions: pa.RecordBatch) -> tuple[Any, ...]:
+def _order(index: int, pairs: UnmergedPairs, instructions: pa.RecordBatch) -> tuple[Any, ...]:
     row = int(pairs.parent[index])
     names = ("dataset", "subset", "split", "template_id", "instruction_id")
     generation = pairs.generation[index].as_py() or dict.fromkeys(_GENERATION)
@@ -163,14 +175,14 @@ def _order(index: int, pairs: Pairs, instructions: pa.RecordBatch) -> tuple[Any,
     return (int(pairs.rank[index]), -float(pairs.label[index]), *((value is not None, value) for value in values))
 
 
-def labelled_pairs(instructions: pa.RecordBatch, pairs: Pairs, stats: Stats) -> pa.RecordBatch:
-    """LABELLED_PAIR rows, one for each id, ordered by the hash of the instruction, then by pair_id.
+def labelled_pairs(instructions: pa.RecordBatch, pairs: UnmergedPairs, stats: Stats) -> pa.RecordBatch:
+    """Return LABELLED_PAIR rows, one for each pair_id, ordered by the hash of the instruction, then by pair_id.
 
-    Counts the pairs made, merged and written by source.
+    Counts, by label source, the pairs made, merged into others, and written.
     """
     id_of = [pair_ids(text) for text in instructions["instruction"].to_pylist()]
-    found = zip(pairs.parent.tolist(), pairs.response.to_pylist(), strict=True)
-    ids = [id_of[parent](response) for parent, response in found]
+    texts = zip(pairs.parent.tolist(), pairs.response.to_pylist(), strict=True)
+    ids = [id_of[parent](response) for parent, response in texts]
     merged = merge_equal(ids, pairs, instructions)
     keys = text_keys(instructions["instruction"])[pairs.parent[merged.kept]]
     kept = merged.kept[np.lexsort((np.array(ids, dtype="S32")[merged.kept], keys))]
@@ -192,58 +204,38 @@ def labelled_pairs(instructions: pa.RecordBatch, pairs: Pairs, stats: Stats) -> 
 
 
 def count_pairs(rows: pa.RecordBatch, stats: Stats) -> None:
-    """Counts written pairs by dataset, template and source, and by generator, labels and lengths; keeps samples."""
+    """Count written pairs by dataset, template and label source, by generator, by label and by length; keep samples."""
     keys = ["dataset", "subset", "split", "template_id", "label_source"]
     counts = pa.table([rows[name] for name in keys], keys).group_by(keys).aggregate([([], "count_all")])
     for row in counts.to_pylist():
         place = (row["dataset"], row["subset"] or "", row["split"] or "", row["template_id"])
         stats.counts["pairs_of", *place, row["label_source"]] += row["count_all"]
-    for found in pc.value_counts(rows["generator"].drop_null()).to_pylist():
-        stats.counts["generators", found["values"]] += found["counts"]
+    for generator in pc.value_counts(rows["generator"].drop_null()).to_pylist():
+        stats.counts["generators", generator["values"]] += generator["counts"]
     labels, lengths = rows["label"].to_numpy(), pc.utf8_length(rows["response"]).to_numpy()
     source = rows["label_source"].to_numpy(zero_copy_only=False)
     hashes = rows["pair_id"].to_numpy(zero_copy_only=False)
     for name in LABEL_SOURCES:
-        mine = np.flatnonzero(source == name)
-        count_labels(stats, ("labels", name), labels[mine])
-        count_lengths(stats, ("lengths", "response", name), lengths[mine])
-        for index in mine[np.argsort(hashes[mine])[:SAMPLES_PER_KEY]]:
+        of_source = np.flatnonzero(source == name)
+        count_labels(stats, ("labels", name), labels[of_source])
+        count_lengths(stats, ("lengths", "response", name), lengths[of_source])
+        for index in of_source[np.argsort(hashes[of_source])[:SAMPLES_PER_KEY]]:
             stats.sample(name, int(hashes[index], 16), rows.slice(int(index), 1).to_pylist()[0])
 
 
-def finish_shard(shard: int, slices: Iterable[bytes], *, folder: OutputDir, shards: int, rouge: RougeL) -> Stats:
-    """Labels, merges and orders what the `slices` of a shard hold, in any order, and writes it; what was counted."""
+def finish_shard(name: str, instructions: pa.RecordBatch, candidates: pa.RecordBatch, *, rouge: RougeL) -> Result:
+    """Label, merge and order the pairs of a shard, whose rows may be in any order.
+
+    Args:
+        name: name of the shard's file.
+        instructions: LABELLED_INSTRUCTION rows.
+        candidates: PLACED_CANDIDATE rows.
+        rouge: computes Rouge-L.
+    """
     stats = Stats()
-    instructions, candidates = gather(slices, LABELLED_INSTRUCTION, PLACED_CANDIDATE)
     generated, rejects = label_candidates(candidates, instructions, rouge, stats)
     pairs = join_pairs([*ground_truth_and_wrong(instructions), generated])
     stats.counts["candidates", "rejected"] += len(rejects)
     rows = labelled_pairs(instructions, pairs, stats)
     count_pairs(rows, stats)
-    name = f"shard-{shard:05d}-of-{shards:05d}"
-    stats.files.add(folder.write_parquet(f"pairs/{name}.parquet", [rows], LABELLED_PAIR))
-    return stats.add(write_rejects(folder, name, rejects))
-
-
-@dataclass
-class LabelAndWrite(beam.PTransform):
-    """(shard, slices) -> `pairs/shard-SSSSS-of-NNNNN.parquet`, the rejects of its candidates, and its stats."""
-
-    folder: OutputDir
-    shards: int
-    rouge: str
-
-    def expand(self, shards: beam.PCollection) -> beam.PCollection:
-        return shards | "Finish" >> beam.ParDo(_LabelAndWrite(self.folder, self.shards, self.rouge))
-
-
-class _LabelAndWrite(beam.DoFn):
-    def __init__(self, folder: OutputDir, shards: int, rouge: str) -> None:
-        self._folder, self._shards, self._tokenizer = folder, shards, rouge
-
-    def setup(self) -> None:
-        self._rouge = RougeL(self._tokenizer)
-
-    def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Stats]:
-        shard, slices = element
-        yield finish_shard(shard, slices, folder=self._folder, shards=self._shards, rouge=self._rouge)
+    return Result(name, [rows], LABELLED_PAIR, rejects, stats)

@@ -1,17 +1,13 @@
-"""Wrong responses: the other answer choices of an instruction, or for one without choices a response of another row."""
+"""Wrong responses: other answer choices of the instruction or, if it has none, references of other rows."""
 
 import functools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
-import apache_beam as beam
 import numpy as np
 import pyarrow as pa
-from apache_beam.pvalue import TaggedOutput
 
-from beam_pipelines.jobs.build_corpus.render import RenderedUnit
 from beam_pipelines.templates.mixture import Negatives
+from beam_pipelines.transforms.results import Result
 from cappy_model.metrics.rouge import RougeL
 from schemas.chunks import group_rows
 from schemas.ids import seed_for
@@ -19,7 +15,6 @@ from schemas.records import INSTRUCTION
 from schemas.stats import Stats
 
 REDRAWS = 5
-COUNTED = "counted"
 
 _SHUFFLED = ("instruction_id", "dataset", "subset", "split", "template_id", "instruction", "references")
 LABELLED_INSTRUCTION = pa.schema(
@@ -29,16 +24,17 @@ LABELLED_INSTRUCTION = pa.schema(
         pa.field("has_choices", pa.bool_(), nullable=False),
     ]
 )
-"""What the shuffle carries of an instruction: its correct and its wrong responses side by side, so that its text
-travels once and not once per pair. `wrong` are answer choices where `has_choices`, else responses of other rows."""
+"""An instruction as it is shuffled: once, with all its correct and wrong responses, rather than once per pair.
+
+`wrong` are answer choices where `has_choices`, else references of other rows."""
 
 
 def wrong_choices(
     choices: Sequence[str], references: Sequence[str], limit: int, seed: int, instruction_id: str
 ) -> list[str]:
-    """The distinct choices that differ, stripped, from every reference; of more than `limit`, those of smallest hash.
+    """Return the distinct choices that differ, once stripped, from every reference: at most `limit`, by smallest hash.
 
-    Compared by text and never by index: some templates list a choice twice, or have a target outside of their choices.
+    Choices are compared by text, never by index: some templates list a choice twice, or have a target that is none.
     """
     correct = {reference.strip() for reference in references}
     wrong = [choice for choice in dict.fromkeys(map(str.strip, choices)) if choice and choice not in correct]
@@ -48,10 +44,13 @@ def wrong_choices(
 
 
 class Mismatcher:
-    """Draws, for the rows of one chunk, responses of other rows that are not right by accident.
+    """Draws mismatched responses for the rows of one chunk: references of other rows that are not correct by accident.
 
-    `references` are those of each row of the chunk. Their tokens are kept, since a text is drawn as often as not.
-    `overlap_limit`, in (0, 1], is the Rouge-L with a reference from which on a response may be right.
+    Args:
+        references: the references of each row of the chunk, at least one per row.
+        rouge: computes Rouge-L; the tokens of each text are cached here.
+        overlap_limit: in (0, 1]; a response with this Rouge-L or more with a reference may be correct.
+        seed: random seed.
     """
 
     def __init__(self, references: Sequence[Sequence[str]], rouge: RougeL, *, overlap_limit: float, seed: int) -> None:
@@ -61,10 +60,10 @@ class Mismatcher:
         self._seed = seed
 
     def draw(self, row: int, members: Sequence[int], *, instruction_id: str, count: int) -> list[str]:
-        """Up to `count` distinct responses for row `row`, from the first references of the rows `members`.
+        """Draw up to `count` distinct responses for row `row` from the first references of the rows `members`.
 
-        A draw is repeated up to five times while it hits the row itself, equals one of its references, or has a Rouge-L
-        with one at or above the limit; fewer responses come back where that is not enough.
+        A draw is rejected if it is the row's own, repeats a response, equals a reference of the row, or reaches the
+        overlap limit with one. After `count + REDRAWS` draws the responses found so far are returned.
         """
         drawn: list[str] = []
         for attempt in range(count + REDRAWS):
@@ -84,18 +83,18 @@ class Mismatcher:
         if reference == response:
             return True
         tokens, others = self._tokens(reference), self._tokens(response)
-        # Of texts without a token (Chinese, say, under the parity tokenizer) equal tokens say nothing.
+        # Texts without a token (Chinese, say, under the parity tokenizer) have equal tokens and yet differ.
         alike = bool(tokens) and tokens == others
         return alike or RougeL.f_measure(tokens, others) >= self._overlap_limit
 
 
 def add_wrong_responses(
-    chunk: pa.RecordBatch, rouge: RougeL, negatives: Negatives, seed: int, stats: Stats
+    chunk: pa.RecordBatch, rouge: RougeL, *, negatives: Negatives, seed: int, stats: Stats
 ) -> pa.RecordBatch:
-    """INSTRUCTION rows -> LABELLED_INSTRUCTION rows: each with its wrong responses.
+    """Return INSTRUCTION rows as LABELLED_INSTRUCTION rows, with their wrong responses.
 
-    Counts instructions whose choices do not hold their reference, and those left without a mismatched response; and by
-    template those without any wrong response, though one was asked for.
+    Counts instructions whose reference is not among their choices, mismatched responses that were not found, and, by
+    template, instructions left without a wrong response though the mixture requests some.
     """
     ids, references, choices = (chunk[name].to_pylist() for name in ("instruction_id", "references", "choices"))
     wrong: list[list[str]] = [[] for _ in ids]
@@ -115,46 +114,27 @@ def add_wrong_responses(
             for row in members:
                 wrong[row] = mismatcher.draw(row, members, instruction_id=ids[row], count=negatives.mismatched)
                 stats.counts["notes", "mismatch_skipped"] += negatives.mismatched - len(wrong[row])
-    _count_without_wrong(chunk, [not found for found in wrong], negatives, stats)
+    _count_without_wrong(chunk, [not responses for responses in wrong], negatives=negatives, stats=stats)
     columns = [chunk[name] for name in _SHUFFLED]
     has_choices = pa.array([options is not None for options in choices], pa.bool_())
     columns += [pa.array(wrong, LABELLED_INSTRUCTION.field("wrong").type), has_choices]
     return pa.RecordBatch.from_arrays(columns, schema=LABELLED_INSTRUCTION)
 
 
-def _count_without_wrong(chunk: pa.RecordBatch, none: Sequence[bool], negatives: Negatives, stats: Stats) -> None:
+def _count_without_wrong(
+    chunk: pa.RecordBatch, lacks_wrong: Sequence[bool], *, negatives: Negatives, stats: Stats
+) -> None:
     has_choices = chunk["choices"].is_valid().to_pylist()
-    asked = {True: negatives.wrong_choices > 0, False: negatives.mismatched > 0}
-    found = chunk.select(["dataset", "subset", "split", "template_id"]).filter(
-        pa.array([lacks and asked[choice] for lacks, choice in zip(none, has_choices, strict=True)], pa.bool_())
-    )
-    for row in found.to_pylist():
+    requested = {True: negatives.wrong_choices > 0, False: negatives.mismatched > 0}
+    counted = [lacks and requested[choice] for lacks, choice in zip(lacks_wrong, has_choices, strict=True)]
+    rows = chunk.select(["dataset", "subset", "split", "template_id"]).filter(pa.array(counted, pa.bool_()))
+    for row in rows.to_pylist():
         place = (row["dataset"], row["subset"] or "", row["split"] or "", row["template_id"])
         stats.counts["without_wrong", *place] += 1
 
 
-@dataclass
-class AddWrongResponses(beam.PTransform):
-    """What came of units -> (their instructions with wrong responses beside the correct ones; all_stats)."""
-
-    negatives: Negatives
-    rouge: str
-    seed: int
-
-    def expand(self, rendered: beam.PCollection) -> Any:  # Beam warns of any hint for two outputs
-        draw = beam.ParDo(_AddWrongResponses(self.negatives, self.rouge, self.seed))
-        return rendered | "Draw" >> draw.with_outputs(COUNTED, main="chunks")
-
-
-class _AddWrongResponses(beam.DoFn):
-    def __init__(self, negatives: Negatives, rouge: str, seed: int) -> None:
-        self._negatives, self._rouge, self._seed = negatives, rouge, seed
-
-    def setup(self) -> None:
-        self._scorer = RougeL(self._rouge)
-
-    def process(self, rendered: RenderedUnit) -> Iterator[Any]:
-        stats = Stats()
-        for chunk in rendered.chunks:
-            yield add_wrong_responses(chunk, self._scorer, self._negatives, self._seed, stats)
-        yield TaggedOutput(COUNTED, stats)
+def reduce_instructions(rendered: Result, *, rouge: RougeL, negatives: Negatives, seed: int) -> Result:
+    """Return the instructions of a rendered unit as LABELLED_INSTRUCTION chunks, with the counts of their negatives."""
+    stats = Stats()
+    rows = [add_wrong_responses(chunk, rouge, negatives=negatives, seed=seed, stats=stats) for chunk in rendered.rows]
+    return Result(rendered.name, rows, LABELLED_INSTRUCTION, [], stats)

@@ -1,4 +1,4 @@
-"""Labelling and merging, against the rules of the semantics written out as plain Python."""
+"""Labelling and merging, compared with the rules of the semantics in plain Python."""
 
 import random
 from collections.abc import Iterable
@@ -112,7 +112,7 @@ def test_candidates_that_do_not_count() -> None:
 
 
 def naive(instructions: list[dict[str, Any]], candidates: list[dict[str, Any]]) -> dict[str, tuple[Any, ...]]:
-    """The merge as the semantics state it: the smallest of equal pairs, nulls first, with the smallest generator."""
+    """Merge pairs as the semantics state it: the smallest of equal ones, nulls first, with the smallest generator."""
     made = []
     for row in instructions:
         place = (row["dataset"], row["subset"], row["split"], row["template_id"], row["instruction_id"])

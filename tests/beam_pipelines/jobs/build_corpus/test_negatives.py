@@ -62,7 +62,7 @@ def chunk(references: list[str], choices: list[list[str] | None] | None = None, 
 
 def label(batch: pa.RecordBatch, seed: int = 0, **settings: float) -> tuple[list[list[str]], Stats]:
     negatives, stats = Negatives(**settings), Stats()
-    return add_wrong_responses(batch, RougeL(), negatives, seed, stats)["wrong"].to_pylist(), stats
+    return add_wrong_responses(batch, RougeL(), negatives=negatives, seed=seed, stats=stats)["wrong"].to_pylist(), stats
 
 
 @given(references=st.lists(st.text("abc ", min_size=1, max_size=8), min_size=1, max_size=12), count=st.integers(0, 3))

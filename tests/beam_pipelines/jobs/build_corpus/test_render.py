@@ -8,9 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beam_pipelines.io.units import list_reads, read_units
-from beam_pipelines.jobs.build_corpus.job import BuildCorpusConfig, plan
-from beam_pipelines.jobs.build_corpus.render import RenderedUnit, UnitRenderer, threshold
+from beam_pipelines.jobs.build_corpus import BuildCorpusConfig
+from beam_pipelines.jobs.build_corpus.job import plan
+from beam_pipelines.jobs.build_corpus.render import UnitRenderer, threshold
+from beam_pipelines.runners.options import DRY_RUN
 from beam_pipelines.templates.compile import SENTINEL
+from beam_pipelines.transforms.results import Result
 from schemas.ids import instruction_ids
 from tests.conftest import template, write_templates
 
@@ -25,18 +28,16 @@ def test_threshold_keeps_the_share_of_the_cap(cap: int, templates: int, rows: in
     assert threshold(None, templates, rows) == 2**64
 
 
-def render(
-    folder: Path, rows: list[dict[str, Any]], templates: list[dict[str, Any]], **columns: pa.DataType
-) -> RenderedUnit:
-    """One unit of one dataset, rendered."""
+def render(folder: Path, rows: list[dict[str, Any]], templates: list[dict[str, Any]], **columns: pa.DataType) -> Result:
+    """Render one unit of one dataset."""
     schema = pa.schema(list(columns.items()))
     pq.write_table(pa.Table.from_pylist(rows, schema), folder / "f.parquet")
     write_templates(folder, "d", templates)
     (folder / "m.yaml").write_text("templates: .\ndatasets: [{name: d, split: train, paths: f.parquet}]\n")
-    planned = plan(BuildCorpusConfig(mixture=str(folder / "m.yaml"), output=str(folder / "out")))
-    (file,), wanted = planned.inputs[0].files, planned.wanted[0]
-    (unit,) = [unit for read in list_reads(file, 100) for unit in read_units(read, wanted)]
-    return UnitRenderer(planned.render_plans[0]).render(unit)
+    (planned,) = plan(BuildCorpusConfig(mixture=str(folder / "m.yaml"), output=str(folder / "out")), DRY_RUN).datasets
+    (file,) = planned.input.files
+    (unit,) = [unit for read in list_reads(file, 100) for unit in read_units(read, planned.read)]
+    return UnitRenderer(planned.render).render(unit)
 
 
 def test_rows_in_order_each_under_every_template(tmp_path: Path) -> None:
@@ -44,7 +45,7 @@ def test_rows_in_order_each_under_every_template(tmp_path: Path) -> None:
     rendered = render(
         tmp_path, [{"q": f"q{i}", "r": f"r{i}"} for i in range(3)], templates, q=pa.string(), r=pa.string()
     )
-    (chunk,) = rendered.chunks
+    (chunk,) = rendered.rows
     assert chunk["instruction"].to_pylist() == ["q0?", "q0!", "q1?", "q1!", "q2?", "q2!"]
     assert chunk["references"].to_pylist() == [["r0"], ["r0"], ["r1"], ["r1"], ["r2"], ["r2"]]
     assert chunk["example_id"].to_pylist()[::2] == ["f.parquet#0", "f.parquet#1", "f.parquet#2"]
@@ -77,7 +78,7 @@ def test_rows_that_hold_the_sentinel_are_rejects(tmp_path: Path) -> None:
     templates = [template("a", "t", "{{ l | join(' ') }}|||x")]
     rows = [{"l": ["fine |||"]}, {"l": ["ok", f"not{SENTINEL}ok"]}, {"l": ["fine"]}]
     rendered = render(tmp_path, rows, templates, l=pa.list_(pa.string()))
-    assert rendered.chunks[0]["instruction"].to_pylist() == ["fine |||", "fine"]
+    assert rendered.rows[0]["instruction"].to_pylist() == ["fine |||", "fine"]
     assert [(row["reason"], row["position"]) for row in rendered.rejects] == [("reserved_character", "#1")]
 
 
@@ -85,4 +86,4 @@ def test_a_template_cannot_change_the_row_for_the_next(tmp_path: Path) -> None:
     first = template("a", "t", "{% set _ = l.append('more') %}{{ l | join(' ') }}|||x")
     templates = [first, template("b", "u", "{{ l | join(' ') }}|||x")]
     rendered = render(tmp_path, [{"l": ["one"]}], templates, l=pa.list_(pa.string()))
-    assert rendered.chunks[0]["instruction"].to_pylist() == ["one more", "one"]
+    assert rendered.rows[0]["instruction"].to_pylist() == ["one more", "one"]

@@ -1,0 +1,77 @@
+"""The datasets of a mixture: which columns of their files are read, how they are rendered, and how large they are."""
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from beam_pipelines.io.formats.base import ReadSpec
+from beam_pipelines.io.inputs import Input
+from beam_pipelines.jobs.build_corpus.render import RenderSpec, threshold
+from beam_pipelines.templates.compile import CompiledTemplate
+from beam_pipelines.templates.mixture import Dataset, MixtureFile, Negatives
+from schemas.chunks import CHUNK_ROWS
+from schemas.errors import CappyError
+
+
+@dataclass(frozen=True)
+class DatasetPlan:
+    """A dataset with its files inspected: how its units are read and rendered."""
+
+    render: RenderSpec
+    input: Input
+    read: ReadSpec
+
+    @property
+    def dataset(self) -> Dataset:
+        """The dataset of the mixture."""
+        return self.render.dataset
+
+    @property
+    def instructions(self) -> int:
+        """The approximate number of instructions: an upper bound, as if every template applied to every row kept."""
+        return self._kept(self.input.rows)
+
+    @property
+    def units(self) -> int:
+        """The approximate number of units; there are a few more where rows are large or files compressed."""
+        return sum(-(-file.rows // self.read.unit_rows) for file in self.input.files)
+
+    def pair_bytes(self, negatives: Negatives) -> int:
+        """Return the approximate bytes of text in all pairs, of references and of wrong responses."""
+        pairs = 1 + max(negatives.wrong_choices, negatives.mismatched)
+        return self._kept(self.input.bytes * pairs)
+
+    def _kept(self, amount: int) -> int:
+        """Return what is left under all templates of an `amount` in the source rows, after T0's cap."""
+        return amount * len(self.dataset.templates) * self.render.keep // 2**64
+
+
+def plan_dataset(dataset: Dataset, source: Input, *, mixture: MixtureFile, seed: int) -> DatasetPlan:
+    """Settle how a dataset is read and rendered. Raises CappyError for a variable that no column gives."""
+    keep = threshold(dataset.entry.max_examples, len(dataset.templates), source.rows)
+    return DatasetPlan(RenderSpec(dataset, mixture.truncate, seed, keep), source, _read_spec(dataset, source))
+
+
+def _read_spec(dataset: Dataset, source: Input) -> ReadSpec:
+    """Return the columns that the templates of a dataset use, and the rows of a unit."""
+    used_by: dict[str, str] = {}
+    for template in dataset.templates:
+        for variable in CompiledTemplate(template, truncate=None, seed=0).variables:
+            used_by.setdefault(variable, template.name)
+    columns = {dataset.variable(column): column for column in source.schema.names}
+    present = f"the columns are {', '.join(source.schema.names)}"
+    if len(columns) < len(source.schema):
+        raise CappyError(f"dataset {dataset.label}: two columns become one variable: {', '.join(source.schema.names)}")
+    unknown = sorted(set(dataset.entry.rename) - set(source.schema.names))
+    if unknown:
+        raise CappyError(f"dataset {dataset.label}: `rename` names {unknown[0]!r}; {present}")
+    for variable, template_name in sorted(used_by.items()):
+        if variable not in columns:
+            raise CappyError(
+                f"dataset {dataset.label}: template {template_name!r} uses {variable!r}; {present}. "
+                "`rename` maps columns to variables, and `templates` can leave a template out."
+            )
+    # A template may use no column at all; one is read for the number of rows.
+    names = [columns[variable] for variable in used_by] or source.schema.names[:1]
+    fields = [source.schema.field(name) for name in names]
+    return ReadSpec(pa.schema(fields), max(1, CHUNK_ROWS // len(dataset.templates)))
