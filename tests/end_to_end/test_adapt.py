@@ -1,4 +1,4 @@
-"""`cappy adapt`: its stages, each kept and resumed, and candidates that it cannot learn from."""
+"""`cappy adapt`: its stages, their resume, and unusable candidates."""
 
 import json
 import sys
@@ -34,7 +34,7 @@ def candidates(count: int, *, first: int = 0, **more: Any) -> list[dict[str, Any
 
 
 def save_with_code(folder: Path) -> None:
-    """A scorer whose architecture is in a file beside it."""
+    """Save a scorer whose architecture is in a Python file in its folder."""
     save_tiny_scorer(folder)
     config = json.loads((folder / "config.json").read_text())
     own = {"AutoConfig": "theirs.Config", "AutoModelForSequenceClassification": "theirs.Scorer"}
@@ -78,11 +78,11 @@ def flags(inputs: Path, output: Path, *more: object) -> list[str]:
     return ["adapt", *map(str, [*given, "--device", "cpu", "--dtype", "float32", *ONE_PROCESS, *more])]
 
 
-def test_all_stages_and_again(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_stages_twice(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "out"
     assert cappy(*flags(inputs, output)) == 0
-    told = capsys.readouterr().out.splitlines()
-    assert told[0] == "120 pairs of 30 instructions" and told[1].startswith("4 steps over 120 pairs")
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "120 pairs of 30 instructions" and printed[1].startswith("4 steps over 120 pairs")
     sources = manifest_of(output / "pairs")["pairs"]
     written = {name: counts["written"] for name, counts in sources.items()}
     assert written == {"ground_truth": 30, "generated": 60, "mismatch": 30}
@@ -94,7 +94,7 @@ def test_all_stages_and_again(inputs: Path, tmp_path: Path, capsys: pytest.Captu
     assert {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file()} == before
 
 
-def test_instructions_on_both_sides_are_not_learned_from(
+def test_instructions_of_the_validation_are_excluded_from_training(
     inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (inputs / "validation.jsonl").write_bytes(
@@ -114,16 +114,14 @@ def test_instructions_on_both_sides_are_not_learned_from(
     assert "no pair is left to learn from: of 120 read, 120 have a held-out instruction" in said(capsys)
 
 
-def test_wrong_responses_that_cannot_be_drawn_are_told(
-    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_missing_wrong_responses_are_reported(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (inputs / "train.jsonl").write_bytes(json_lines(*candidates(30, references=["yes"])))
     assert cappy(*flags(inputs, tmp_path / "out")) == 0
-    told = capsys.readouterr().out.splitlines()[0]
-    assert told == ("120 pairs of 30 instructions; 30 wrong responses could not be drawn: too few references differ")
+    printed = capsys.readouterr().out.splitlines()[0]
+    assert printed == ("120 pairs of 30 instructions; 30 wrong responses could not be drawn: too few references differ")
 
 
-def test_a_stage_that_is_lost_is_made_again(inputs: Path, tmp_path: Path) -> None:
+def test_lost_stages_are_rebuilt(inputs: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     assert cappy(*flags(inputs, output)) == 0
     bytes_before = data_bytes(output)
@@ -138,11 +136,11 @@ def test_a_stage_that_is_lost_is_made_again(inputs: Path, tmp_path: Path) -> Non
     [
         ({"references": None}, 1, "no_references: the candidate has no reference that it could be compared with"),
         ({"references": "text"}, 1, "--train: has no column 'references' (lists of text), it is string"),
-        ({"response": None}, 1, "cannot be learned from"),
+        ({"response": None}, 1, "cannot be used"),
         ({"sample_index": "x"}, 1, "--train: column 'sample_index' is string and must be int32"),
     ],
 )
-def test_candidates_that_cannot_be_learned_from(
+def test_unusable_candidates(
     change: dict[str, Any], status: int, message: str, inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = candidates(29) + candidates(1, first=29, **change)
@@ -153,18 +151,16 @@ def test_candidates_that_cannot_be_learned_from(
     assert message in said(capsys)
 
 
-def test_candidates_without_a_column_of_references(
-    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_candidates_without_references(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{name: value for name, value in row.items() if name != "references"} for row in candidates(5)]
     (inputs / "train.jsonl").write_bytes(json_lines(*rows))
     assert cappy(*flags(inputs, tmp_path / "out")) == 1
     error = said(capsys)
-    assert "--train: has no column 'references' (lists of text); candidates are learned from by their" in error
+    assert "--train: has no column 'references' (lists of text); candidates are labelled by their" in error
     assert "There are instruction_id, instruction, dataset, response" in error
 
 
-def test_no_candidates_to_learn_from(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_candidates(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (inputs / "train.jsonl").unlink()
     empty = pa.Table.from_pylist(candidates(1)).slice(0, 0)
     pq.write_table(empty, inputs / "train.parquet")
@@ -183,7 +179,7 @@ def test_no_candidates_to_learn_from(inputs: Path, tmp_path: Path, capsys: pytes
         ({"response": ["a", "b"]}, "--validation: column 'decoding' is string and column 'response' is list"),
     ],
 )
-def test_columns_that_a_later_stage_cannot_use_are_told_before_training(
+def test_columns_are_checked_for_all_stages_before_training(
     change: dict[str, Any], message: str, inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (inputs / "validation.jsonl").write_bytes(json_lines(*candidates(10, first=30, **change)))
@@ -193,7 +189,7 @@ def test_columns_that_a_later_stage_cannot_use_are_told_before_training(
     assert not (tmp_path / "out").exists()
 
 
-def test_what_is_wrong_with_the_validation_is_said_first(
+def test_validation_is_checked_first(
     inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (inputs / "validation.jsonl").write_bytes(json_lines({"instruction": "x"}))
@@ -205,12 +201,12 @@ def test_what_is_wrong_with_the_validation_is_said_first(
     assert "adapt runs in one process" in said(capsys)
 
 
-def test_steps_and_not_epochs_say_how_long(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_there_are_no_epochs(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cappy(*flags(inputs, tmp_path / "out", "--epochs", 2)) == 2
     assert "unknown flag --epochs" in said(capsys)
 
 
-def test_a_model_with_code_of_its_own(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_with_its_own_code(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     monkeypatch.setattr(sys, "path", [*sys.path])
     save_with_code(inputs / "scorer")

@@ -1,4 +1,4 @@
-"""`cappy demo`, and the candidates that were recorded for it."""
+"""`cappy demo`, and its recorded candidates."""
 
 import os
 import re
@@ -11,8 +11,8 @@ import pytest
 
 from beam_pipelines.doctor.findings import install
 from beam_pipelines.jobs.adapt.job import EVALUATION, SCORED, SCORER, SELECTIONS
-from beam_pipelines.jobs.demo.job import encoder
-from beam_pipelines.jobs.demo.job import job as demo
+from beam_pipelines.jobs.demo import encoder
+from beam_pipelines.jobs.demo.job import CORPUS
 from cappy_model.generate.decodings import PAPER, PRESETS
 from schemas.records import CANDIDATE, GENERATED
 from tests.conftest import build, cappy, metrics_of, rows_of
@@ -20,11 +20,11 @@ from tools.demo import make_candidates
 
 MOST_BYTES = 2_000_000
 EXAMPLES = 40
-STAGES = {demo.CORPUS, SCORER, SCORED, SELECTIONS, EVALUATION}
+STAGES = {CORPUS, SCORER, SCORED, SELECTIONS, EVALUATION}
 BASELINES = {"self-score:sum", "self-score:mean", "random", *(f"first:{name}" for name in PAPER)}
 METHODS = {"scorer:score", "oracle", *BASELINES}
 MIDDLE = (0.2, 0.8)
-"""Labels that are neither right nor wrong."""
+"""Labels that are neither correct nor wrong."""
 
 
 def candidates(split: str) -> list[dict[str, object]]:
@@ -32,7 +32,7 @@ def candidates(split: str) -> list[dict[str, object]]:
     return found
 
 
-def test_recorded_candidates_are_small_and_of_their_schema() -> None:
+def test_recorded_candidates_are_small_and_have_the_schema() -> None:
     files = sorted(make_candidates.FOLDER.glob("*.parquet"))
     assert {file.stem for file in files} == set(make_candidates.MIXTURES)
     assert sum(file.stat().st_size for file in files) < MOST_BYTES
@@ -58,7 +58,7 @@ def test_candidates_answer_instructions_of_their_split(split: str, tmp_path: Pat
 
 
 def check_complete(folder: Path) -> None:
-    """Every stage is as its manifest says, and the table has every method with its interval."""
+    """Check every stage against its manifest, and that the table has every method with its interval."""
     assert {path.name for path in folder.iterdir()} == STAGES
     for stage in STAGES:
         assert cappy("verify", folder / stage) == 0
@@ -71,28 +71,28 @@ def check_complete(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_stages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--pairs", 32, "--direct_num_workers=1"]
     assert cappy("demo", "--output", tmp_path / "out", *flags) == 0
     printed = capsys.readouterr().out
     check_complete(tmp_path / "out")
     assert all(re.search(rf"^{method} +0\.\d+ +0\.\d+ to 0\.\d+", printed, re.MULTILINE) for method in METHODS)
     assert printed.endswith(f"report: {tmp_path / 'out' / EVALUATION / 'report.html'}\n")
-    generated = [row for row in rows_of(tmp_path / "out" / demo.CORPUS / "pairs") if row["label_source"] == GENERATED]
+    generated = [row for row in rows_of(tmp_path / "out" / CORPUS / "pairs") if row["label_source"] == GENERATED]
     assert {row["generator"] for row in generated} == {"gemma-3-270m"}
     between = [row for row in generated if MIDDLE[0] < row["label"] < MIDDLE[1]]
     assert len(between) > len(generated) / 4
     capsys.readouterr()
-    assert cappy("demo", "--output", tmp_path / "out", *flags) == 0  # everything is there
+    assert cappy("demo", "--output", tmp_path / "out", *flags) == 0  # all stages are finished
     assert capsys.readouterr().out == printed
 
 
-@pytest.mark.skipif("DEMO" not in os.environ, reason="DEMO names no folder that `make demo` has made")
-def test_made_before() -> None:
+@pytest.mark.skipif("DEMO" not in os.environ, reason="DEMO does not name the output folder of `make demo`")
+def test_output_of_make_demo() -> None:
     check_complete(Path(os.environ["DEMO"]))
 
 
-def test_without_its_encoder(
+def test_without_the_encoder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(encoder, "PACKAGE", "not_there")

@@ -1,4 +1,4 @@
-"""`cappy train`: what it writes, that it scores the same after loading, goes on, refuses, and shares its work."""
+"""`cappy train`: its output, equal scores after loading, resume, refusals, and several processes."""
 
 import json
 import os
@@ -33,7 +33,7 @@ QUICK += ["--dtype", "float32", "--eval-fraction", "0.2", "--shuffle-buffer", "1
 
 @pytest.fixture
 def inputs(tmp_path: Path) -> Path:
-    """A folder with a corpus and a model."""
+    """Return a folder with a corpus and a model."""
     write_corpus(tmp_path / "pairs", 300)
     save_tiny_scorer(tmp_path / "init")
     return tmp_path
@@ -54,16 +54,16 @@ def same(first: Path, second: Path) -> bool:
     return ours.keys() == theirs.keys() and all(np.array_equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_what_it_writes(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_output(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "out"
     rows = some_rows(300)
     (tmp_path / "held.jsonl").write_bytes(
         json_lines(*({"instruction": row["instruction"].upper()} for row in rows[:10]))
     )
     assert cappy(*flags(inputs, "--output", output, "--held-out", tmp_path / "held.jsonl", "--max-steps", 5)) == 0
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     manifest, metrics = manifest_of(output), metrics_of(output)
-    assert "5 steps over" in told and "10 pairs dropped for held-out instructions" in told
+    assert "5 steps over" in printed and "10 pairs dropped for held-out instructions" in printed
     pairs = manifest["pairs"]
     assert pairs["read"] == 300 and pairs["held_out"] == 10 and pairs["held_out_instructions"] == 5
     assert pairs["training"] + pairs["evaluation"] == 290
@@ -86,7 +86,7 @@ def test_what_it_writes(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file()} == before
 
 
-def test_what_is_held_out_may_stand_in_several_places(inputs: Path, tmp_path: Path) -> None:
+def test_held_out_may_be_repeated(inputs: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     held = []
     for name, rows in (("first", some_rows(300)[:10]), ("second", some_rows(300)[10:16])):
@@ -94,12 +94,12 @@ def test_what_is_held_out_may_stand_in_several_places(inputs: Path, tmp_path: Pa
         held[-1].write_bytes(json_lines(*({"instruction": row["instruction"]} for row in rows)))
     assert cappy(*flags(inputs, "--output", output, "--max-steps", 1, *held)) == 0
     assert manifest_of(output)["pairs"]["held_out"] == 16
-    told = json.loads((output / "run.json").read_text())
-    assert told["configuration"]["held_out"] == [str(path) for path in held[1::2]]
-    assert [file["name"] for file in told["facts"]["held_out"]] == ["first.jsonl", "second.jsonl"]
+    run = json.loads((output / "run.json").read_text())
+    assert run["configuration"]["held_out"] == [str(path) for path in held[1::2]]
+    assert [file["name"] for file in run["facts"]["held_out"]] == ["first.jsonl", "second.jsonl"]
 
 
-def test_it_scores_the_same_after_loading(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_are_the_same_after_loading(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from cappy_model.train.assessment import Assessment
 
     seen: list[tuple[Any, np.ndarray]] = []
@@ -142,9 +142,7 @@ def test_another_run_in_the_folder_and_overwrite(
     assert "holds 'thesis.txt' and no run.json, so it is not ours" in said(capsys)
 
 
-def test_overwriting_does_not_delete_what_is_learned_from(
-    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_overwrite_deletes_no_input(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "out"
     assert cappy(*flags(inputs, "--output", output, "--max-steps", 2)) == 0
     before = weights(output)
@@ -189,7 +187,7 @@ def test_weights_and_limits(inputs: Path, tmp_path: Path, capsys: pytest.Capture
         (["--model", "{}/llama", "--dry-run"], 1, "is a llama, a decoder-only language model; give an encoder"),
     ],
 )
-def test_what_cannot_be(
+def test_errors_before_training(
     more: list[str], status: int, message: str, inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if "{}/llama" in more:
@@ -199,7 +197,7 @@ def test_what_cannot_be(
     assert message in said(capsys)
 
 
-def test_a_corpus_that_is_none(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_corpus(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = some_rows(20)
     rows[3]["label"] = 1.25
     write_pairs(inputs / "pairs" / "wrong.parquet", rows)
@@ -212,7 +210,7 @@ def test_a_corpus_that_is_none(inputs: Path, tmp_path: Path, capsys: pytest.Capt
     assert "wrong.parquet: has no column 'pair_id'; labelled pairs, as build-corpus writes them" in said(capsys)
 
 
-def test_a_corpus_without_pairs(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_corpus_without_pairs(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_pairs(inputs / "empty" / "none.parquet", [])
     given = ("--corpus", inputs / "empty" / "*.parquet", "--output", tmp_path / "out")
     assert cappy(*flags(inputs, *given)) == 1
@@ -221,25 +219,25 @@ def test_a_corpus_without_pairs(inputs: Path, tmp_path: Path, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize("content", ["{", "[1]", "{}"])
-def test_a_damaged_manifest_beside_the_corpus(
+def test_damaged_manifest_of_the_corpus(
     content: str, inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (inputs / "pairs" / "manifest.json").write_text(content)
     assert cappy(*flags(inputs, "--output", tmp_path / "out", "--max-steps", 1)) == 0
-    told = said(capsys)
-    assert "pairs/manifest.json: is damaged" in told and "nothing of how its corpus was made" in told
+    printed = said(capsys)
+    assert "pairs/manifest.json: is damaged" in printed and "does not describe its corpus" in printed
     assert manifest_of(tmp_path / "out")["corpus"] is None
 
 
 class Interrupted(BaseException):
-    """As a signal would be."""
+    """Raised in place of a signal."""
 
 
 def interrupt(*_: Any, **__: Any) -> None:
     raise Interrupted
 
 
-def test_a_corpus_that_has_moved_meanwhile(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_corpus_moved_between_launches(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = flags(inputs, "--output", tmp_path / "out", "--max-steps", 3, "--save-every", 1)
     with monkeypatch.context() as patched:
         patched.setattr(Mirror, "push", interrupt)
@@ -253,7 +251,7 @@ def test_a_corpus_that_has_moved_meanwhile(inputs: Path, tmp_path: Path, monkeyp
 
 
 def pushed_until(monkeypatch: pytest.MonkeyPatch, last: str = "") -> list[str]:
-    """The names of the checkpoints that are copied elsewhere from now on; the run is interrupted after the `last`."""
+    """Record the names of checkpoints as they are copied; interrupt the run after the `last`."""
     names: list[str] = []
     push = Mirror.push
 
@@ -267,7 +265,7 @@ def pushed_until(monkeypatch: pytest.MonkeyPatch, last: str = "") -> list[str]:
     return names
 
 
-def test_an_object_store(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_object_store(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     memory = fsspec.filesystem("memory")
     assert cappy(*flags(inputs, "--output", tmp_path / "out", "--max-steps", 4, "--save-every", 1)) == 0
     for path in (tmp_path / "init").iterdir():
@@ -280,7 +278,7 @@ def test_an_object_store(inputs: Path, tmp_path: Path, monkeypatch: pytest.Monke
             cappy(*flags(inputs, *more))
     names = {name.split("/")[4] for name in memory.find("/store/out/checkpoints")}
     assert names == {"checkpoint-2", "checkpoint-3"}
-    # Another machine, whose cache is empty, goes on from the checkpoints in the store.
+    # Another machine, with an empty cache, resumes from the checkpoints in the store.
     monkeypatch.setenv("CAPPY_CACHE", str(tmp_path / "second"))
     with monkeypatch.context() as patched:
         pushed = pushed_until(patched)
@@ -292,11 +290,11 @@ def test_an_object_store(inputs: Path, tmp_path: Path, monkeypatch: pytest.Monke
     assert not list((tmp_path / "second" / "training").iterdir())
 
 
-def test_overwriting_on_an_object_store_trains_anew(
+def test_overwrite_on_an_object_store_starts_again(
     inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CAPPY_CACHE", str(tmp_path / "cache"))
-    given = flags(inputs, "--output", "memory://anew/out", "--max-steps", 3, "--save-every", 1)
+    given = flags(inputs, "--output", "memory://again/out", "--max-steps", 3, "--save-every", 1)
     for last in ("checkpoint-2", "checkpoint-3"):
         with monkeypatch.context() as patched:
             pushed_until(patched, last)
@@ -307,7 +305,7 @@ def test_overwriting_on_an_object_store_trains_anew(
     assert pushed == ["checkpoint-1", "checkpoint-2", "checkpoint-3"]
 
 
-def test_what_integrations_have_logged_stays(inputs: Path, tmp_path: Path) -> None:
+def test_logs_of_experiment_trackers_stay(inputs: Path, tmp_path: Path) -> None:
     logs = tmp_path / "out" / "checkpoints" / "runs"
     with hold(str(tmp_path / "out"), {}):
         logs.mkdir(parents=True)
@@ -317,8 +315,8 @@ def test_what_integrations_have_logged_stays(inputs: Path, tmp_path: Path) -> No
 
 def test_dry_run(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cappy(*flags(inputs, "--output", tmp_path / "out", "--dry-run")) == 0
-    told = capsys.readouterr().out
-    assert "3 files, 300 pairs" in told and "about 19 steps over 16 pairs each" in told
+    printed = capsys.readouterr().out
+    assert "3 files, 300 pairs" in printed and "about 19 steps over 16 pairs each" in printed
     assert not (tmp_path / "out").exists()
 
 
@@ -328,7 +326,7 @@ def command(arguments: list[str], *launcher: str) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_signals_end_it_and_the_same_command_goes_on(
+def test_signals_end_it_and_the_same_command_resumes(
     number: signal.Signals, status: int, inputs: Path, tmp_path: Path
 ) -> None:
     arguments = flags(inputs, "--output", tmp_path / "out", "--max-steps", 30, "--save-every", 1)
@@ -353,8 +351,8 @@ def test_signals_end_it_and_the_same_command_goes_on(
 
 
 @pytest.mark.slow
-def test_a_disk_that_is_full(inputs: Path, tmp_path: Path) -> None:
-    """A limit on the size of files, which needs no rights to set, fails as a full disk does."""
+def test_full_disk(inputs: Path, tmp_path: Path) -> None:
+    """Limit the size of files, which needs no privileges and fails as a full disk does."""
     import resource
 
     arguments = flags(inputs, "--output", tmp_path / "out", "--max-steps", 4)
@@ -376,7 +374,7 @@ def test_a_disk_that_is_full(inputs: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_are_one_with_twice_the_accumulation(inputs: Path, tmp_path: Path) -> None:
+def test_two_processes_equal_one_with_twice_the_accumulation(inputs: Path, tmp_path: Path) -> None:
     save_tiny_scorer(inputs / "init", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     launcher = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
     two = flags(inputs, "--output", tmp_path / "two", "--max-steps", 6, "--patience", 9)
@@ -387,7 +385,7 @@ def test_two_processes_are_one_with_twice_the_accumulation(inputs: Path, tmp_pat
     assert cappy(*one) == 0
     ours, theirs = weights(tmp_path / "two"), weights(tmp_path / "one")
     start = weights(inputs / "init")
-    # The true gradient of a key's bias is zero, and Adam makes steps of its rounding.
+    # The true gradient of a key's bias is zero; Adam amplifies its rounding errors.
     names = [name for name in ours if not name.endswith("key.bias")]
     moved = max(float(np.abs(theirs[name] - start[name]).max()) for name in names)
     assert max(float(np.abs(ours[name] - theirs[name]).max()) for name in names) < 1e-5 < moved / 100

@@ -1,4 +1,4 @@
-"""The adaptation set: references right, others' references wrong, samples by their likeness."""
+"""The adaptation set: references are correct, references of others wrong, candidates labelled by similarity."""
 
 from collections import Counter
 from typing import Any
@@ -11,8 +11,14 @@ from hypothesis import strategies as st
 
 from beam_pipelines.io.formats.base import InputFile
 from beam_pipelines.io.units import Unit
-from beam_pipelines.jobs.adapt.adaptation import adaptation_instructions, adaptation_pairs, references_of, usable
-from beam_pipelines.jobs.build_corpus.candidates import NEEDED, PLACED_CANDIDATE
+from beam_pipelines.jobs.adapt.adaptation import (
+    adaptation_instructions,
+    adaptation_pairs,
+    references_of,
+    usable_candidates,
+)
+from beam_pipelines.jobs.build_corpus.candidates import PLACED_CANDIDATE
+from beam_pipelines.jobs.build_corpus.config import CANDIDATE_COLUMNS
 from cappy_model.metrics.rouge import RougeL
 from schemas.stats import Stats
 
@@ -26,7 +32,7 @@ def candidate(number: int, response: str | None, references: list[str] | None, *
 def pairs_of(rows: list[dict[str, Any]], seed: int = 0) -> tuple[list[dict[str, Any]], Stats]:
     rouge, stats = RougeL(), Stats()
     instructions = adaptation_instructions(rows, rouge, seed=seed, stats=stats)
-    placed = [{**{name: row[name] for name in NEEDED}, "source": "s", "position": "#0"} for row in rows]
+    placed = [{**{name: row[name] for name in CANDIDATE_COLUMNS}, "source": "s", "position": "#0"} for row in rows]
     chunk = pa.RecordBatch.from_pylist(placed, PLACED_CANDIDATE)
     half = len(rows) // 2
     found, rejects = adaptation_pairs(instructions, [chunk.slice(0, half), chunk.slice(half)], rouge, stats)
@@ -38,7 +44,7 @@ def labels(found: list[dict[str, Any]]) -> set[tuple[str, str, float, str]]:
     return {(row["instruction_id"], row["response"], round(row["label"], 4), row["label_source"]) for row in found}
 
 
-def test_the_set_of_a_small_task() -> None:
+def test_small_task() -> None:
     rows = [
         candidate(0, "the red fox", ["the red fox runs", "a fox"]),
         candidate(0, "a fox", ["the red fox runs", "a fox"], decoding="sample"),
@@ -66,7 +72,7 @@ def test_the_set_of_a_small_task() -> None:
     assert generators["a fox"] == generators["snow"] == "lm" and generators["it snows"] is None
 
 
-def test_a_reference_that_is_right_here_too_is_no_wrong_response() -> None:
+def test_a_correct_reference_is_no_wrong_response() -> None:
     rows = [candidate(0, "maybe", ["yes"]), candidate(1, "maybe", [" Yes! "]), candidate(2, "maybe", ["no"])]
     for seed in range(5):
         found, _ = pairs_of(rows, seed)
@@ -108,15 +114,15 @@ def test_every_pair_once_with_the_label_of_its_best_source(texts: list[tuple[lis
     assert made >= {(row["instruction_id"], text) for row in rows for text in row["references"]}
 
 
-def test_what_cannot_be_used_says_where_it_stands() -> None:
+def test_rejects_name_their_position() -> None:
     rows = [candidate(0, "a", ["b"]), candidate(1, "c", [""]), candidate(2, None, ["d"])]
     chunk = pa.RecordBatch.from_pylist(rows)
     file = InputFile(0, 0, "train.parquet", "train.parquet", 0, "", len(rows), None)
-    found, placed, rejects = usable(Unit(file, 0, 0, np.arange(len(rows)), chunk, []))
+    found, placed, rejects = usable_candidates(Unit(file, 0, 0, np.arange(len(rows)), chunk, []))
     assert [row["instruction_id"] for row in found] == ["i0", "i2"]
     assert placed["instruction_id"].to_pylist() == ["i0"]
-    told = {(row["reason"], row["source"], row["position"]) for row in rejects}
-    assert told == {
+    places = {(row["reason"], row["source"], row["position"]) for row in rejects}
+    assert places == {
         ("no_references", "candidates/train.parquet", "#1"),
         ("null_value", "candidates/train.parquet", "#2"),
     }
@@ -126,7 +132,7 @@ def test_what_cannot_be_used_says_where_it_stands() -> None:
     ("references", "expected"),
     [(None, []), ([], []), (["", "  "], []), ([" a ", "a", None, "b"], ["a", "b"])],
 )
-def test_which_references_count(references: list[str] | None, expected: list[str]) -> None:
+def test_references_of(references: list[str] | None, expected: list[str]) -> None:
     assert references_of({"references": references}) == expected
 
 
