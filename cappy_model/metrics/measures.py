@@ -13,13 +13,10 @@ from cappy_model.metrics.ranking import RankedGroups, RankedRows, auc, kendall, 
 
 @dataclass(frozen=True)
 class Measure:
-    """One measure. `title` is its heading in reports, `axis` the label of its values.
-
-    A measure without a function is a mean over examples of the value of the chosen candidate.
+    """One measure. Without a function it is the mean over examples of the value of the chosen candidate.
 
     Args:
-      title: heading, such as "Kendall's tau-b within groups".
-      axis: axis label, such as "tau-b".
+      label: name in reports, in the middle of a sentence.
       random: the value of a random order, and of an order by equal scores.
       within: computes the measure within each of g groups, as float64[g]; NaN where all labels of a group are equal.
       over_all: computes the measure over all rows of a dataset, as float64[b], for weights float64[b, n]: row i counts
@@ -28,8 +25,7 @@ class Measure:
       interval: whether `over_all` takes weights other than 1, as bootstrap intervals require.
     """
 
-    title: str
-    axis: str
+    label: str
     random: float = 0.0
     within: Callable[[RankedGroups], np.ndarray] | None = None
     over_all: Callable[[RankedRows, np.ndarray], np.ndarray] | None = None
@@ -38,28 +34,22 @@ class Measure:
 
 
 MEASURES = {
-    "rouge_l": Measure("Rouge-L of the chosen response", "Rouge-L"),
-    "accuracy": Measure("Accuracy of the chosen answer", "accuracy"),
+    "rouge_l": Measure("Rouge-L of the chosen response"),
+    "accuracy": Measure("accuracy of the chosen answer"),
     "spearman": Measure(
         "Spearman's rank correlation within groups",
-        "rank correlation",
         within=lambda groups: spearman_rows(groups.score, groups.label),
     ),
-    "kendall": Measure("Kendall's tau-b within groups", "tau-b", within=lambda groups: groups.pairs.kendall),
+    "kendall": Measure("Kendall's tau-b within groups", within=lambda groups: groups.pairs.kendall),
     "pairwise_accuracy": Measure(
-        "Pairwise accuracy within groups",
-        "pairs in the right order",
-        random=0.5,
-        within=lambda groups: groups.pairs.accuracy,
+        "pairwise accuracy within groups", random=0.5, within=lambda groups: groups.pairs.accuracy
     ),
     "spearman_over_all": Measure(
         "Spearman's rank correlation over all candidates",
-        "rank correlation",
         over_all=lambda rows, weights: spearman(rows.by_score, rows.by_label, weights),
     ),
     "auc_over_all": Measure(
         "AUC over all candidates",
-        "AUC",
         random=0.5,
         over_all=lambda rows, weights: auc(rows.by_score, rows.label == 1, weights),
         binary=True,
@@ -67,7 +57,6 @@ MEASURES = {
     # No interval: the sorted order that makes Kendall's tau fast cannot be resampled.
     "kendall_over_all": Measure(
         "Kendall's tau-b over all candidates",
-        "tau-b",
         over_all=lambda rows, _: np.array([kendall(rows.score, rows.label)]),
         interval=False,
     ),

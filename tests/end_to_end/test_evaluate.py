@@ -16,7 +16,7 @@ from rouge_score import rouge_scorer
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from beam_pipelines.jobs.evaluate.job import job as evaluate
+from beam_pipelines.jobs import evaluate
 from beam_pipelines.runners.options import beam_options
 from tests.conftest import cappy, data_bytes, manifest_of, metrics_of, rows_of
 from tests.end_to_end.inputs import ALL_MAY_FAIL, TWO_PROCESSES, TWO_THREADS, json_lines, parquet, said
@@ -342,12 +342,12 @@ LAUNCH_ERRORS: list[tuple[dict[str, Any], Sequence[str], int, str]] = [
     ({}, ["--label-column", "label"], 2, "--task generation compares responses with references"),
     ({}, RANKING, 1, "--task ranking compares scores with labels: name their --label-column; there are id"),
     ({}, [*CLASSIFICATION, "--reference-column", "gold"], 1, "no column 'gold' with the right texts, and no --label-c"),
-    ({}, [*RANKING, "--label-column", "references"], 1, "what is said of candidates is in lists, or none of it is"),
+    ({}, [*RANKING, "--label-column", "references"], 1, "the columns of candidates are all lists, or none is"),
     ({"label": "good"}, [*RANKING, "--label-column", "label"], 1, "column 'label' is string and must be numbers"),
     ({"score": [0.5]}, [], 1, "column 'score' is list<item: double> and column 'response' is string"),
     ({"references": [7]}, [], 1, "column 'references' is list<item: int64> and must be lists of texts"),
-    ({"decoding": "d", "generator": 7}, [], 1, "the language model: column 'generator' is int64 and must be text"),
-    ({"decoding": 7}, [], 1, "the decoding: column 'decoding' is int64 and must be text"),
+    ({"decoding": "d", "generator": 7}, [], 1, "language model: column 'generator' is int64 and must be text"),
+    ({"decoding": 7}, [], 1, "decoding: column 'decoding' is int64 and must be text"),
     ({}, ["--group-column", "score"], 1, "column 'score' is double and must be text, integers or booleans"),
 ]
 

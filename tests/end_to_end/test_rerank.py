@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from beam_pipelines.jobs.rerank.job import job as rerank
+from beam_pipelines.jobs import rerank
 from beam_pipelines.runners.options import beam_options
 from schemas.ids import digest
 from schemas.records import SELECTION
@@ -196,7 +196,7 @@ def test_limit_and_dry_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert run_over(scored(), tmp_path / "out", "--limit", 60, "--dry-run") == 0
     printed = capsys.readouterr().out
     assert "1 file, 60 rows" in printed and "each group by 'instruction_id'" in printed and "1 shard of" in printed
-    assert re.search(r"by choosing from 60 rows here: about [\d.]+ s of one core's work; about [\d.]+ kB", printed)
+    assert re.search(r"measured by selecting from 60 rows here: about [\d.]+ s of one core's work; about [\d.]+ kB", printed)
     assert not (tmp_path / "out").exists()
     assert run_over(scored(), tmp_path / "out", "--limit", 60) == 0
     assert manifest_of(tmp_path / "out")["totals"]["candidates"] == 60

@@ -1,22 +1,16 @@
-"""Which columns of scored rows are what, for an evaluation."""
+"""Column roles of scored rows in an evaluation."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from beam_pipelines.jobs.rerank.scored_rows import (
-    check_present,
-    check_types,
-    is_group,
-    is_number,
-    usual_group,
-)
+from beam_pipelines.jobs.evaluate.config import CLASSIFICATION, GENERATION, RANKING
+from beam_pipelines.transforms.candidates import check_present, check_types, default_group, is_group, is_number
 from cappy_model.metrics.evaluation import SCORER, SELF_SCORES
 from schemas.errors import CappyError
 from schemas.records import is_text
 
-GENERATION, CLASSIFICATION, RANKING = TASKS = ("generation", "classification", "ranking")
 DATASET = ("dataset", "subset", "split")
 """The columns that name a dataset."""
 
@@ -26,10 +20,10 @@ _EXAMPLE = "example_id"
 
 @dataclass(frozen=True)
 class EvaluatedColumns:
-    """Which columns of an input are what; `schema` has these alone.
+    """Column roles of an input; `schema` has only these columns.
 
-    `methods` are what chooses or orders by a column, each with it: the scorers, then the self-scores. What a candidate
-    is worth is `label`, or follows from `references`.
+    `methods` names the methods that go by a column of scores, with their columns: the scorers, then the language
+    model's own scores. The value of a candidate is its `label`, or is computed from `references`; one of them is None.
     """
 
     schema: pa.Schema
@@ -49,20 +43,20 @@ class EvaluatedColumns:
 
     @property
     def lists(self) -> Sequence[str]:
-        """The columns of candidates, where a row holds several in lists."""
+        """The columns that hold lists; none where a row is one candidate."""
         return self.of_candidates if pa.types.is_list(self.schema.field(self.response).type) else ()
 
     @property
     def of_candidates(self) -> Sequence[str]:
-        """The columns that say something of a candidate, the response first."""
-        # A row that holds lists may say once whose they all are.
+        """The columns of candidates, the response first."""
+        # A row with lists may name one generator for all its candidates.
         listed = self.generator is not None and pa.types.is_list(self.schema.field(self.generator).type)
         optional = (self.label, self.generator if listed else None, self.decoding, self.sample_index)
         return tuple(dict.fromkeys((self.response, *self.methods.values(), *filter(None, optional))))
 
     @property
     def used(self) -> Sequence[str]:
-        """All of these columns, each once."""
+        """All columns that have a role, without duplicates."""
         optional = (self.references, self.template, self.example, self.generator)
         rest = (self.group, self.instruction, *self.dataset, *filter(None, optional))
         return tuple(dict.fromkeys((*self.of_candidates, *rest)))
@@ -84,11 +78,15 @@ def evaluated_columns(
     reference: str,
     label: str | None,
 ) -> EvaluatedColumns:
-    """The columns of an input with this schema. Raises CappyError as `scored_columns` does."""
+    """Return the column roles of an input with this schema.
+
+    `group` None: `instruction_id` where the input has it, else the instruction. Raises CappyError, naming the flag and
+    the column, for a column that is missing or has an unsuitable type.
+    """
     needed = [("--instruction-column", instruction), ("--response-column", response)]
     needed += [("--score-column", name) for name in scores]
     needed += [("--group-column", group)] if group is not None else []
-    needed += [_worth(schema, task, reference, label)]
+    needed += [_value_column(schema, task, reference, label)]
     check_present(schema, needed)
 
     def known(name: str) -> str | None:
@@ -99,7 +97,7 @@ def evaluated_columns(
     columns = EvaluatedColumns(
         schema=schema,
         task=task,
-        group=group or usual_group(schema, instruction),
+        group=group or default_group(schema, instruction),
         instruction=instruction,
         response=response,
         methods={f"{SCORER}{name}": name for name in scores} | own,
@@ -116,8 +114,8 @@ def evaluated_columns(
     return replace(columns, schema=pa.schema([schema.field(name) for name in columns.used]))
 
 
-def _worth(schema: pa.Schema, task: str, reference: str, label: str | None) -> tuple[str, str]:
-    """The flag and the column by which a candidate is worth something."""
+def _value_column(schema: pa.Schema, task: str, reference: str, label: str | None) -> tuple[str, str]:
+    """Return the flag and the column that the values of candidates come from."""
     if label is not None:
         return "--label-column", label
     there = ", ".join(schema.names)
@@ -125,8 +123,8 @@ def _worth(schema: pa.Schema, task: str, reference: str, label: str | None) -> t
         raise CappyError(f"--task ranking compares scores with labels: name their --label-column; there are {there}")
     if task == CLASSIFICATION and reference not in schema.names:
         raise CappyError(
-            f"--task classification needs to know which choices are right: the input has no column {reference!r} with "
-            f"the right texts, and no --label-column is named; there are {there}"
+            f"--task classification needs the right choices: the input has no column {reference!r} with the right "
+            f"texts, and no --label-column is named; there are {there}"
         )
     return "--reference-column", reference
 
@@ -139,7 +137,7 @@ def _check_types(columns: EvaluatedColumns) -> None:
         if pa.types.is_list(kind) != listed:
             raise CappyError(
                 f"column {name!r} is {kind} and column {columns.response!r} is {schema.field(columns.response).type}; "
-                "what is said of candidates is in lists, or none of it is"
+                "the columns of candidates are all lists, or none is"
             )
 
     def of(name: str) -> pa.DataType:
@@ -152,7 +150,7 @@ def _check_types(columns: EvaluatedColumns) -> None:
         ("--group-column", columns.group, is_group(schema.field(columns.group).type), "text, integers or booleans"),
     ]
     for method, name in columns.methods.items():
-        flag = "--score-column" if method.startswith(SCORER) else "the language model's own score"
+        flag = "--score-column" if method.startswith(SCORER) else "score of the language model"
         checks.append((flag, name, is_number(of(name)), "numbers, or lists of them"))
     if columns.references is not None:
         checks.append(("--reference-column", columns.references, is_text(of(columns.references)), "lists of texts"))
@@ -160,12 +158,12 @@ def _check_types(columns: EvaluatedColumns) -> None:
         kind = of(columns.label)
         checks.append(("--label-column", columns.label, is_number(kind) or pa.types.is_boolean(kind), "numbers"))
     if columns.generator is not None:
-        checks.append(("the language model", columns.generator, is_text(of(columns.generator)), "text"))
+        checks.append(("language model", columns.generator, is_text(of(columns.generator)), "text"))
     if columns.decoding is not None:
-        checks.append(("the decoding", columns.decoding, is_text(of(columns.decoding)), "text"))
+        checks.append(("decoding", columns.decoding, is_text(of(columns.decoding)), "text"))
     if columns.sample_index is not None:
         kind = of(columns.sample_index)
-        checks.append(("the number of a sample", columns.sample_index, pa.types.is_integer(kind), "integers"))
+        checks.append(("sample index", columns.sample_index, pa.types.is_integer(kind), "integers"))
     for name in (*columns.dataset, *filter(None, [columns.template, columns.example])):
-        checks.append(("what an example is", name, is_group(schema.field(name).type), "text, integers or booleans"))
+        checks.append(("identity of an example", name, is_group(schema.field(name).type), "text, integers or booleans"))
     check_types(schema, checks)

@@ -1,53 +1,52 @@
-"""The candidates of a shard -> one row for each example: what each method's choice is worth, or how well it orders."""
+"""The examples of a shard, one row each: the value of each method's choice, or the measures of its order."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from beam_pipelines.jobs.evaluate.columns import CLASSIFICATION, GENERATION, RANKING, EvaluatedColumns
-from beam_pipelines.jobs.rerank.reduction import GROUP, best_of, fixed_point, over_groups, ranks
+from beam_pipelines.jobs.evaluate.columns import EvaluatedColumns
+from beam_pipelines.jobs.evaluate.config import CLASSIFICATION, GENERATION, RANKING
+from beam_pipelines.transforms.candidates import GROUP, best_of, fixed_point, over_groups, ranks
+from beam_pipelines.transforms.results import Result
 from cappy_model.metrics.evaluation import ORACLE, RANDOM
-from cappy_model.metrics.ranking import expected_best, pair_rows, spearman_rows
+from cappy_model.metrics.measures import WITHIN, measure_groups
+from cappy_model.metrics.ranking import RankedGroups, expected_best
 from schemas.records import reject
 from schemas.stats import Stats, count_scores, score_bins
-
-PER_GROUP = ("spearman", "kendall", "pairwise_accuracy")
-"""The measures of an order within a group."""
 
 _FIRST = pa.list_(pa.struct({"generator": pa.string(), "decoding": pa.string(), "value": pa.float64()}))
 _NUMBERS = pa.list_(pa.float64())
 
 
 def choosers(columns: EvaluatedColumns) -> list[str]:
-    """The methods that choose by scores, and the oracle, which chooses by worth."""
+    """Return the methods that choose by scores, and the oracle, which chooses by value."""
     return [*columns.methods, ORACLE]
 
 
 def curve_of(method: str) -> str:
-    """The column with what `method` chooses on average of 1, 2, 4, ... random candidates."""
+    """Return the column of the expected values of a method's choice among 1, 2, 4, ... random candidates."""
     return f"{method} curve"
 
 
 def scores_of(method: str) -> str:
-    """The column with the scores that `method` gives the candidates of an example."""
+    """Return the column of the scores that `method` gives the candidates of an example."""
     return f"{method} scores"
 
 
 def example_schema(columns: EvaluatedColumns) -> pa.Schema:
-    """What the last step is given of an example: whose it is, what the methods are worth, and what sums need.
+    """Return the schema of an example, as the last step takes it.
 
-    Of generation and classification: `first` by language model and decoding, curves, and `right`, the digest of the
-    right choice. Of ranking: the `labels` and scores of all candidates, for the measures over all of them.
+    For generation and classification: the value of each method's choice, curves, `first` (the value of the first sample
+    of each language model and decoding), and `right`, the digest of the right choice. For ranking: the measures of each
+    method, and the `labels` and scores of all candidates, for the measures over all of them.
     """
     fields = [pa.field(name, pa.string(), nullable=False) for name in ("dataset", "group", "example")]
     fields += [pa.field("template", pa.string()), pa.field("candidates", pa.int64(), nullable=False)]
     if columns.task == RANKING:
         fields += [
-            pa.field(f"{method} {measure}", pa.float64())
-            for method in (*columns.methods, RANDOM)
-            for measure in PER_GROUP
+            pa.field(f"{method} {measure}", pa.float64()) for method in (*columns.methods, RANDOM) for measure in WITHIN
         ]
         fields += [pa.field(name, _NUMBERS) for name in ("labels", *map(scores_of, columns.methods))]
         return pa.schema(fields)
@@ -56,80 +55,70 @@ def example_schema(columns: EvaluatedColumns) -> pa.Schema:
     return pa.schema([*fields, pa.field("first", _FIRST), pa.field("right", pa.string())])
 
 
-class _Candidates(NamedTuple):
-    """Candidates of whole examples, in order: `group` int64[n] from 0 on without a gap, `rows` of `measured_schema`."""
+class _Grouped(NamedTuple):
+    """Candidates by group: `group` int64[n], from 0 on without a gap; `rows` of `measured_schema`."""
 
     group: np.ndarray
     rows: pa.RecordBatch
 
     @property
     def groups(self) -> int:
-        """How many examples there are."""
+        """The number of examples."""
         return int(self.group[-1]) + 1 if len(self.group) else 0
 
     def numbers(self, name: str) -> np.ndarray:
-        """float64[n]: a column, NaN for null."""
+        """Return a column as float64[n], NaN for null."""
         found: np.ndarray = self.rows[name].to_numpy(zero_copy_only=False).astype(np.float64)
         return found
 
-    def kept(self, which: np.ndarray) -> "_Candidates":
-        """The candidates for which bool[n] `which` is true, their groups numbered anew."""
+    def select(self, which: np.ndarray) -> "_Grouped":
+        """Return the candidates where bool[n] `which` is true, with their groups renumbered."""
         positions = np.flatnonzero(which)
         group = np.unique(self.group[positions], return_inverse=True)[1]
-        return _Candidates(group.astype(np.int64), self.rows.take(pa.array(positions)))
+        return _Grouped(group.astype(np.int64), self.rows.take(pa.array(positions)))
 
     @property
     def first(self) -> np.ndarray:
-        """int64[g]: the position of each group's first candidate."""
+        """The position of each group's first candidate, int64[g]."""
         return np.flatnonzero(np.diff(self.group, prepend=-1))
 
 
-class Examples(NamedTuple):
-    """The examples of a shard as rows of `example_schema`, REJECT rows of those that are none, and counts."""
+def evaluate_examples(name: str, measured: pa.RecordBatch, *, columns: EvaluatedColumns) -> Result:
+    """Return the examples of the shard `name`, as rows of `example_schema`.
 
-    rows: pa.RecordBatch
-    rejects: list[dict[str, Any]]
-    stats: Stats
-
-
-def evaluate_examples(measured: pa.RecordBatch, columns: EvaluatedColumns) -> Examples:
-    """The examples that `measured` rows (of `measured_schema`, in any order) make up.
-
-    An example is a reject when its candidates differ in their instructions or references, when equal texts among them
-    have different labels, or when a scorer gave none of them a score.
+    `measured` are rows of `measured_schema`, in any order. An example is a reject if its candidates differ in their
+    instructions or references, if equal responses have different labels, or if a scorer scores none of them.
     """
     stats, found = Stats(), _in_order(measured)
     faults = _faults(found, columns)
     rejects = [_reject(found, *fault) for fault in faults.items()]
     bad = np.isin(found.group, list(faults))
-    found = found.kept(~bad)
+    found = found.select(~bad)
     stats.counts["candidates", "rejected"] += int(bad.sum())
     stats.counts["candidates", "evaluated"] += len(found.group)
     stats.counts["examples", "rejected"] += len(rejects)
     stats.counts["examples", "evaluated"] += found.groups
-    for method, name in columns.methods.items():
-        stats.counts["unscored", name] += int(np.isnan(found.numbers(method)).sum())
+    for method, column in columns.methods.items():
+        stats.counts["unscored", column] += int(np.isnan(found.numbers(method)).sum())
     arrays = _ordered_by(found, columns, stats) if columns.task == RANKING else _chosen_by(found, columns, stats)
     firsts = found.rows.take(pa.array(found.first))
     sizes = np.bincount(found.group, minlength=found.groups)
-    arrays |= {name: firsts[name] for name in ("dataset", "example", "template")} | {"group": firsts["name"]}
+    arrays |= {column: firsts[column] for column in ("dataset", "example", "template")} | {"group": firsts["name"]}
     arrays = {"candidates": pa.array(sizes, pa.int64()), **arrays}
     schema = example_schema(columns)
-    rows = pa.RecordBatch.from_arrays(
-        [arrays[name].cast(schema.field(name).type) for name in schema.names], schema=schema
-    )
-    return Examples(rows, rejects, stats)
+    rows = pa.RecordBatch.from_arrays([arrays[field.name].cast(field.type) for field in schema], schema=schema)
+    return Result(name, [rows], schema, rejects, stats)
 
 
-def _in_order(measured: pa.RecordBatch) -> _Candidates:
-    """By group, then by place in the input."""
+def _in_order(measured: pa.RecordBatch) -> _Grouped:
+    """Sort candidates by group, then by position in the input."""
     group = np.unique(np.array(measured[GROUP].to_pylist(), dtype="S32"), return_inverse=True)[1].astype(np.int64)
     order = np.lexsort((*(measured[name].to_numpy() for name in ("item", "position", "file")), group))
-    return _Candidates(group[order], measured.take(pa.array(order)))
+    return _Grouped(group[order], measured.take(pa.array(order)))
 
 
-def _faults(found: _Candidates, columns: EvaluatedColumns) -> dict[int, tuple[str, str]]:
-    """The groups that cannot be evaluated, each with a reason and a detail."""
+def _faults(found: _Grouped, columns: EvaluatedColumns) -> dict[int, tuple[str, str]]:
+    """Return the reason and the detail of each group that cannot be evaluated."""
     faults: dict[int, tuple[str, str]] = {}
     if not found.groups:
         return faults
@@ -152,7 +141,8 @@ def _faults(found: _Candidates, columns: EvaluatedColumns) -> dict[int, tuple[st
     return faults
 
 
-def _reject(found: _Candidates, group: int, fault: tuple[str, str]) -> dict[str, Any]:
+def _reject(found: _Grouped, group: int, fault: tuple[str, str]) -> dict[str, Any]:
+    """Return the reject record of a group, at its first candidate."""
     reason, detail = fault
     first = found.rows.slice(int(found.first[group]), 1).to_pylist()[0]
     count = int((found.group == group).sum())
@@ -166,21 +156,22 @@ def _reject(found: _Candidates, group: int, fault: tuple[str, str]) -> dict[str,
     )
 
 
-def _texts(found: _Candidates) -> tuple[np.ndarray, np.ndarray]:
-    """int64[n], the number of each candidate's text within its group; int64[d], where each such text comes first."""
+def _texts(found: _Grouped) -> tuple[np.ndarray, np.ndarray]:
+    """Return the number of each candidate's text, int64[n], and the first position of each of the d texts, int64[d].
+
+    Equal texts of one group have one number; texts are numbered in the order of the candidates.
+    """
     codes = found.rows["text"].dictionary_encode()
     keys = found.group * max(1, len(codes.dictionary)) + codes.indices.to_numpy()
     _, first, number = np.unique(keys, return_index=True, return_inverse=True)
-    # In the order of the candidates, not of the keys.
     order = np.argsort(first, kind="stable")
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
     return place[number], first[order]
 
 
-def _chosen_by(found: _Candidates, columns: EvaluatedColumns, stats: Stats) -> dict[str, pa.Array]:
-    """What the choice of each method is worth. Equal texts are one candidate, with the first score that any of them
-    has."""
+def _chosen_by(found: _Grouped, columns: EvaluatedColumns, stats: Stats) -> dict[str, pa.Array]:
+    """Return the columns of choices. Equal texts are one candidate, with the first score that any of them has."""
     texts, first = _texts(found)
     group, value = found.group[first], found.numbers("value")[first]
     stats.counts["candidates", "duplicates"] += len(texts) - len(first)
@@ -197,13 +188,13 @@ def _chosen_by(found: _Candidates, columns: EvaluatedColumns, stats: Stats) -> d
     arrays["first"] = pa.array(_first_samples(found), _FIRST)
     right = np.full(found.groups, None, dtype=object)
     if columns.task == CLASSIFICATION:
-        correct = np.flatnonzero(value == 1)[::-1]  # of several the first one stays
+        correct = np.flatnonzero(value == 1)[::-1]  # the first of several is assigned last
         right[group[correct]] = found.rows["text"].take(pa.array(first[correct])).to_pylist()
     return arrays | {"right": pa.array(right.tolist(), pa.string())}
 
 
 def _first_known(scores: np.ndarray, texts: np.ndarray, count: int) -> np.ndarray:
-    """float64[d]: for each of `count` texts the first score that is not NaN, NaN where there is none."""
+    """Return the first score of each of `count` texts, float64[count]; NaN for a text without a score."""
     known = np.flatnonzero(~np.isnan(scores))
     number, first = np.unique(texts[known], return_index=True)
     found = np.full(count, np.nan)
@@ -214,9 +205,9 @@ def _first_known(scores: np.ndarray, texts: np.ndarray, count: int) -> np.ndarra
 def _choose(
     group: np.ndarray, score: np.ndarray, value: np.ndarray, groups: int
 ) -> tuple[np.ndarray, list[list[float]]]:
-    """float64[groups]: what the best candidate by `score` is worth, NaN where none has one; each group's curve.
+    """Return the value of the best candidate by `score`, float64[groups], NaN without a score; and curves.
 
-    The curve is what the best of 1, 2, 4, ... random candidates is worth on average, as far as there are so many.
+    The curve of a group has the expected values of the best of 1, 2, 4, ... random candidates, up to its size.
     """
     known = np.flatnonzero(~np.isnan(score))
     ordered = known[best_of(group[known], score[known], (known,), len(known))]
@@ -233,16 +224,18 @@ def _choose(
 
 
 def _by_size(group: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Groups of m members that stand together: m, and the positions of their members, int64[g, m]."""
+    """Yield each group size m with the positions of the members of those groups, int64[g, m]; members are adjacent."""
     starts = np.flatnonzero(ranks(group) == 1) if len(group) else np.zeros(0, dtype=np.int64)
     sizes = np.diff(starts, append=len(group))
     for members in np.unique(sizes).tolist():
         yield members, starts[sizes == members][:, None] + np.arange(members)
 
 
-def _first_samples(found: _Candidates) -> list[list[dict[str, Any]]]:
-    """What the first sample of each language model and decoding is worth, by group: that of the smallest number, then
-    the first one."""
+def _first_samples(found: _Grouped) -> list[list[dict[str, Any]]]:
+    """Return the values of the first samples of each language model and decoding, by group.
+
+    The first sample has the smallest index; of several the first in the input.
+    """
     samples: list[list[dict[str, Any]]] = [[] for _ in range(found.groups)]
     known = np.flatnonzero(found.rows["decoding"].is_valid())
     drawn = found.rows.take(pa.array(known))
@@ -260,12 +253,12 @@ def _first_samples(found: _Candidates) -> list[list[dict[str, Any]]]:
     return samples
 
 
-def _ordered_by(found: _Candidates, columns: EvaluatedColumns, stats: Stats) -> dict[str, pa.Array]:
-    """How well each method orders the candidates of each group, as they are: equal texts are not merged."""
+def _ordered_by(found: _Grouped, columns: EvaluatedColumns, stats: Stats) -> dict[str, pa.Array]:
+    """Return the columns of orders; equal texts remain several candidates."""
     label = found.numbers("value")
     arrays: dict[str, pa.Array] = {"labels": _lists(label, found)}
-    constant = _measures(found.group, np.zeros(len(label)), label, found.groups)
-    for measure, values in constant.items():
+    # Equal scores have the value of a random order.
+    for measure, values in _measures(found.group, np.zeros(len(label)), label, found.groups).items():
         arrays[f"{RANDOM} {measure}"] = pa.array(values, from_pandas=True)
     for method in columns.methods:
         score = found.numbers(method)
@@ -278,26 +271,23 @@ def _ordered_by(found: _Candidates, columns: EvaluatedColumns, stats: Stats) -> 
     return arrays
 
 
-def _measures(group: np.ndarray, score: np.ndarray, label: np.ndarray, groups: int) -> Mapping[str, np.ndarray]:
-    """Each of `PER_GROUP`, float64[groups]: NaN where the labels are all the same; equal scores are no order: 0."""
-    found = {measure: np.full(groups, np.nan) for measure in PER_GROUP}
+def _measures(group: np.ndarray, score: np.ndarray, label: np.ndarray, groups: int) -> dict[str, np.ndarray]:
+    """Return each measure of `WITHIN`, float64[groups], as `measure_groups` does; NaN for a group without a score."""
+    found = {measure: np.full(groups, np.nan) for measure in WITHIN}
     for _, rows in _by_size(group):
-        here, pairs = group[rows[:, 0]], pair_rows(score[rows], label[rows])
-        ordered = {"spearman": spearman_rows(score[rows], label[rows]), "kendall": pairs.kendall}
-        for measure, values in ordered.items():
-            found[measure][here] = np.where((pairs.label > 0) & (pairs.score == 0), 0.0, values)
-        found["pairwise_accuracy"][here] = pairs.accuracy
+        for measure, values in measure_groups(RankedGroups(score[rows], label[rows])).items():
+            found[measure][group[rows[:, 0]]] = values
     return found
 
 
-def _lists(values: np.ndarray, found: _Candidates) -> pa.Array:
-    """The values of each group's candidates as a list; NaN is null."""
+def _lists(values: np.ndarray, found: _Grouped) -> pa.Array:
+    """Return the values of each group's candidates as a list; NaN is null."""
     offsets = pa.array([*found.first.tolist(), len(values)], pa.int32())
     return pa.ListArray.from_arrays(offsets, pa.array(values, pa.float64(), from_pandas=True))
 
 
 def _count_reliability(stats: Stats, scorer: str, score: np.ndarray, value: np.ndarray) -> None:
-    """Counts by bin of scores: candidates, and the sum of what they are worth, in fixed point."""
+    """Count candidates, and add their values in fixed point, by bin of scores."""
     known = ~np.isnan(score)
     count_scores(stats, ("reliability", scorer, "candidates"), score[known])
     bins, number = np.unique(score_bins(score[known]), return_inverse=True)

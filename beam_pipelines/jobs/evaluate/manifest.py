@@ -1,14 +1,12 @@
-"""The manifest of an evaluation, made of its stats; metrics.json and the table, made of the manifest."""
+"""The manifest of an evaluation, its dataset card, metrics.json, and the table for the terminal."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from beam_pipelines.jobs.evaluate.conclusion import METRICS as EXAMPLES
-from beam_pipelines.jobs.evaluate.conclusion import RESULTS
+from beam_pipelines.jobs.evaluate.conclusion import EXAMPLES, RESULTS
 from beam_pipelines.report.text import listing, plural, share, signed, with_interval
 from beam_pipelines.runs.card import REJECTS, Card, Part
-from beam_pipelines.runs.job import count_rejects
+from beam_pipelines.runs.counts import count_rejects, samples
 from schemas.manifest import METRICS
 from schemas.stats import BINS_PER_SCORE, FIXED_POINT, SCORE_BINS, Stats
 
@@ -25,43 +23,37 @@ def _text(manifest: Mapping[str, Any]) -> str:
 CARD = Card(
     "An evaluation",
     _text,
-    [Part("metrics", EXAMPLES, "one row for each example, with what each method is worth on it"), REJECTS],
+    [Part("metrics", EXAMPLES, "one row for each example, with the value of each method"), REJECTS],
 )
 
 
-@dataclass(frozen=True)
-class EvaluationSummary:
-    """Makes an evaluation's part of the manifest, from its stats and its fingerprinted facts."""
-
-    facts: Mapping[str, Any]
-
-    def __call__(self, stats: Stats) -> dict[str, Any]:
-        """Inputs, totals, results, reliability, rejects and samples."""
-        counts = stats.counts
-        read, rejected = counts["candidates", "read"], counts["candidates", "rejected"]
-        ((_, results),) = stats.samples[RESULTS]
-        return {
-            "inputs": self.facts["inputs"],
-            "totals": {
-                "rows": counts["rows",],
-                "candidates": read,
-                "evaluated": counts["candidates", "evaluated"],
-                "rejected": rejected,
-                "duplicates": counts["candidates", "duplicates"],
-                "examples": counts["examples", "evaluated"],
-                "rejected_examples": counts["examples", "rejected"],
-                "unscored": stats.under("unscored"),
-                "no_rouge_tokens": counts["no_rouge_tokens",],
-            },
-            "results": results,
-            "reliability": {name: _reliability(bins) for name, bins in stats.under("reliability").items()},
-            "rejects": count_rejects(stats, lost=rejected, attempted=read, of="candidates"),
-            "samples": {"rejects": [row for _, row in stats.samples.get("rejects", [])]},
-        }
+def evaluation_manifest(stats: Stats, *, hashed: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the manifest's part of an evaluation, from its statistics and its fingerprint inputs `hashed`."""
+    counts = stats.counts
+    read, rejected = counts["candidates", "read"], counts["candidates", "rejected"]
+    ((_, results),) = stats.samples[RESULTS]
+    return {
+        "inputs": hashed["inputs"],
+        "totals": {
+            "rows": counts["rows",],
+            "candidates": read,
+            "evaluated": counts["candidates", "evaluated"],
+            "rejected": rejected,
+            "duplicates": counts["candidates", "duplicates"],
+            "examples": counts["examples", "evaluated"],
+            "rejected_examples": counts["examples", "rejected"],
+            "unscored": stats.under("unscored"),
+            "no_rouge_tokens": counts["no_rouge_tokens",],
+        },
+        "results": results,
+        "reliability": {name: _reliability(bins) for name, bins in stats.under("reliability").items()},
+        "rejects": count_rejects(stats, lost=rejected, attempted=read, of="candidates"),
+        "samples": samples(stats, "rejects"),
+    }
 
 
 def _reliability(bins: Mapping[str, Mapping[str, int]]) -> list[dict[str, Any]]:
-    """Candidates and what they are worth on average, by bin of scores."""
+    """Return the candidates and their mean value in each bin of scores."""
     found = []
     for number, count in bins["candidates"].items():
         low = (int(number) - SCORE_BINS // 2) / BINS_PER_SCORE
@@ -72,7 +64,7 @@ def _reliability(bins: Mapping[str, Mapping[str, int]]) -> list[dict[str, Any]]:
 
 
 def metrics(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """What metrics.json holds: a function of the manifest."""
+    """Return the content of metrics.json."""
     return {
         "task": manifest["configuration"]["task"],
         "examples": manifest["totals"]["examples"],
@@ -82,36 +74,37 @@ def metrics(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def table(manifest: Mapping[str, Any]) -> str:
-    """The results as a reader of a terminal wants them: each measure with intervals, and then by dataset."""
+    """Return the results as text tables: each measure with intervals, then by dataset."""
     measures = manifest["results"]["measures"]
     parts = [part for name, measure in measures.items() for part in _measure(name, measure)]
     return "\n\n".join(parts) if parts else "No example could be evaluated."
 
 
 def _measure(name: str, measure: Mapping[str, Any]) -> list[str]:
+    """Return the table of one measure, and one by dataset if there are several."""
     macro, datasets = measure["macro"], measure["datasets"]
     if macro is None:
         return []
     over = f"macro average of {plural(len(datasets), 'dataset')}" if len(datasets) > 1 else next(iter(datasets))
     best = macro["best_baseline"]
     against = {entry["method"]: entry for entry in macro["differences"] if entry["to"] == best}
-    rows = [["method", "value", "95% interval", f"less {best}" if best else "", "95% interval", measure["of"]]]
+    rows = [["method", "value", "95% interval", f"minus {best}" if best else "", "95% interval", measure["of"]]]
     for method, entry in macro["methods"].items():
-        less = against.get(method)
-        rows.append([method, *with_interval(entry), *(signed(less) if less else ("", "")), f"{entry['count']:,}"])
+        difference = signed(against[method]) if method in against else ("", "")
+        rows.append([method, *with_interval(entry), *difference, f"{entry['count']:,}"])
     parts = [f"{name}, {over}\n{_aligned(rows)}"]
     if len(datasets) > 1:
         grid = [["", *macro["methods"]]]
         for dataset, scope in datasets.items():
             grid.append([dataset, *(with_interval(scope["methods"][method])[0] for method in macro["methods"])])
-        # The fewer go across.
+        # The shorter side goes across.
         turned = grid if len(grid) > len(grid[0]) else list(zip(*grid, strict=True))
         parts.append(f"{name} by dataset\n{_aligned(turned)}")
     return parts
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Columns of text, the first one flush left and the others right."""
+    """Align columns of text, the first one left and the others right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(_fill(cell, width, index) for index, (cell, width) in enumerate(zip(row, widths, strict=True)))
              for row in rows]  # fmt: skip
@@ -122,8 +115,8 @@ def _fill(cell: str, width: int, index: int) -> str:
     return cell.rjust(width) if index else cell.ljust(width)
 
 
-def in_words(manifest: Mapping[str, Any]) -> str:
-    """What was evaluated, in a line."""
+def summarise(manifest: Mapping[str, Any]) -> str:
+    """Summarise in a line what was evaluated."""
     totals = manifest["totals"]
     unscored = [f"{count:,} without {name}" for name, count in totals["unscored"].items() if count]
     lost = (

@@ -1,29 +1,28 @@
-"""A unit of scored rows -> its candidates, each with what it is worth: all that is shuffled of an evaluation."""
+"""The candidates of a unit, each with its value: the rows that an evaluation shuffles."""
 
 import json
-import operator
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
 
-import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from beam_pipelines.io.output import OutputDir
 from beam_pipelines.io.units import Unit
-from beam_pipelines.jobs.evaluate.columns import CLASSIFICATION, DATASET, EvaluatedColumns
-from beam_pipelines.jobs.rerank.reduction import GROUP, LARGEST
-from beam_pipelines.jobs.rerank.scored_rows import (
+from beam_pipelines.jobs.evaluate.columns import DATASET, EvaluatedColumns
+from beam_pipelines.jobs.evaluate.config import CLASSIFICATION
+from beam_pipelines.transforms.candidates import (
+    GROUP,
+    LARGEST,
     as_numbers,
     candidate_places,
     candidate_values,
-    reject_of,
+    count_lost,
+    reject_read,
     row_faults,
-    sizes,
 )
-from beam_pipelines.transforms.rejects import unread, write_rejects
+from beam_pipelines.transforms.results import Result, unreadable_rows
 from beam_pipelines.transforms.shuffle import text_keys
 from cappy_model.metrics.rouge import RougeL
 from schemas.ids import digest, text_key
@@ -31,14 +30,16 @@ from schemas.records import EXCERPT_CHARACTERS
 from schemas.stats import Stats
 
 NO_DATASET = "unnamed dataset"
-"""What rows without a dataset are counted under."""
+"""The dataset of rows that name none."""
+
+_rouge = cache(RougeL)
 
 
 def measured_schema(columns: EvaluatedColumns) -> pa.Schema:
-    """What the shuffle carries of a candidate: its group, its place, what it is worth, and how the methods see it.
+    """Return the schema of a candidate in the shuffle: its group, its place, its value, and its score by each method.
 
-    `group` is the digest of dataset and group, `name` the group itself; `instruction` and `references` are hashes, and
-    `text` is the digest of the response. `value` is the Rouge-L, the correctness (0 or 1) or the label.
+    `group` is the digest of dataset and group, `name` the group itself. `instruction` and `references` are hashes,
+    `text` is the digest of the response. `value` is the Rouge-L in [0, 1], the correctness (0 or 1), or the label.
     """
     texts = {"name": False, "dataset": False, "template": True, "example": False, "source": False, "at": False}
     places = {"file": pa.int64(), "position": pa.int64(), "item": pa.int32()}
@@ -56,33 +57,25 @@ def measured_schema(columns: EvaluatedColumns) -> pa.Schema:
     )
 
 
-class Measured(NamedTuple):
-    """What became of a unit: its name, a chunk of `measured_schema`, REJECT rows, and its counts."""
+def measure_unit(unit: Unit, columns: EvaluatedColumns) -> Result:
+    """Return the candidates of a unit, each with its value, as a chunk of `measured_schema`.
 
-    name: str
-    chunk: pa.RecordBatch
-    rejects: list[dict[str, Any]]
-    stats: Stats
-
-
-def measure_unit(unit: Unit, columns: EvaluatedColumns, rouge: RougeL) -> Measured:
-    """The candidates of a unit, each with what it is worth.
-
-    A row that cannot be used is one reject, which stands for all candidates in it; a candidate without a response, or
-    without a label that can be one, is a reject of its own. Raises CappyError for a score that is NaN.
+    A row that cannot be used is one reject, and counts as many candidates as its longest list has, at least 1. A
+    candidate without a response, or with an invalid label, is a reject of its own. Raises CappyError for a score that
+    is NaN.
     """
     rows = unit.rows
     faults = row_faults(rows, columns) | _without_references(rows, columns)
-    rejects = unread(unit, origin="")
-    rejects += [reject_of(unit, row, *fault, _excerpt(rows, row)) for row, fault in faults.items()]
-    lost = len(unit.bad) + int(sizes(rows, columns.lists)[list(faults)].sum())
+    rejects = unreadable_rows(unit)
+    rejects += [reject_read(unit, row, *fault, _excerpt(rows, row)) for row, fault in faults.items()]
+    lost = count_lost(unit, faults, columns.lists)
     good = np.setdiff1d(np.arange(rows.num_rows), list(faults))
     row, item = candidate_places(rows, columns.response, good)
     found = {name: candidate_values(rows, name, good) for name in columns.of_candidates}
     wrong = _candidate_faults(columns, found)
     for index, (reason, detail) in wrong.items():
         where = f"item {item[index]}: " if columns.lists else ""
-        rejects.append(reject_of(unit, int(row[index]), reason, where + detail, _excerpt(rows, int(row[index]))))
+        rejects.append(reject_read(unit, int(row[index]), reason, where + detail, _excerpt(rows, int(row[index]))))
     usable = np.setdiff1d(np.arange(len(row)), list(wrong))
     row, item = row[usable], item[usable]
     found = {name: values.take(pa.array(usable)) for name, values in found.items()}
@@ -90,9 +83,9 @@ def measure_unit(unit: Unit, columns: EvaluatedColumns, rouge: RougeL) -> Measur
     stats.counts["rows",] += rows.num_rows + len(unit.bad)
     stats.counts["candidates", "read"] += len(row) + lost + len(wrong)
     stats.counts["candidates", "rejected"] += lost + len(wrong)
-    value = _values(rows, columns, row, found, rouge, stats)
+    value = _values(rows, columns, row, found, stats)
     chunk = _chunk(unit, columns, row, item, found, value)
-    return Measured(f"part-{unit.name}", chunk, rejects, stats)
+    return Result(f"part-{unit.name}", [chunk], chunk.schema, rejects, stats)
 
 
 def _excerpt(rows: pa.RecordBatch, row: int) -> str:
@@ -107,13 +100,13 @@ def _without_references(rows: pa.RecordBatch, columns: EvaluatedColumns) -> dict
 
 
 def _references(rows: pa.RecordBatch, column: str) -> list[list[str]]:
-    """The references of each row that are not null."""
+    """Return the references of each row, without nulls."""
     found = [[value] if isinstance(value, str) else value or [] for value in rows[column].to_pylist()]
     return [[text for text in texts if text is not None] for texts in found]
 
 
 def _candidate_faults(columns: EvaluatedColumns, found: Mapping[str, pa.Array]) -> dict[int, tuple[str, str]]:
-    """The candidates that cannot be used, each with a reason and a detail."""
+    """Return the reason and the detail of each candidate that cannot be used."""
     faults: dict[int, tuple[str, str]] = {}
     if columns.label is not None:
         label = _label(found[columns.label])
@@ -138,10 +131,9 @@ def _values(
     columns: EvaluatedColumns,
     row: np.ndarray,
     found: Mapping[str, pa.Array],
-    rouge: RougeL,
     stats: Stats,
 ) -> np.ndarray:
-    """float64[n]: what each candidate is worth."""
+    """Return the value of each candidate, float64[n]; count responses without Rouge tokens."""
     if columns.references is None:
         assert columns.label is not None
         return _label(found[columns.label])
@@ -150,7 +142,7 @@ def _values(
         right = [{text.strip() for text in texts} for texts in references]
         pairs = zip(row.tolist(), responses, strict=True)
         return np.array([response.strip() in right[place] for place, response in pairs], dtype=np.float64)
-    tokens: dict[str, Any] = {}
+    rouge, tokens = _rouge(), dict[str, Any]()
     values = np.zeros(len(row))
     for index, (place, response) in enumerate(zip(row.tolist(), responses, strict=True)):
         for text in (response, *references[place]):
@@ -169,7 +161,7 @@ def _chunk(
     found: Mapping[str, pa.Array],
     value: np.ndarray,
 ) -> pa.RecordBatch:
-    """The candidates at `row` and `item` as rows of `measured_schema`."""
+    """Return the candidates at `row` and `item` as rows of `measured_schema`."""
     rows, texts = unit.rows, _row_texts(unit, columns)
     of_rows = {name: array.take(pa.array(row)) for name, array in texts.items()}
     arrays = {
@@ -194,14 +186,14 @@ def _chunk(
 def _generator(
     rows: pa.RecordBatch, columns: EvaluatedColumns, row: np.ndarray, found: Mapping[str, pa.Array]
 ) -> pa.Array:
-    """The language model that each candidate is of: said of it, or of its row."""
+    """Return the language model that generated each candidate, named for the candidate or for its row."""
     if columns.generator is None:
         return pa.nulls(len(row), pa.string())
     return found[columns.generator] if columns.generator in found else rows[columns.generator].take(pa.array(row))
 
 
 def _row_texts(unit: Unit, columns: EvaluatedColumns) -> dict[str, pa.Array]:
-    """What the candidates of a row share, by column of `measured_schema`, for every row of the unit."""
+    """Return the columns of `measured_schema` that the candidates of a row share, one value for each row."""
     rows = unit.rows
     nothing = pa.nulls(rows.num_rows, pa.string())
     instruction = rows[columns.instruction].fill_null("")
@@ -225,7 +217,7 @@ def _row_texts(unit: Unit, columns: EvaluatedColumns) -> dict[str, pa.Array]:
 
 
 def _dataset_parts(rows: pa.RecordBatch, columns: EvaluatedColumns) -> list[list[str | None]]:
-    """Name, subset and split of the dataset of each row."""
+    """Return the name, subset and split of the dataset of each row."""
     return [
         rows[part].cast(pa.string()).to_pylist() if part in columns.dataset else [None] * rows.num_rows
         for part in DATASET
@@ -233,34 +225,7 @@ def _dataset_parts(rows: pa.RecordBatch, columns: EvaluatedColumns) -> list[list
 
 
 def _dataset(name: str | None, subset: str | None, split: str | None) -> str:
-    """`name[/subset][:split]`, as reports call a dataset."""
+    """Return `name[/subset][:split]`, the name of a dataset in reports."""
     if not name:
         return NO_DATASET
     return name + (f"/{subset}" if subset else "") + (f":{split}" if split else "")
-
-
-@dataclass
-class MeasureCandidates(beam.PTransform):
-    """Units of scored rows -> (chunks of `measured_schema`; all_stats). Writes the rejects of each unit."""
-
-    folder: OutputDir
-    columns: EvaluatedColumns
-
-    def expand(self, units: beam.PCollection) -> Any:  # Beam warns of any hint for two outputs
-        measured = units | "Measure" >> beam.ParDo(_Measure(self.columns))
-        chunks = measured | "Chunks" >> beam.Map(operator.attrgetter("chunk"))
-        return chunks, measured | "Rejects" >> beam.Map(self._write)
-
-    def _write(self, measured: Measured) -> Stats:
-        return Stats().add(measured.stats).add(write_rejects(self.folder, measured.name, measured.rejects))
-
-
-class _Measure(beam.DoFn):
-    def __init__(self, columns: EvaluatedColumns) -> None:
-        self._columns = columns
-
-    def setup(self) -> None:
-        self._rouge = RougeL()
-
-    def process(self, unit: Unit) -> Iterator[Measured]:
-        yield measure_unit(unit, self._columns, self._rouge)

@@ -5,188 +5,206 @@ from typing import Any
 
 from markupsafe import Markup
 
-from beam_pipelines.jobs.evaluate.plots import Mark, curves, interval_rows, reliability
-from beam_pipelines.report import tables as common
-from beam_pipelines.report import text as words
-from beam_pipelines.report.frame import Column, KeyFigure, Page, Row, Table
-from cappy_model.metrics.evaluation import ORACLE, RANDOM, SCORER, SELF_SCORES
+from beam_pipelines.jobs.evaluate.plots import Intervals, curves, is_calibrated, reliability
+from beam_pipelines.report import tables, text
+from beam_pipelines.report.frame import Column, KeyFigure, Page, Row, Table, count
+from beam_pipelines.report.svg import Style, series_style
+from cappy_model.metrics.evaluation import ORACLE, RANDOM, SCORER
+from cappy_model.metrics.measures import MEASURES
 
-MEASURES = {
-    "rouge_l": ("Rouge-L of the chosen response", "Rouge-L"),
-    "accuracy": ("Accuracy of the chosen answer", "accuracy"),
-    "spearman": ("Spearman's rank correlation within groups", "rank correlation"),
-    "kendall": ("Kendall's tau-b within groups", "tau-b"),
-    "pairwise_accuracy": ("Pairwise accuracy within groups", "pairs in the right order"),
-    "spearman_over_all": ("Spearman's rank correlation over all candidates", "rank correlation"),
-    "kendall_over_all": ("Kendall's tau-b over all candidates", "tau-b"),
-    "auc_over_all": ("AUC over all candidates", "AUC"),
-}
-"""Each measure: its heading, and what an axis calls it."""
-
-_SCORER_COLOURS = ("accent", "ground-truth", "wrong-choice", "reject")
-_COLOURS = {ORACLE: "ink", RANDOM: "quiet", **dict.fromkeys(SELF_SCORES, "mismatch")}
+_VALUES = {"generation": "Rouge-L", "classification": "correctness"}
+"""The value of a candidate by task, where it is not a column of labels."""
 _MOST_BINS = 20
 _MOST_SCORERS = 4
 
+Measures = Mapping[str, Any]
+"""The manifest's entry for each measure that has a macro average."""
 
-def evaluate_page(manifest: Mapping[str, Any]) -> Page:
-    """The page for the manifest of an evaluation."""
-    measures, totals = manifest["results"]["measures"], manifest["totals"]
-    shown = {name: measure for name, measure in measures.items() if measure["macro"] is not None}
+
+def page(manifest: Mapping[str, Any]) -> Page:
+    """Return the page for the manifest of an evaluation."""
+    results, totals, configuration = manifest["results"], manifest["totals"], manifest["configuration"]
+    measures = {name: measure for name, measure in results["measures"].items() if measure["macro"] is not None}
+    level = f"{results['bootstrap']['level']:.0%} interval"
+    styles = _styles(configuration["columns"]["methods"])
+    value = configuration["columns"]["label"] or _VALUES.get(configuration["task"], "value")
+    shown = _reliability_bins(manifest)
+    first = shown[:_MOST_SCORERS]
     return Page(
-        template="evaluate.html.j2",
-        title=f"evaluate {manifest['configuration']['task']}",
-        headline=_headline(shown, totals),
-        lead=_lead(shown, manifest),
-        figures=_figures(shown, manifest),
+        title=f"evaluate {configuration['task']}",
+        headline=_headline(measures, totals),
+        lead=_lead(measures, manifest, level),
+        figures=_figures(measures, totals) + tables.last_figures(manifest),
         content={
-            **common.content(manifest),
-            "measures": [_measure(name, measure) for name, measure in shown.items()],
-            "curves": _curves(manifest["results"]),
-            "templates": _templates(manifest["results"]),
-            "reliability": _reliability(manifest),
-            "level": f"{manifest['results']['bootstrap']['level']:.0%}",
-            "replicates": manifest["results"]["bootstrap"]["replicates"],
-            "accounting": common.accounting(
+            **tables.content(manifest),
+            "datasets": list(dict.fromkeys(name for measure in measures.values() for name in measure["datasets"])),
+            "replicates": results["bootstrap"]["replicates"],
+            "level": level,
+            "results": _results(measures, styles, level) if measures else None,
+            "compared": any(measure["macro"]["differences"] for measure in measures.values()),
+            "bounded": any(ORACLE in measure["macro"]["methods"] for measure in measures.values()),
+            "pairs": _pairs(measures, styles, level),
+            "by_dataset": _by_dataset(measures, level),
+            "curves": _curves(results, styles, f"mean {value}"),
+            "templates": _templates(results),
+            "value": value,
+            "reliability": [
+                (name, reliability(bins, scorer=name, axis=value, style=styles[SCORER + name])) for name, bins in first
+            ],
+            "more_scorers": len(shown) - len(first),
+            "calibrated": any(is_calibrated(bins) for _, bins in first),
+            "clipped": any(bins[0]["from"] <= -100 or bins[-1]["to"] >= 100 for _, bins in first),
+            "accounting": tables.accounting(
                 "Candidates", totals["candidates"], evaluated=totals["evaluated"], rejected=totals["rejected"]
             ),
-            "unscored": {name: count for name, count in totals["unscored"].items() if count},
+            "unscored": {name: number for name, number in totals["unscored"].items() if number},
         },
     )
 
 
-def _headline(measures: Mapping[str, Any], totals: Mapping[str, Any]) -> str:
+def _name(measure: str) -> str:
+    return MEASURES[measure].label if measure in MEASURES else text.human(measure)
+
+
+def _heading(measure: str) -> str:
+    name = _name(measure)
+    return name[:1].upper() + name[1:]
+
+
+def _headline(measures: Measures, totals: Mapping[str, Any]) -> str:
     for name, measure in measures.items():
-        scorers = _of_scorers(measure["macro"]["methods"])
-        method = max(scorers, key=lambda key: scorers[key]["value"] or 0.0)
-        return f"{method.removeprefix(SCORER)}: {words.with_interval(scorers[method])[0]} {MEASURES[name][1]}"
-    return f"No example of {words.plural(totals['candidates'], 'candidate')} could be evaluated"
+        methods = measure["macro"]["methods"]
+        best = max((m for m in methods if m.startswith(SCORER)), key=lambda method: methods[method]["value"] or 0.0)
+        return f"{best.removeprefix(SCORER)}: {text.with_interval(methods[best])[0]} {_name(name)}"
+    return f"No example of {text.plural(totals['candidates'], 'candidate')} could be evaluated"
 
 
-def _of_scorers(entries: Mapping[str, Any]) -> dict[str, Any]:
-    return {method: entry for method, entry in entries.items() if method.startswith(SCORER)}
-
-
-def _lead(measures: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
-    """How the scorers compare with the best baseline, by the first measure."""
+def _lead(measures: Measures, manifest: Mapping[str, Any], level: str) -> str:
+    """Compare the scorers with the best baseline, by the first measure."""
     sentences = []
     for measure in list(measures.values())[:1]:
         best, methods = measure["macro"]["best_baseline"], measure["macro"]["methods"]
         for entry in measure["macro"]["differences"]:
-            if entry["to"] == best:
-                value, between = words.signed(entry)
+            if entry["to"] == best and entry["value"] is not None:
+                scorer, (difference, between) = entry["method"].removeprefix(SCORER), text.signed(entry)
                 unclear = entry["low"] is None or entry["low"] <= 0 <= entry["high"]
-                verb = "may not differ" if unclear else "differs"
+                verb = "does not differ clearly from" if unclear else "is above" if entry["value"] > 0 else "is below"
                 sentences.append(
-                    f"{entry['method'].removeprefix(SCORER)} {verb} from the best baseline, {best} "
-                    f"({words.with_interval(methods[best])[0]}): {value}{f' ({between})' if between else ''}."
+                    f"{scorer} {verb} the best baseline, {best} ({text.with_interval(methods[best])[0]}): "
+                    f"{difference}{f' ({level} {between})' if between else ''}."
                 )
-    return " ".join([*sentences, common.rejected_in_words(manifest)])
+    return " ".join([*sentences, tables.rejected_in_words(manifest)])
 
 
-def _figures(measures: Mapping[str, Any], manifest: Mapping[str, Any]) -> list[KeyFigure]:
-    totals = manifest["totals"]
+def _figures(measures: Measures, totals: Mapping[str, Any]) -> list[KeyFigure]:
     datasets = max((len(measure["datasets"]) for measure in measures.values()), default=0)
-    same = f"{words.plural(totals['duplicates'], 'equal text')} merged" if totals["duplicates"] else "as they are"
+    merged = f"{text.plural(totals['duplicates'], 'equal text')} merged" if totals["duplicates"] else "all distinct"
     return [
-        KeyFigure(words.number(totals["examples"]), "examples", words.plural(datasets, "dataset")),
-        KeyFigure(words.number(totals["evaluated"]), "candidates", same),
-        *common.last_figures(manifest),
+        count(totals["examples"], "example", text.plural(datasets, "dataset")),
+        count(totals["evaluated"], "candidate", merged),
     ]
 
 
-def _colours(methods: Sequence[str]) -> dict[str, str]:
-    """A colour of the theme for each method; scorers are told apart, first samples are alike."""
-    scorers = [method for method in methods if method.startswith(SCORER)]
-    found = {method: _SCORER_COLOURS[index % len(_SCORER_COLOURS)] for index, method in enumerate(scorers)}
-    return {method: found.get(method, _COLOURS.get(method, "dim")) for method in methods}
+def _styles(choosers: Sequence[str] | Mapping[str, str]) -> dict[str, Style]:
+    """Return a style for each method that chooses by a column of scores, and for the bounds."""
+    styles = {method: series_style(index) for index, method in enumerate(choosers)}
+    return styles | {ORACLE: Style("ink"), RANDOM: Style("quiet", "2 3")}
 
 
-def _measure(name: str, measure: Mapping[str, Any]) -> dict[str, Any]:
-    """What the section of a measure shows: dots with intervals, differences, and a table by dataset."""
-    macro, (title, axis) = measure["macro"], MEASURES[name]
-    colours = _colours([*macro["methods"]])
-    marks = [
-        Mark(method, entry, colours[method]) for method, entry in macro["methods"].items() if entry["value"] is not None
+def _results(measures: Measures, styles: Mapping[str, Style], level: str) -> Table:
+    """Return all measures as one table: a group for each, a row for each method."""
+    bests = list(dict.fromkeys(measure["macro"]["best_baseline"] for measure in measures.values()))
+    minus = f"Minus {bests[0]}" if len(bests) == 1 else "Minus best baseline"
+    columns = [
+        Column("Method", "name"),
+        *(Column("Value", "figure"), Column(level, "figure"), Column("", "chart")),
+        *(Column(minus, "figure"), Column(level, "figure"), Column("", "chart")),
+        Column("Count", "figure"),
     ]
-    differences = [
-        Mark(f"{entry['method'].removeprefix(SCORER)} less {entry['to'].removeprefix(SCORER)}", entry,
-             colours[entry["method"]])
-        for entry in macro["differences"] if entry["value"] is not None
-    ]  # fmt: skip
-    return {
-        "name": name,
-        "title": title,
-        "over": words.plural(len(measure["datasets"]), "dataset"),
-        "plot": interval_rows(marks, title=title, axis=axis) if marks else None,
-        "differences": interval_rows(
-            differences, title=f"Differences in {axis}", axis=f"difference in {axis}", zero=True
-        )
-        if differences
-        else None,
-        "table": _by_dataset(measure),
-    }
-
-
-def _by_dataset(measure: Mapping[str, Any]) -> Table:
-    """Every method in every dataset with its interval, and the macro average below."""
-    columns = [Column("Dataset", "text"), *(Column(name, "text") for name in ("Method", "Value", "Interval"))]
     rows = []
-    scopes = list(measure["datasets"].items())
-    if len(scopes) > 1:
-        scopes.append(("macro average", measure["macro"]))
-    for dataset, scope in scopes:
-        for index, (method, entry) in enumerate(scope["methods"].items()):
-            cells = [dataset if index == 0 else None, method, *words.with_interval(entry), entry["count"]]
-            rows.append(Row(cells))
-    return Table([*columns, Column(measure["of"].capitalize())], rows)
+    for name, measure in measures.items():
+        methods, best = measure["macro"]["methods"], measure["macro"]["best_baseline"]
+        against = {entry["method"]: entry for entry in measure["macro"]["differences"] if entry["to"] == best}
+        values, differences = Intervals(methods.values()), Intervals(against.values(), zero=True)
+        note = "" if len(bests) == 1 else best or ""
+        rows.append(Row([_heading(name), values.axis(), note, "", differences.axis(), measure["of"]], "group", 3))
+        for method, entry in methods.items():
+            style, other = styles.get(method, Style("dim")), against.get(method)
+            compared: list[object] = ["", "", ""]
+            if other:
+                compared = [*text.signed(other), differences.cell(f"{method} minus {best}", other, style)]
+            cells = [text.shorten(method, 30), *text.with_interval(entry), values.cell(method, entry, style), *compared]
+            rows.append(Row([*cells, text.number(entry["count"])], "member"))
+    if bests == [None]:
+        columns = [*columns[:4], columns[7]]
+        rows = [Row([*row.cells[:-4], row.cells[-1]], row.style, row.span) for row in rows]
+    return Table(columns, rows)
 
 
-def _curves(results: Mapping[str, Any]) -> Markup | None:
+def _pairs(measures: Measures, styles: Mapping[str, Style], level: str) -> Table | None:
+    """Return the differences between scorers; None if there is only one scorer."""
+    rows = []
+    for name, measure in measures.items():
+        pairs = [entry for entry in measure["macro"]["differences"] if entry["to"].startswith(SCORER)]
+        plots = Intervals(pairs, zero=True)
+        rows += [Row([_heading(name), plots.axis()], "group", 3)] if pairs else []
+        for entry in pairs:
+            label = f"{entry['method'].removeprefix(SCORER)} minus {entry['to'].removeprefix(SCORER)}"
+            plot = plots.cell(label, entry, styles.get(entry["method"], Style("dim")))
+            rows.append(Row([label, *text.signed(entry), plot], "member"))
+    columns = [Column("Scorers", "text"), Column("Value", "figure"), Column(level, "figure"), Column("", "chart")]
+    return Table(columns, rows) if rows else None
+
+
+def _by_dataset(measures: Measures, level: str) -> Table | None:
+    """Return every measure of every method in every dataset; None if there is only one dataset."""
+    rows = []
+    for name, measure in measures.items():
+        if len(measure["datasets"]) > 1:
+            rows.append(Row([_heading(name), measure["of"]], "group", 4))
+            for dataset, scope in measure["datasets"].items():
+                for index, (method, entry) in enumerate(scope["methods"].items()):
+                    cells = ["" if index else dataset, text.shorten(method, 40), *text.with_interval(entry)]
+                    rows.append(Row([*cells, text.number(entry["count"])], "member"))
+    columns = [Column("Dataset", "text"), Column("Method", "name")]
+    columns += [Column(label, "figure") for label in ("Value", level, "Count")]
+    return Table(columns, rows) if rows else None
+
+
+def _curves(results: Mapping[str, Any], styles: Mapping[str, Style], axis: str) -> Markup | None:
     found = results.get("curves")
     if not found or not found["macro"]:
         return None
-    return curves(found["drawn"], found["macro"], _colours([*found["macro"]]), axis="mean Rouge-L of the choice")
+    return curves(found["drawn"], found["macro"], styles, axis=axis)
 
 
 def _templates(results: Mapping[str, Any]) -> Table | None:
-    """What the scorers and the baselines are worth under each template."""
+    """Return the value of each method by template; None without templates."""
     found = results.get("templates")
     if not found:
         return None
     methods = list(dict.fromkeys(m for by in found.values() for scope in by.values() for m in scope["methods"]))
-    rows = [
-        Row([
-            dataset, template, *(words.with_interval(scope["methods"][m])[0] for m in methods),
-            max(entry["count"] for entry in scope["methods"].values()),
-        ])
-        for dataset, by_template in found.items() for template, scope in by_template.items()
-    ]  # fmt: skip
-    columns = [Column("Dataset", "text"), Column("Template", "text"), *(Column(m, "text") for m in methods)]
+    rows = []
+    for dataset, by_template in found.items():
+        for template, scope in by_template.items():
+            values = [text.with_interval(scope["methods"][method])[0] for method in methods]
+            rows.append(Row([dataset, template, *values, max(entry["count"] for entry in scope["methods"].values())]))
+    columns = [Column("Dataset", "text"), Column("Template", "text"), *(Column(m, "figure") for m in methods)]
     return Table([*columns, Column("Examples")], rows)
 
 
-def _reliability(manifest: Mapping[str, Any]) -> list[tuple[str, Markup]]:
-    """A diagram for each of the first scorers, in bins wide enough to see."""
-    columns = manifest["configuration"]["columns"]
-    known = [name for method, name in columns["methods"].items() if method.startswith(SCORER)]
-    names = [name for name in known if name in manifest["reliability"]][:_MOST_SCORERS]
-    colours = _colours([f"{SCORER}{name}" for name in names])
-    axis = columns["label"] or {"generation": "Rouge-L"}.get(manifest["configuration"]["task"], "correctness")
-    return [
-        (
-            name,
-            reliability(_merged(manifest["reliability"][name]), scorer=name, axis=axis, colour=colours[SCORER + name]),
-        )
-        for name in names
-    ]
+def _reliability_bins(manifest: Mapping[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Return the scorers that scored any candidate, each with bins wide enough to see."""
+    methods, found = manifest["configuration"]["columns"]["methods"], manifest["reliability"]
+    names = [name for method, name in methods.items() if method.startswith(SCORER) and name in found]
+    return [(name, _merged(found[name])) for name in names]
 
 
 def _merged(bins: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """At most twenty bins or so of equal width, of those that have candidates, from finer ones."""
+    """Merge bins of equal width into about twenty, and return those that have candidates."""
     width = bins[0]["to"] - bins[0]["from"]
     wide = round((bins[-1]["to"] - bins[0]["from"]) / width)
-    factor = next(each for each in common.COARSER if wide <= _MOST_BINS * each)
+    factor = next(each for each in tables.COARSER if wide <= _MOST_BINS * each)
     merged: dict[int, dict[str, Any]] = {}
     for entry in bins:
         place = int((entry["from"] + width / 2) // (width * factor))

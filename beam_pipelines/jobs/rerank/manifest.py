@@ -1,12 +1,11 @@
-"""The manifest of a selection, made of its stats."""
+"""The manifest of selections, and their dataset card."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from beam_pipelines.report.text import plural
 from beam_pipelines.runs.card import REJECTS, Card, Part
-from beam_pipelines.runs.job import count_rejects, sparse
+from beam_pipelines.runs.counts import count_rejects, samples, sparse
 from schemas.stats import BINS_PER_SCORE, FIXED_POINT, SCORE_BINS, Stats
 
 
@@ -25,46 +24,36 @@ CARD = Card("The best candidates of each group", _text, [_SELECTIONS, REJECTS])
 _MEANS = ("best", "first", "mean")
 
 
-@dataclass(frozen=True)
-class SelectionSummary:
-    """Makes a selection's part of the manifest, from its stats and its fingerprinted facts."""
-
-    facts: Mapping[str, Any]
-
-    def __call__(self, stats: Stats) -> dict[str, Any]:
-        """Inputs, totals, gain, scores, rejects and samples; every number comes from the stats."""
-        counts = stats.counts
-        read, rejected = counts["candidates", "read"], counts["candidates", "rejected"]
-        return {
-            "inputs": self.facts["inputs"],
-            "totals": {
-                "rows": counts["rows",],
-                "candidates": read,
-                "compared": counts["candidates", "compared"],
-                "rejected": rejected,
-                "unscored": counts["candidates", "unscored"],
-                "groups": counts["groups",],
-                "selected": counts["selected",],
-            },
-            "gain": _gain(stats),
-            "scores": {
-                "bins": SCORE_BINS,
-                "bins_per_score": BINS_PER_SCORE,
-                **{name: sparse(stats.under("scores", name)) for name in ("all", "best")},
-            },
-            "rejects": count_rejects(stats, lost=rejected, attempted=read, of="candidates"),
-            "samples": {
-                "selections": [row for _, row in stats.samples.get("selections", [])],
-                "rejects": [row for _, row in stats.samples.get("rejects", [])],
-            },
-        }
+def selection_manifest(stats: Stats, *, hashed: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the manifest's part of a rerank run, from its statistics and its fingerprint inputs `hashed`."""
+    counts = stats.counts
+    read, rejected = counts["candidates", "read"], counts["candidates", "rejected"]
+    return {
+        "inputs": hashed["inputs"],
+        "totals": {
+            "rows": counts["rows",],
+            "candidates": read,
+            "compared": counts["candidates", "compared"],
+            "rejected": rejected,
+            "unscored": counts["candidates", "unscored"],
+            "groups": counts["groups",],
+            "selected": counts["selected",],
+        },
+        "gain": _gain(stats),
+        "scores": {
+            "bins": SCORE_BINS,
+            "bins_per_score": BINS_PER_SCORE,
+            **{name: sparse(stats.under("scores", name)) for name in ("all", "best")},
+        },
+        "rejects": count_rejects(stats, lost=rejected, attempted=read, of="candidates"),
+        "samples": samples(stats, "selections", "rejects"),
+    }
 
 
 def _gain(stats: Stats) -> dict[str, Any]:
-    """What choosing is worth, over all groups and by size of group.
+    """Return mean scores over all groups and by size of group: of the best, of the first, and of all candidates.
 
-    Means over groups of the best score, of the first candidate's, and of the mean score, which is what a random choice
-    is expected to give; None where no group of that size is measured.
+    The mean of all is the expected score of a random choice. None where no group of that size can be added up.
     """
     by_bucket = {int(bucket): counts for bucket, counts in stats.under("gain").items()}
     everything = {
@@ -77,6 +66,7 @@ def _gain(stats: Stats) -> dict[str, Any]:
 
 
 def _means(sums: Mapping[str, int]) -> dict[str, Any]:
+    """Return means of scores from their sums in fixed point."""
     measured = sums.get("measured", 0)
     means = {name: round(sums[name] / FIXED_POINT / measured, 6) if measured else None for name in _MEANS}
     return {"groups": sums["groups"], "measured": measured, **means}

@@ -1,38 +1,32 @@
-"""The best candidates of the groups of a shard, from what was kept of each unit: ranked, written and counted."""
+"""The best candidates of the groups of a shard: selected from the reduced units, ranked and counted."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from beam_pipelines.io.output import OutputDir
-from beam_pipelines.jobs.rerank.reduction import (
-    GROUP,
-    best_of,
-    dense_ranks,
-    fixed_point,
-    kept_schema,
-    over_groups,
-    part_schema,
-    ranks,
-)
+from beam_pipelines.jobs.rerank.reduction import dense_ranks
 from beam_pipelines.jobs.rerank.scored_rows import ScoredColumns
-from beam_pipelines.transforms.rejects import write_rejects
-from beam_pipelines.transforms.shuffle import gather, text_keys
+from beam_pipelines.transforms.candidates import GROUP, best_of, fixed_point, over_groups, ranks
+from beam_pipelines.transforms.results import Result
+from beam_pipelines.transforms.shuffle import text_keys
 from schemas.records import reject
 from schemas.stats import FIXED_POINT, SAMPLES_PER_KEY, Stats, count_scores
 
 
 class Groups(NamedTuple):
-    """The whole groups of a shard, as columns of equal length n, in the order of their keys.
+    """The n whole groups of a shard as columns, in the order of their keys.
 
-    `key` uint64[n] is a hash of the group, `candidates` int64[n] how many have a score, `first` float64[n] the score of
-    the first of them, and `sum` int64[n] of all scores in `FIXED_POINT`. `measured` bool[n]: no score is too large for
-    it. `mixed` bool[n]: the instructions differ. `source` and `at` say where the first candidate stands.
+    Args:
+      key: uint64[n], hash of the group.
+      candidates: int64[n], number of candidates with a score.
+      first: float64[n], score of the first candidate.
+      sum: int64[n], sum of the scores in fixed point.
+      measured: bool[n], whether every score is small enough for `sum`.
+      mixed: bool[n], whether the instructions differ.
+      source: file of the first candidate.
+      at: position of the first candidate in it.
     """
 
     key: np.ndarray
@@ -45,8 +39,8 @@ class Groups(NamedTuple):
     at: pa.Array
 
 
-def put_together(parts: pa.RecordBatch, ids: pa.Array) -> Groups:
-    """The groups whose parts these are (rows of `part_schema`). `ids`: the group of each place in the result."""
+def combine_parts(parts: pa.RecordBatch, ids: pa.Array) -> Groups:
+    """Combine the parts (rows of `part_schema`) of the groups `ids`, which are in the order of the result."""
     group = pc.index_in(parts[GROUP], ids).to_numpy()
     first = best_of(group, np.zeros(len(group)), _places(parts), 1)
     columns = {name: parts[name].to_numpy() for name in ("candidates", "sum", "beyond", "lowest", "highest")}
@@ -67,20 +61,21 @@ def put_together(parts: pa.RecordBatch, ids: pa.Array) -> Groups:
 
 
 def _places(rows: pa.RecordBatch) -> tuple[np.ndarray, ...]:
-    """What decides between equal scores, the most important first."""
+    """Return the columns that break ties, the most important first."""
     return dense_ranks(rows["order"]), *(rows[name].to_numpy() for name in ("file", "position", "item"))
 
 
 def _ordered_groups(parts: pa.RecordBatch) -> pa.Array:
-    """The distinct groups of a shard, by the hash that decided their shard."""
+    """Return the distinct groups of a shard, ordered by the hash that decided their shard."""
     ids = pc.unique(parts[GROUP])
     return ids.take(pa.array(np.lexsort((np.array(ids.to_pylist(), dtype="S32"), text_keys(ids)))))
 
 
 class Selected(NamedTuple):
-    """The selections of a shard, with their scores (float64[n]) and the places of their groups (int64[n]).
+    """The m selections of a shard as rows of `ScoredColumns.output`, and all its groups.
 
-    And the groups themselves, and REJECT rows for those that are none.
+    `score` float64[m] and `group` int64[m], the index in `groups`, are columns of the selections. `rejects` are the
+    reject records of the groups with mixed instructions.
     """
 
     rows: pa.RecordBatch
@@ -91,19 +86,19 @@ class Selected(NamedTuple):
 
 
 def select(kept: pa.RecordBatch, parts: pa.RecordBatch, columns: ScoredColumns, top_k: int) -> Selected:
-    """The `top_k` best of each group, as rows of `columns.output` ordered by (hash of the group, rank).
+    """Select the `top_k` best of each group, ordered by (hash of the group, rank).
 
-    `kept` are rows of `kept_schema` and `parts` rows of `part_schema`, in any order, of all units that hold any of
-    these groups. A group whose candidates have different instructions is a reject.
+    `kept` (rows of `kept_schema`) and `parts` (rows of `part_schema`) are those of all units that hold these groups, in
+    any order. A group whose candidates have different instructions is a reject.
     """
     ids = _ordered_groups(parts)
-    groups = put_together(parts, ids)
+    groups = combine_parts(parts, ids)
     group, score = pc.index_in(kept[GROUP], ids).to_numpy(), kept["score"].to_numpy()
     best = best_of(group, score, _places(kept), top_k)
     mixed = groups.mixed[group[best]]
     wrong = best[mixed & (ranks(group[best]) == 1)]
-    names = kept["row"].take(pa.array(wrong)).to_pylist()
-    rejects = [_mixed(groups, *found, columns) for found in zip(group[wrong].tolist(), names, strict=True)]
+    winners = kept["row"].take(pa.array(wrong)).to_pylist()
+    rejects = [_reject_mixed(groups, *found, columns) for found in zip(group[wrong].tolist(), winners, strict=True)]
     best = best[~mixed]
     rows = pa.RecordBatch.from_struct_array(kept["row"].take(pa.array(best)))
     arrays = dict(zip(rows.schema.names, rows.columns, strict=True))
@@ -114,7 +109,8 @@ def select(kept: pa.RecordBatch, parts: pa.RecordBatch, columns: ScoredColumns, 
     return Selected(rows, score[best], group[best], groups, rejects)
 
 
-def _mixed(groups: Groups, group: int, best: dict[str, Any], columns: ScoredColumns) -> dict[str, Any]:
+def _reject_mixed(groups: Groups, group: int, best: dict[str, Any], columns: ScoredColumns) -> dict[str, Any]:
+    """Return the reject record of a group with mixed instructions; `best` is its best candidate."""
     name = columns.renamed.get(columns.group, columns.group)
     return reject(
         stage="select",
@@ -127,9 +123,9 @@ def _mixed(groups: Groups, group: int, best: dict[str, Any], columns: ScoredColu
     )
 
 
-def count_selected(selected: Selected, stats: Stats) -> None:
-    """Counts the groups and their candidates, and by size of group what choosing the best is worth; keeps samples."""
-    groups, rows = selected.groups, selected.rows
+def count_selected(selected: Selected) -> Stats:
+    """Count the groups and their candidates, and the gain of the best by size of group; sample selections."""
+    groups, rows, stats = selected.groups, selected.rows, Stats()
     stats.counts["groups",] += int((~groups.mixed).sum())
     stats.counts["selected",] += rows.num_rows
     for outcome, which in (("compared", ~groups.mixed), ("rejected", groups.mixed)):
@@ -145,10 +141,11 @@ def count_selected(selected: Selected, stats: Stats) -> None:
         scores = {"score": float(selected.score[index]), "first": float(groups.first[group]), "mean": mean}
         row = {**texts, **scores, "num_candidates": int(groups.candidates[group])}
         stats.sample("selections", int(groups.key[group]), row)
+    return stats
 
 
-def _count_gain(stats: Stats, groups: Groups, all_of_them: np.ndarray, measured: np.ndarray, best: np.ndarray) -> None:
-    """By size of group, doubling from bucket to bucket: how many groups, and sums of scores over those `measured`."""
+def _count_gain(stats: Stats, groups: Groups, selected: np.ndarray, measured: np.ndarray, best: np.ndarray) -> None:
+    """Count by size of group: all `selected` groups, and sums of scores over the `measured` ones with `best` scores."""
     size = groups.candidates[measured]
     sums = {
         "measured": np.ones(len(measured), dtype=np.int64),
@@ -156,7 +153,7 @@ def _count_gain(stats: Stats, groups: Groups, all_of_them: np.ndarray, measured:
         "first": fixed_point(groups.first[measured]),
         "mean": groups.sum[measured] // size,
     }
-    counted = [("groups", size_bucket(groups.candidates[all_of_them]), np.ones(len(all_of_them), dtype=np.int64))]
+    counted = [("groups", size_bucket(groups.candidates[selected]), np.ones(len(selected), dtype=np.int64))]
     counted += [(name, size_bucket(size), values) for name, values in sums.items()]
     for name, buckets, values in counted:
         totals = over_groups(np.add, values, buckets).tolist()
@@ -165,28 +162,13 @@ def _count_gain(stats: Stats, groups: Groups, all_of_them: np.ndarray, measured:
 
 
 def size_bucket(sizes: np.ndarray) -> np.ndarray:
-    """int64[n]: b for groups of more than 2**(b - 1) and at most 2**b candidates, 0 for those of one."""
+    """Return the bucket of each group size, int64[n]: b for 2**(b - 1) < size <= 2**b, 0 for size 1."""
     return np.frexp(sizes - 1)[1].astype(np.int64)
 
 
-@dataclass
-class SelectAndWrite(beam.PTransform):
-    """(shard, slices) -> `shard-SSSSS-of-NNNNN.parquet`, the rejects of its groups, and its stats."""
-
-    folder: OutputDir
-    columns: ScoredColumns
-    top_k: int
-    shards: int
-
-    def expand(self, shards: beam.PCollection) -> beam.PCollection:
-        return shards | "Select" >> beam.Map(self._select)
-
-    def _select(self, element: tuple[int, Iterable[bytes]]) -> Stats:
-        shard, slices = element
-        kept, parts = gather(slices, kept_schema(self.columns), part_schema(self.columns))
-        selected = select(kept, parts, self.columns, self.top_k)
-        stats = Stats()
-        count_selected(selected, stats)
-        name = f"shard-{shard:05d}-of-{self.shards:05d}"
-        stats.files.add(self.folder.write_parquet(f"{name}.parquet", [selected.rows], self.columns.output))
-        return stats.add(write_rejects(self.folder, name, selected.rejects))
+def select_shard(
+    name: str, kept: pa.RecordBatch, parts: pa.RecordBatch, *, columns: ScoredColumns, top_k: int
+) -> Result:
+    """Return the selections, rejects and statistics of a shard (see `select`)."""
+    selected = select(kept, parts, columns, top_k)
+    return Result(name, [selected.rows], columns.output, selected.rejects, count_selected(selected))

@@ -12,9 +12,9 @@ from beam_pipelines.io.formats.base import InputFile
 from beam_pipelines.io.units import Unit
 from beam_pipelines.jobs.evaluate.columns import EvaluatedColumns, evaluated_columns
 from beam_pipelines.jobs.evaluate.conclusion import conclude
-from beam_pipelines.jobs.evaluate.examples import Examples, evaluate_examples, example_schema
+from beam_pipelines.jobs.evaluate.examples import evaluate_examples, example_schema
 from beam_pipelines.jobs.evaluate.measure import NO_DATASET, measure_unit
-from cappy_model.metrics.rouge import RougeL
+from beam_pipelines.transforms.results import Result
 
 SCHEMA = pa.schema(
     {
@@ -48,13 +48,17 @@ def columns_of(task: str = "generation", label: str | None = None) -> EvaluatedC
 def measured(rows: list[dict[str, Any]], columns: EvaluatedColumns) -> pa.RecordBatch:
     chunk = pa.RecordBatch.from_pylist([{**ROW, **row} for row in rows], SCHEMA).select(columns.schema.names)
     file = InputFile(0, 0, "a.parquet", "a.parquet", 0, "", len(rows), None)
-    found = measure_unit(Unit(file, 0, 0, np.arange(len(rows)), chunk, []), columns, RougeL())
+    found = measure_unit(Unit(file, 0, 0, np.arange(len(rows)), chunk, []), columns)
     assert not found.rejects
-    return found.chunk
+    return found.rows[0]
 
 
-def examples_of(rows: list[dict[str, Any]], columns: EvaluatedColumns) -> Examples:
-    return evaluate_examples(measured(rows, columns), columns)
+def examples_in(measured: pa.RecordBatch, columns: EvaluatedColumns) -> Result:
+    return evaluate_examples("shard-00000-of-00001", measured, columns=columns)
+
+
+def examples_of(rows: list[dict[str, Any]], columns: EvaluatedColumns) -> Result:
+    return examples_in(measured(rows, columns), columns)
 
 
 def test_the_first_sample_is_that_of_the_smallest_number_then_place() -> None:
@@ -65,7 +69,7 @@ def test_the_first_sample_is_that_of_the_smallest_number_then_place() -> None:
         {"response": "y", "decoding": "topk40", "sample_index": 1},
         {"response": "a b", "decoding": None},
     ]
-    (example,) = examples_of(rows, columns_of()).rows.to_pylist()
+    (example,) = examples_of(rows, columns_of()).rows[0].to_pylist()
     assert example["first"] == [
         {"generator": None, "decoding": "beam4", "value": 0.5},
         {"generator": None, "decoding": "topk40", "value": 0.0},
@@ -78,7 +82,7 @@ def test_the_first_samples_of_several_language_models_are_told_apart() -> None:
         {"generator": "small", "response": "a x", "decoding": "beam4", "sample_index": 0},
         {"generator": "large", "response": "y", "decoding": "beam4", "sample_index": 2},
     ]
-    (example,) = examples_of(rows, columns_of()).rows.to_pylist()
+    (example,) = examples_of(rows, columns_of()).rows[0].to_pylist()
     assert example["first"] == [
         {"generator": "large", "decoding": "beam4", "value": 1.0},
         {"generator": "small", "decoding": "beam4", "value": 0.5},
@@ -93,7 +97,7 @@ def test_equal_texts_are_one_candidate_with_the_first_known_score() -> None:
         {"response": "x", "score": 9.0},
     ]
     found = examples_of(rows, columns_of())
-    (example,) = found.rows.to_pylist()
+    (example,) = found.rows[0].to_pylist()
     assert (example["candidates"], example["scorer:score"], example["random"], example["oracle"]) == (2, 1.0, 0.5, 1.0)
     assert example["scorer:score curve"] == [0.5, 1.0] == example["oracle curve"]
     assert found.stats.counts["candidates", "duplicates"] == 2 and found.stats.counts["unscored", "score"] == 1
@@ -101,14 +105,14 @@ def test_equal_texts_are_one_candidate_with_the_first_known_score() -> None:
 
 def test_equal_scores_go_to_the_first_candidate() -> None:
     rows = [{"response": text, "score": 1.0} for text in ("a c", "a b", "x")]
-    (example,) = examples_of(rows, columns_of()).rows.to_pylist()
+    (example,) = examples_of(rows, columns_of()).rows[0].to_pylist()
     assert example["scorer:score"] == 0.5
 
 
 def test_groups_of_different_datasets_are_different_examples() -> None:
     parts = [(None, None, None), ("d", None, None), ("d", "s", None), ("d", "s", "t"), ("d", None, "t")]
     rows = [dict(zip(("dataset", "subset", "split"), each, strict=True)) for each in parts]
-    found = examples_of(rows, columns_of()).rows
+    (found,) = examples_of(rows, columns_of()).rows
     assert sorted(found["dataset"].to_pylist()) == ["d", "d/s", "d/s:t", "d:t", NO_DATASET]
     assert found["group"].to_pylist() == ["1"] * 5
 
@@ -124,16 +128,16 @@ def test_groups_of_different_datasets_are_different_examples() -> None:
 def test_what_is_no_example(change: dict[str, Any], reason: str) -> None:
     found = examples_of([{}, {"group": 2}, change], columns_of())
     assert [row["reason"] for row in found.rejects] == [reason]
-    assert found.rows["group"].to_pylist() == ["2"]
+    assert found.rows[0]["group"].to_pylist() == ["2"]
     counts = found.stats.counts
     assert counts["candidates", "rejected"] == 2 and counts["candidates", "evaluated"] == 1
 
 
 def test_a_shard_without_rows() -> None:
     for columns in (columns_of(), columns_of("classification"), columns_of("ranking", "label")):
-        found = evaluate_examples(measured([], columns), columns)
-        assert found.rows.num_rows == 0 and found.rows.schema.equals(example_schema(columns)) and not found.rejects
-        kept, results = conclude(pa.Table.from_batches([found.rows]), columns, 0)
+        found = examples_in(measured([], columns), columns)
+        assert found.rows[0].num_rows == 0 and found.rows[0].schema.equals(example_schema(columns)) and not found.rejects
+        kept, results = conclude(pa.Table.from_batches(found.rows), columns, 0)
         assert kept.num_rows == 0 and all(measure["macro"] is None for measure in results["measures"].values())
 
 
@@ -154,8 +158,8 @@ def test_rows_of_one_source_example_are_drawn_together() -> None:
         )  # fmt: skip
         chunk = pa.RecordBatch.from_pylist(rows, schema).select(columns.schema.names)
         file = InputFile(0, 0, "a.parquet", "a.parquet", 0, "", len(rows), None)
-        measured = measure_unit(Unit(file, 0, 0, np.arange(len(rows)), chunk, []), columns, RougeL())
-        examples = pa.Table.from_batches([evaluate_examples(measured.chunk, columns).rows])
+        measured = measure_unit(Unit(file, 0, 0, np.arange(len(rows)), chunk, []), columns)
+        examples = pa.Table.from_batches(examples_in(measured.rows[0], columns).rows)
         kept, results = conclude(examples, columns, 0)
         assert kept.num_rows == 30 * templates and {"example", "template"} <= set(kept.column_names)
         found = results["measures"]["accuracy"]["macro"]["methods"]["scorer:score"]
@@ -186,8 +190,8 @@ def test_the_order_in_which_candidates_arrive_does_not_matter(rows: list[Any], r
     chunk = measured(rows, columns)
     order = list(range(len(rows)))
     random.shuffle(order)
-    one, other = (evaluate_examples(each, columns) for each in (chunk, chunk.take(pa.array(order, pa.int64()))))
-    assert one.rows.equals(other.rows) and one.rejects == other.rejects and one.stats == other.stats
+    one, other = (examples_in(each, columns) for each in (chunk, chunk.take(pa.array(order, pa.int64()))))
+    assert one.rows == other.rows and one.rejects == other.rejects and one.stats == other.stats
 
 
 @settings(deadline=None, max_examples=60)
@@ -196,7 +200,7 @@ def test_bounds_of_a_choice(rows: list[Any]) -> None:
     found = examples_of(rows, columns_of())
     counts = found.stats.counts
     assert counts["candidates", "evaluated"] + counts["candidates", "rejected"] == len(rows)
-    for example in found.rows.to_pylist():
+    for example in found.rows[0].to_pylist():
         assert 0 <= example["random"] <= example["oracle"] <= 1
         assert example["scorer:score"] <= example["oracle"]
         assert example["oracle curve"] == sorted(example["oracle curve"])

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from beam_pipelines.jobs.rerank.manifest import SelectionSummary
+from beam_pipelines.jobs.rerank.manifest import selection_manifest
 from beam_pipelines.report.page import render_report
 from schemas.stats import SCORE_BINS, FileEntry, Stats
 from tests.beam_pipelines.report.test_report import read
@@ -43,7 +43,7 @@ def manifest_of(stats: Stats, *, top_k: int = 1) -> dict[str, Any]:
         "started": "2026-11-23T08:00:00+00:00",
         "seconds": 245.3,
         "configuration": {"top_k": top_k, "columns": {"group": "id"}},
-        **SelectionSummary({"inputs": inputs})(stats),
+        **selection_manifest(stats, hashed={"inputs": inputs}),
         "files": [entry._asdict() for entry in stats.files],
     }
 

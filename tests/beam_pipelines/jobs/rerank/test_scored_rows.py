@@ -75,7 +75,7 @@ def test_a_column_that_is_not_there_is_named_beside_those_that_are(name: str) ->
         ({"id": pa.float64()}, {"group": "id"}, "--group-column: column 'id' is double and must be text, integers"),
         ({}, {"group": "vector"}, "--group-column: column 'vector' is list<.*> and must be text, integers"),
         ({"instruction_id": pa.float32()}, {}, "--group-column: column 'instruction_id' is float"),
-        ({}, {"order": "vector"}, "--order-column: column 'vector' is list<.*> and must be what has order"),
+        ({}, {"order": "vector"}, "--order-column: column 'vector' is list<.*> and must be sortable"),
         ({}, {"order": "nothing"}, "--order-column: the input has no column 'nothing'; there are id, "),
         ({"response": TEXTS}, {}, "'response' is list<.*> and column 'score' is float; .* both lists, or neither"),
         ({"score": NUMBERS}, {}, "'score' is list<.*> and column 'response' is string; .* both lists, or neither"),

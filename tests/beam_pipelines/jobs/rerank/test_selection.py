@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterator, Sequence
-from functools import reduce
+from functools import partial, reduce
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,18 +21,11 @@ from hypothesis import strategies as st
 from beam_pipelines.io.formats.base import InputFile
 from beam_pipelines.io.output import OutputDir
 from beam_pipelines.io.units import Unit
-from beam_pipelines.jobs.rerank.reduction import (
-    GROUP,
-    KeepBestOfUnits,
-    best_of,
-    kept_schema,
-    over_groups,
-    part_schema,
-    reduce_unit,
-)
+from beam_pipelines.jobs.rerank.reduction import kept_schema, part_schema, reduce_unit
 from beam_pipelines.jobs.rerank.scored_rows import ScoredColumns, scored_columns
-from beam_pipelines.jobs.rerank.selection import SelectAndWrite, count_selected, select, size_bucket
-from beam_pipelines.transforms.shuffle import GroupIntoShards, gather, slice_chunk
+from beam_pipelines.jobs.rerank.selection import select_shard, size_bucket
+from beam_pipelines.transforms.candidates import GROUP, best_of, over_groups
+from beam_pipelines.transforms.shuffle import FinishShards, GroupIntoShards, ReduceUnits, gather, slice_chunk
 from schemas.ids import digest, text_key
 from schemas.stats import BINS_PER_SCORE, SCORE_BINS, Stats
 
@@ -77,7 +70,7 @@ class Outcome(NamedTuple):
 def outcome_of(units: Sequence[Unit], columns: ScoredColumns, top_k: int, shards: int, seed: int) -> Outcome:
     """Everything that the job does with units, their slices arriving in an order of chance."""
     reduced = [reduce_unit(unit, columns, top_k) for unit in units]
-    slices = [s for unit in reduced for chunk in unit.chunks for s in slice_chunk(chunk, GROUP, shards)]
+    slices = [s for unit in reduced for chunk in unit.rows for s in slice_chunk(chunk, GROUP, shards)]
     random.Random(seed).shuffle(slices)
     all_stats, rejects, batches = (
         [unit.stats for unit in reduced],
@@ -86,11 +79,11 @@ def outcome_of(units: Sequence[Unit], columns: ScoredColumns, top_k: int, shards
     )
     for shard in range(shards):
         data = [data for number, data in slices if number == shard]
-        selected = select(*gather(data, kept_schema(columns), part_schema(columns)), columns, top_k)
-        all_stats.append(Stats())
-        count_selected(selected, all_stats[-1])
+        chunks = gather(data, kept_schema(columns), part_schema(columns))
+        selected = select_shard(f"shard-{shard}", *chunks, columns=columns, top_k=top_k)
+        all_stats.append(selected.stats)
         rejects += selected.rejects
-        batches.append(selected.rows)
+        batches += selected.rows
     places = {(str(row["source"]), str(row["position"]), str(row["reason"])) for row in rejects}
     return Outcome(pa.Table.from_batches(batches), reduce(Stats.add, all_stats, Stats()), places)
 
@@ -270,7 +263,7 @@ def test_a_group_of_mixed_instructions_is_one_reject() -> None:
 
 def test_transforms_write_shards_and_rejects(tmp_path: Path) -> None:
     rows = [*candidates(1, [0.5, 1.5, None]), *candidates(2, [1.0, 1.0])]
-    columns, folder = columns_of(SCHEMA), OutputDir(str(tmp_path))
+    columns, output = columns_of(SCHEMA), OutputDir(str(tmp_path))
 
     def check(all_stats: list[Stats]) -> None:
         total = reduce(Stats.add, all_stats, Stats())
@@ -281,9 +274,11 @@ def test_transforms_write_shards_and_rejects(tmp_path: Path) -> None:
 
     with TestPipeline() as root:
         units = root | beam.Create([*units_of([rows], SCHEMA, iter([2, 2, 2]))])
-        chunks, counted = units | KeepBestOfUnits(folder, columns, 1)
-        selected = chunks | GroupIntoShards(GROUP, 3) | SelectAndWrite(folder, columns, 1, 3)
-        assert_that((counted, selected) | beam.Flatten(), check)
+        chunks, reduced = units | ReduceUnits(partial(reduce_unit, columns=columns, top_k=1), output)
+        schemas = [kept_schema(columns), part_schema(columns)]
+        finish = FinishShards(partial(select_shard, columns=columns, top_k=1), schemas, 3, output)
+        selected = chunks | GroupIntoShards(GROUP, 3) | finish
+        assert_that((reduced, selected) | beam.Flatten(), check)
     shards = [pq.read_table(path) for path in sorted(tmp_path.glob("shard-*.parquet"))]
     assert all(shard.schema.equals(columns.output) for shard in shards)
     best = {row["id"]: row["response"] for row in pa.concat_tables(shards).to_pylist()}
