@@ -158,7 +158,7 @@ def _candidates(instruction: dict[str, object], seed: int) -> Iterator[dict[str,
 
 
 def _edited(words: list[str], others: list[str], draws: random.Random) -> Iterator[str]:
-    """Keep each word (60%), drop it, replace it by a word of the instruction, or append one; yield at least one word."""
+    """Keep each word (60%), drop it, replace it by one of the instruction, or append one; append one at the end."""
     for word in words:
         draw = draws.random()
         if draw < 0.6 or draw >= 0.9:

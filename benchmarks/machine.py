@@ -116,14 +116,22 @@ def work_seconds(whole: float, start_up: float) -> float:
     return max(whole - start_up, 0.1)
 
 
-def take_turns(runs: Mapping[str, Callable[[], Usage]], repeat: int) -> dict[str, Usage]:
-    """Run each contender `repeat` times, in turns, so that all see the same state of the machine; return medians."""
+def take_turns(
+    runs: Mapping[str, Callable[[], Usage]],
+    repeat: int,
+    *,
+    reduce: Callable[[Sequence[Usage]], Usage] = median_usage,
+) -> dict[str, Usage]:
+    """Run each contender `repeat` times, in turns, so that all see the same state of the machine; return medians.
+
+    `reduce` replaces the median of the usages of one contender.
+    """
     usages: dict[str, list[Usage]] = {name: [] for name in runs}
     for turn in range(repeat):
         for name, run in runs.items():
             usages[name].append(run())
             print(f"repeat {turn + 1}, {name}: {usages[name][-1].seconds:.1f} s", file=sys.stderr)
-    return {name: median_usage(found) for name, found in usages.items()}
+    return {name: reduce(found) for name, found in usages.items()}
 
 
 class CommandFailed(RuntimeError):

@@ -1,4 +1,4 @@
-"""What the claims are tried on: real rows, parted into those learned from and those held out."""
+"""Data of the claims: real rows, split into training rows and held-out rows."""
 
 import json
 import random
@@ -17,21 +17,21 @@ from schemas.records import GENERATED, LABELLED_PAIR
 
 TRAIN, HELD_OUT = "train", "held_out"
 PROMPTED = ("dream", "cos_e", "cosmos_qa")
-"""The generation tasks that PromptSource has templates of; the corpus holds their training rows."""
+"""Generation tasks with templates in PromptSource; the corpus has their training rows."""
 
 UNSEEN = ("date_understanding", "object_counting", "sports_understanding")
-"""The generation tasks of BIG-Bench Hard, of which the corpus holds nothing."""
+"""Generation tasks of BIG-Bench Hard, which are not in the corpus."""
 
 KNOWN = "ag_news"
-"""A task that a scorer learns well from right and wrong choices: the corpus holds its rows, and no candidates of it."""
+"""A task learned well from right and wrong choices: the corpus has its rows, but no candidates."""
 
 TASKS = (*PROMPTED, *UNSEEN, KNOWN)
 CLASSIFIED = ("ag_news", "rotten_tomatoes", "dream", "cos_e")
 _SEED = 0
 
 
-class _Source(NamedTuple):
-    """A dataset, its file to learn from, and the file held out; None: the last rows of the first."""
+class _Files(NamedTuple):
+    """A dataset, its training file, and its held-out file; None: the last rows of the training file."""
 
     name: str
     folder: str
@@ -40,19 +40,19 @@ class _Source(NamedTuple):
     subset: str | None = None
 
 
-_SOURCES = (
-    _Source("ag_news", "ag_news", "test", None),
-    _Source("rotten_tomatoes", "rotten_tomatoes", "train", "test"),
-    _Source("dream", "dream", "train", "test"),
-    _Source("cos_e", "cos_e_v1.0", "train", "validation", "v1.0"),
-    _Source("cosmos_qa", "cosmos_qa", "validation", None),
+_DATASETS = (
+    _Files("ag_news", "ag_news", "test", None),
+    _Files("rotten_tomatoes", "rotten_tomatoes", "train", "test"),
+    _Files("dream", "dream", "train", "test"),
+    _Files("cos_e", "cos_e_v1.0", "train", "validation", "v1.0"),
+    _Files("cosmos_qa", "cosmos_qa", "validation", None),
 )
 
 
 def write_mixtures(shared: Path, folder: Path, rows: int) -> dict[str, Path]:
-    """The mixture of the rows to learn from and that of `rows` held out of each dataset, by split; with their files."""
+    """Write the mixtures of training rows and of `rows` held-out rows of each dataset; return their paths by split."""
     listed: dict[str, list[dict[str, Any]]] = {TRAIN: [], HELD_OUT: []}
-    for source in _SOURCES:
+    for source in _DATASETS:
         files = shared / "data" / "sources" / source.folder
         table = pq.read_table(files / f"{source.train}.parquet")
         other = pq.read_table(files / f"{source.held_out}.parquet") if source.held_out else table
@@ -71,10 +71,10 @@ def write_mixtures(shared: Path, folder: Path, rows: int) -> dict[str, Path]:
 
 
 def pick_prompts(shared: Path, instructions: Path, split: str, task: str, count: int) -> pa.Table:
-    """About `count` instructions of a generation task of a split.
+    """Return about `count` instructions of a generation task of a split.
 
-    `instructions` are those of the split, as build-corpus writes them; each of a task's templates gives equally many,
-    those with the smallest ids, which are hashes.
+    `instructions` is the folder of the split written by build-corpus. Each template of the task contributes equally
+    many: those with the smallest ids, which are hashes.
     """
     if task not in UNSEEN:
         return _rendered(instructions, task, count)
@@ -110,13 +110,13 @@ def _unseen(task: str, lines: Sequence[str]) -> pa.Table:
 
 
 def pick_choices(instructions: Path, target: Path) -> None:
-    """Writes the held-out instructions of the classification tasks that have answer choices."""
-    wanted = pc.field("dataset").isin(CLASSIFIED) & pc.field("choices").is_valid()
-    pq.write_table(ds.dataset(instructions).to_table(filter=wanted), target)
+    """Write the held-out instructions with answer choices of the classification tasks."""
+    with_choices = pc.field("dataset").isin(CLASSIFIED) & pc.field("choices").is_valid()
+    pq.write_table(ds.dataset(instructions).to_table(filter=with_choices), target)
 
 
 def write_solutions(shared: Path, folder: Path, problems: int) -> None:
-    """GSM8K: solutions of `problems` problems as pairs, `train.parquet`, and of as many others, `held_out.parquet`."""
+    """Write GSM8K solutions: `problems` problems as pairs, `train.parquet`, and as many others, `held_out.parquet`."""
     folder.mkdir(parents=True, exist_ok=True)
     table = pq.read_table(shared / "data" / "candidates" / "gsm8k_solutions.parquet")
     names = sorted(set(table["instruction_id"].to_pylist()))

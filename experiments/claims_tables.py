@@ -1,4 +1,4 @@
-"""The claims as tables, made of the metrics.json of each evaluation."""
+"""Tables of the claims from the metrics.json of each evaluation."""
 
 import json
 from collections import defaultdict
@@ -19,7 +19,7 @@ _ORDERED = {"scorer": "alone", "scorer, adapted": "score", "self-score, mean": "
 
 
 def all_tables(work: Path, seeds: int) -> str:
-    """Every table, in Markdown, of a folder that `experiments.claims` has filled."""
+    """Return all tables, in Markdown, of a folder written by `experiments.claims`."""
     parts = [
         "### Alone: accuracy over held-out rows",
         _by_dataset(_measure(work / "classification", "accuracy"), decimals=3),
@@ -32,7 +32,7 @@ def all_tables(work: Path, seeds: int) -> str:
         _orders(work / "boost", seeds),
     ]
     ranking = _metrics(work / "ranking")["measures"]
-    parts.append("### Ranking: solutions of GSM8K problems that were not learned from")
+    parts.append("### Ranking: solutions of held-out GSM8K problems")
     parts += [f"{name}\n\n{_by_dataset(measure, decimals=3)}" for name, measure in ranking.items()]
     return "\n\n".join(parts)
 
@@ -48,15 +48,15 @@ def _measure(folder: Path, name: str) -> Measure:
 
 
 def _by_dataset(measure: Measure, *, decimals: int) -> str:
-    """A row for each method, a column for each dataset, and their mean; each value with its interval."""
+    """Return a table of methods by datasets and their mean; each value with its interval."""
     scopes = {**measure["datasets"], "mean": measure["macro"]}
     if len(scopes) == 2:
         scopes.pop("mean")
     rows = [
-        [method, *(_cell(scope["methods"].get(method), decimals) for scope in scopes.values())]
+        {"": method, **{name: _cell(scope["methods"].get(method), decimals) for name, scope in scopes.items()}}
         for method in measure["macro"]["methods"]
     ]
-    return markdown_table(["", *scopes], rows)
+    return markdown_table(rows)
 
 
 def _cell(entry: Mapping[str, Any] | None, decimals: int) -> str:
@@ -67,33 +67,31 @@ def _cell(entry: Mapping[str, Any] | None, decimals: int) -> str:
 
 
 def _boost_means(boosts: Sequence[Measure]) -> str:
-    """A row for each method, a column for each task, of means over the seeds; the baselines are the same in each."""
+    """Return a table of methods by tasks: means over the seeds. Baselines do not depend on the seed."""
     scopes = [{**measure["datasets"], "mean": measure["macro"]} for measure in boosts]
     rows = []
     for method in boosts[0]["macro"]["methods"]:
-        cells = []
+        row = {"mean over seeds (lowest to highest)": method}
         for scope in scopes[0]:
             values = [each[scope]["methods"][method]["value"] for each in scopes]
             spread = f" ({100 * min(values):.1f} to {100 * max(values):.1f})" if min(values) < max(values) else ""
-            cells.append(f"{100 * fmean(values):.1f}{spread}")
-        rows.append([method, *cells])
-    return markdown_table(["mean over seeds (lowest to highest)", *scopes[0]], rows)
+            row[scope] = f"{100 * fmean(values):.1f}{spread}"
+        rows.append(row)
+    return markdown_table(rows)
 
 
 def _differences(measure: Measure, seed: int) -> str:
-    """The paired differences between each scorer and what it is compared with, over all tasks, of one seed."""
-    rows = [
-        [
-            f"{entry['method'].removeprefix(_SCORER)} less {entry['to'].removeprefix(_SCORER)}",
-            f"{100 * entry['value']:+.1f} ({100 * entry['low']:+.1f} to {100 * entry['high']:+.1f})",
-        ]
-        for entry in measure["macro"]["differences"]
-    ]
-    return markdown_table([f"seed {seed}, mean of the tasks", "paired difference"], rows)
+    """Return a table of the paired differences between each scorer and its baselines, over all tasks, of one seed."""
+    rows = []
+    for entry in measure["macro"]["differences"]:
+        compared = f"{entry['method'].removeprefix(_SCORER)} minus {entry['to'].removeprefix(_SCORER)}"
+        difference = f"{100 * entry['value']:+.1f} ({100 * entry['low']:+.1f} to {100 * entry['high']:+.1f})"
+        rows.append({f"seed {seed}, mean of the tasks": compared, "paired difference": difference})
+    return markdown_table(rows)
 
 
 def _orders(boost: Path, seeds: int) -> str:
-    """How well scores order the candidates of an instruction, for each task: means over instructions and seeds."""
+    """Return a table of rank correlations between scores and Rouge-L, by task: means over instructions and seeds."""
     rouge, tasks = RougeL(), sorted(folder.parent.name for folder in (boost / "seed0").glob("*/adapted"))
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
     for task in tasks:
@@ -101,10 +99,11 @@ def _orders(boost: Path, seeds: int) -> str:
             scored = sorted((boost / f"seed{seed}" / task / "adapted" / "scored").glob("part-*.parquet"))
             frame = ds.dataset(scored).to_table().to_pandas()
             pairs = zip(frame["references"], frame["response"], strict=True)
-            frame["worth"] = [rouge.score(list(references), response) for references, response in pairs]
+            frame["rouge_l"] = [rouge.score(list(references), response) for references, response in pairs]
             for _, candidates in frame.groupby("instruction_id"):
                 for name, column in _ORDERED.items():
-                    if candidates["worth"].nunique() > 1 and candidates[column].nunique() > 1:
-                        found[name, task].append(float(spearmanr(candidates[column], candidates["worth"]).statistic))
-    rows = [[name, *(f"{fmean(found[name, task]):+.3f}" for task in tasks)] for name in _ORDERED]
-    return markdown_table(["", *tasks], rows)
+                    if candidates["rouge_l"].nunique() > 1 and candidates[column].nunique() > 1:
+                        found[name, task].append(float(spearmanr(candidates[column], candidates["rouge_l"]).statistic))
+    return markdown_table(
+        [{"": name, **{task: f"{fmean(found[name, task]):+.3f}" for task in tasks}} for name in _ORDERED]
+    )

@@ -1,4 +1,4 @@
-"""The benchmarks of scoring and of runners run over little, and the arithmetic behind their figures is right."""
+"""Benchmarks of scoring, runners and start-up over small inputs, and the arithmetic behind their figures."""
 
 import json
 import subprocess
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def run_benchmark(folder: Path, *flags: str) -> tuple[str, dict[str, object]]:
-    """What `python -m benchmarks.scoring --tiny` prints, and its JSON."""
+    """Run `python -m benchmarks.scoring --tiny`; return its output and its JSON."""
     command = [sys.executable, "-m", "benchmarks.scoring", "--tiny", "--repeat", "1", "--json", str(folder / "found")]
     command += ["--shared", str(SHARED), *flags]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -27,7 +27,7 @@ def run_benchmark(folder: Path, *flags: str) -> tuple[str, dict[str, object]]:
 
 
 def row(printed: str, first: str) -> list[str]:
-    """The cells of the first row of a table that starts with `first`."""
+    """Return the cells of the first table row that starts with `first`."""
     line = next(line for line in printed.splitlines() if line.startswith(f"| {first}"))
     return [cell.strip() for cell in line.strip("|").split("|")]
 
@@ -86,6 +86,17 @@ def test_every_runner_has_the_files_of_bare_processes() -> None:
         for contender in ("two bare processes", "in-process runner, 1 worker"):
             start_up, total, work = map(float, row(printed, contender)[1:4])
             assert total > 0 and work == pytest.approx(total - start_up, abs=0.11)
+
+
+def test_start_up_is_compared_with_bare_imports(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.startup", "--repeat", "1", "--jobs", "rerank"]
+    done = subprocess.run([*command, "--json", str(tmp_path / "found")], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path / "found").read_text())
+    assert found["commands"].keys() == {"--help", "--version", "score --tokens-per-batch x"}
+    for each in (*found["commands"].values(), found["jobs"]["rerank"]):
+        assert each["cpu"] > each["bare"] > 0
+    assert row(done.stdout, "cappy rerank")[2] == "`import apache_beam, pyarrow`"
 
 
 @pytest.mark.parametrize(

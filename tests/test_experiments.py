@@ -1,4 +1,4 @@
-"""What the claims are tried on is parted rightly, and their tables say what the evaluations measured."""
+"""The data of the claims are split correctly, and their tables match the evaluations."""
 
 import json
 from pathlib import Path
@@ -18,14 +18,14 @@ SPLITS = (claims_data.TRAIN, claims_data.HELD_OUT)
 
 
 @needs_shared
-def test_held_out_rows_are_not_learned_from(tmp_path: Path) -> None:
+def test_held_out_rows_are_not_trained_on(tmp_path: Path) -> None:
     mixtures = claims_data.write_mixtures(SHARED, tmp_path, ROWS)
     train, held_out = (yaml.safe_load(mixtures[split].read_text())["datasets"] for split in SPLITS)
     for one, other in zip(train, held_out, strict=True):
         found, kept = pq.read_table(one["paths"]), pq.read_table(other["paths"])
         assert kept.num_rows == ROWS < found.num_rows and kept.schema.equals(found.schema)
         text = next(name for name in ("text", "question", "context") if name in kept.column_names)
-        if one["name"] in ("ag_news", "cosmos_qa"):  # parted from one file
+        if one["name"] in ("ag_news", "cosmos_qa"):  # split from one file
             assert not pc.any(pc.is_in(kept[text], value_set=found[text].combine_chunks())).as_py()
 
 
@@ -49,7 +49,7 @@ def test_prompts_are_picked_from_every_template(tmp_path: Path) -> None:
 
 
 @needs_shared
-def test_problems_are_parted_by_id(tmp_path: Path) -> None:
+def test_problems_are_split_by_id(tmp_path: Path) -> None:
     claims_data.write_solutions(SHARED, tmp_path, PROBLEMS)
     train, held_out = (pq.read_table(tmp_path / f"{split}.parquet") for split in SPLITS)
     first, second = (set(table["instruction_id"].to_pylist()) for table in (train, held_out))
@@ -65,7 +65,7 @@ def entry(value: float) -> dict[str, Any]:
 
 
 def write_metrics(folder: Path, name: str, values: dict[str, float]) -> None:
-    """Metrics of two datasets, of which the second is worth 0.2 more throughout."""
+    """Write metrics of two datasets; those of the second are larger by 0.2."""
     scopes = [{"methods": {m: entry(v + more) for m, v in values.items()}} for more in (0.0, 0.2, 0.1)]
     difference = {"method": "scorer:score", "to": "random", **entry(0.05)}
     measure = {
@@ -77,8 +77,8 @@ def write_metrics(folder: Path, name: str, values: dict[str, float]) -> None:
 
 
 def write_candidates(folder: Path, *, agrees: bool) -> None:
-    """Two instructions: a score that orders the candidates of one, and those of the other as told; another of which all
-    candidates are worth the same."""
+    """Write candidates of three instructions: `score` orders those of the first by Rouge-L and, if `agrees`, those of
+    the second; those of the third have equal Rouge-L."""
     table = {
         "instruction_id": ["a", "a", "b", "b", "c", "c"],
         "references": [["red"]] * 6,
@@ -102,7 +102,7 @@ def test_tables_have_means_over_seeds_and_intervals(tmp_path: Path) -> None:
     assert "| scorer:alone0 | 0.500 (0.400 to 0.600) | 0.700 (0.600 to 0.800) | 0.600 (0.500 to 0.700) |" in printed
     assert "| scorer:score | 35.0 (30.0 to 40.0) | 55.0 (50.0 to 60.0) | 45.0 (40.0 to 50.0) |" in printed
     assert "| random | 20.0 | 40.0 | 30.0 |" in printed
-    assert "| score less random | +5.0 (-5.0 to +15.0) |" in printed
+    assert "| score minus random | +5.0 (-5.0 to +15.0) |" in printed
     assert "| scorer | +1.000 |" in printed and "| scorer, adapted | +0.500 |" in printed
     assert "| self-score, mean | -1.000 |" in printed
     assert "auc" in printed and "| random | 0.500" in printed

@@ -1,11 +1,11 @@
-"""What each stage takes for a corpus of any size, from the rates of finished runs.
+"""Extrapolate time and storage of each stage to a corpus of any size from finished runs.
 
     python -m tools.capacity --cores 2 --cluster-cores 400 out/instructions out/corpus out/candidates out/scored
 
-Each folder is the output of a job that ran from start to end on a machine with so many --cores, all of them at work.
-Prints a table: what the run measured, and what follows for --pairs of each stage and for --cluster-cores like those.
-Hours of a GPU follow from a rate that was measured elsewhere, by `python -m benchmarks.scoring --gpu --json FILE`, or
-that is given; without one they are not known.
+Each folder is the output of an uninterrupted run on a machine with --cores cores, all of them busy. Prints a table:
+the measurements of the run, and estimates for --pairs rows of each stage and for --cluster-cores cores of that kind.
+GPU hours require a rate: --gpu-tokens-per-second, or --gpu with the file of
+`python -m benchmarks.scoring --gpu --json FILE`; without one they are "not measured".
 """
 
 import argparse
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from beam_pipelines.io.storage import absolute
 from beam_pipelines.report.text import compact, size
 from beam_pipelines.runners.forecast import Measured, Work
-from beam_pipelines.runners.options import positive
+from beam_pipelines.runs.flags import positive
 from beam_pipelines.runs.folder import load_manifest
 from schemas.errors import CappyError, UsageError
 
@@ -31,7 +31,7 @@ NOT_MEASURED = "not measured"
 
 
 class Stage(NamedTuple):
-    """A run: what was `measured` of the work of one core, its rows being `unit` in words, and a model's tokens."""
+    """A finished run: `measured` work of one core, what its rows are called (`unit`), and tokens read by a model."""
 
     name: str
     unit: str
@@ -41,7 +41,7 @@ class Stage(NamedTuple):
 
 
 def stage_of(manifest: Mapping[str, Any], cores: int) -> Stage:
-    """The stage that a finished run of a job was. Raises UsageError for a run that tells no rate."""
+    """Return the stage of a finished run. Raises UsageError if no rate follows from the run."""
     job, totals = manifest["job"], manifest["totals"]
     kinds = {
         "build-corpus": ("label", "pairs"),
@@ -50,15 +50,13 @@ def stage_of(manifest: Mapping[str, Any], cores: int) -> Stage:
         "rerank": ("rerank", "candidates"),
     }
     if job not in kinds:
-        raise UsageError(f"a run of {job} is no stage; give runs of {', '.join(kinds)}")
+        raise UsageError(f"a run of {job} is not a stage; give runs of {', '.join(kinds)}")
     name, counted = kinds[job]
     if job == "build-corpus" and manifest["configuration"]["instructions_only"]:
         name, counted = "instructions", "instructions"
     tokens = manifest.get("tokens")
     if tokens and tokens["this_launch"] != tokens["real"]:
-        raise UsageError(
-            f"this run of {job} was resumed, and its {manifest['seconds']} s are not those of all its rows"
-        )
+        raise UsageError(f"this run of {job} was resumed: its {manifest['seconds']} s do not cover all its rows")
     rows, written = totals[counted], sum(file["bytes"] for file in manifest["files"])
     if not rows:
         raise UsageError(f"this run of {job} has no {counted}")
@@ -69,10 +67,10 @@ def stage_of(manifest: Mapping[str, Any], cores: int) -> Stage:
 
 
 def table(stages: Sequence[Stage], *, pairs: int, cluster_cores: int, gpu_rate: float | None) -> str:
-    """A Markdown row for each stage; `gpu_rate` in tokens that one GPU scores in a second."""
+    """Return a Markdown table with a row for each stage; `gpu_rate` is in tokens per second of one GPU, scoring."""
     lines = [HEADER, "| :--- " + "| ---: " * (HEADER.count("|") - 2) + "|"]
     for stage in stages:
-        million, whole = stage.measured.of(MILLION), stage.measured.of(pairs)
+        million, whole = stage.measured.scaled_to(MILLION), stage.measured.scaled_to(pairs)
         cells = (
             stage.name,
             f"{stage.measured.rows:,} {stage.unit} in {stage.seconds:,} s",
@@ -102,7 +100,7 @@ def _gpu_hours(stage: Stage, pairs: int, rate: float | None) -> str:
 
 
 def rate_in(path: Path) -> float:
-    """Tokens that a GPU scores in a second, out of what the scoring benchmark wrote. Raises UsageError."""
+    """Read the tokens per second of a GPU from the JSON file of the scoring benchmark. Raises UsageError."""
     try:
         found = json.loads(path.read_text())["rates"]["Scorer"]
         return float(found["tokens"] / statistics.median(found["seconds"]))
@@ -114,17 +112,19 @@ def rate_in(path: Path) -> float:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; its exit status."""
+    """Run the command; return its exit status."""
     parser = argparse.ArgumentParser(
         prog="tools.capacity", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("runs", nargs="+", metavar="DIR", help="the output folder of a finished job")
-    parser.add_argument("--cores", type=positive, required=True, metavar="N", help="of the machine that the runs had")
-    parser.add_argument("--cluster-cores", type=positive, required=True, metavar="N", help="of the cluster planned for")
-    parser.add_argument("--pairs", type=positive, default=160 * MILLION, metavar="N", help="(default: 160 million)")
+    parser.add_argument("--cores", type=positive, required=True, metavar="N", help="cores of the machine of the runs")
+    parser.add_argument("--cluster-cores", type=positive, required=True, metavar="N", help="of the planned cluster")
+    parser.add_argument(
+        "--pairs", type=positive, default=160 * MILLION, metavar="N", help="rows (default: 160 million)"
+    )
     gpu = parser.add_mutually_exclusive_group()
-    gpu.add_argument("--gpu-tokens-per-second", type=positive, metavar="N", help="that one GPU scores")
-    gpu.add_argument("--gpu", type=Path, metavar="FILE", help="the same, as the scoring benchmark wrote it")
+    gpu.add_argument("--gpu-tokens-per-second", type=positive, metavar="N", help="scored by one GPU")
+    gpu.add_argument("--gpu", type=Path, metavar="FILE", help="JSON file of the scoring benchmark with this rate")
     arguments = parser.parse_args(argv)
     try:
         stages = [stage_of(load_manifest(absolute(run), {}), arguments.cores) for run in arguments.runs]

@@ -1,4 +1,4 @@
-"""Writes constraints.txt: the exact versions that one resolution of all extras gives (`make constraints`)."""
+"""Write constraints.txt: the exact versions of one resolution of all extras (`make constraints`)."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ HEADER = "# The versions tested, of every extra. Written by `make constraints`.\
 
 
 def main() -> None:
-    """Asks pip for a resolution, without installing anything."""
+    """Let pip resolve the extras, without installing anything, and write the file."""
     with tempfile.NamedTemporaryFile(suffix=".json") as report:
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed"]
         subprocess.run([*command, "--report", report.name, f"{ROOT}[{EXTRAS}]", *PINNED], check=True)

@@ -1,8 +1,8 @@
 """A Flink cluster of separate processes on this machine, for tests and trials: `python -m tools.flink up|down|flags`.
 
-One JobManager, two TaskManagers, Beam's job server, and a pool of Python workers of this very environment; all on the
-loopback interface. They live in `flink/` within the environment (`sys.prefix`): jar, configuration, logs, process ids.
-The jar of the job server holds Flink as well, so the cluster is of the job server's version.
+One JobManager, two TaskManagers, Beam's job server, and a pool of Python workers of this environment; all on the
+loopback interface. Their jar, configuration, logs and process ids are in `flink/` of the environment (`sys.prefix`).
+The jar of the job server contains Flink, so the cluster has the job server's version.
 """
 
 import argparse
@@ -29,20 +29,20 @@ POM = Path(__file__).with_name("flink-job-server.xml")
 STATE = "cluster.yaml"
 TASK_MANAGERS = 2
 PORTS = {"rest": 8081, "rpc": 6123, "job": 8099, "artifact": 8098, "expansion": 8097, "workers": 50000}
-"""Preferred; one that is taken is replaced by a free one."""
+"""Preferred ports; a port in use is replaced by a free one."""
 
 _START_SECONDS, _STOP_SECONDS, _REST_SECONDS = 180, 10, 10
-_CACHE_MILLIS = 5_000  # else each stage starts its worker anew
+_CACHE_MILLIS = 5_000  # otherwise each stage starts a new worker
 
 
 class FlinkError(Exception):
-    """The cluster cannot be started; says why, and what to do."""
+    """The cluster cannot be started; the message has the reason and the remedy."""
 
 
 def job_server_jar(folder: Path, *, version: str, series: str, beam: str) -> Path:
-    """The jar of Flink of a `version`, and of Beam's job server for a `series` of Flink ("1.19"), built once.
+    """Return the jar of Flink of a `version` and of Beam's job server for a `series` of Flink ("1.19"), built once.
 
-    Raises FlinkError where Maven is missing or has not got these versions.
+    Raises FlinkError if Maven is missing or does not find these versions.
     """
     jar = folder / f"job-server-{version}-by-{series}-{beam}.jar"
     if jar.exists():
@@ -55,15 +55,15 @@ def job_server_jar(folder: Path, *, version: str, series: str, beam: str) -> Pat
     command = ["mvn", "--batch-mode", "--file", str(POM), "package", f"-Dfolder={build}", *versions]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        said = [line for line in done.stdout.splitlines() if "[ERROR]" in line]
-        raise FlinkError(f"{jar.name} cannot be built: {said[0] if said else done.stderr}\nOther versions: --help")
+        errors = [line for line in done.stdout.splitlines() if "[ERROR]" in line]
+        raise FlinkError(f"{jar.name} cannot be built: {errors[0] if errors else done.stderr}\nOther versions: --help")
     (build / "job-server.jar").rename(jar)
     shutil.rmtree(build)
     return jar
 
 
 def up(folder: Path, jar: Path) -> dict[str, Any]:
-    """Starts the cluster; its state. Raises FlinkError, and leaves nothing running, where a part does not start."""
+    """Start the cluster; return its state. Raises FlinkError, with nothing left running, if a part does not start."""
     if not shutil.which("java"):
         raise FlinkError("Java 11 or 17 is needed, and there is no `java` on the PATH")
     if processes(folder):
@@ -87,7 +87,7 @@ def up(folder: Path, jar: Path) -> dict[str, Any]:
 
 
 def down(folder: Path) -> int:
-    """Ends what `up` started, and the workers that it has started in turn; how many processes those were."""
+    """End the processes that `up` started and their workers; return the number of processes."""
     ended = [process for root in processes(folder).values() for process in (root, *root.children(recursive=True))]
     for process in ended:
         _signal(process, signal.SIGTERM)
@@ -98,18 +98,18 @@ def down(folder: Path) -> int:
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:
-    """What was started there last, by `save`: jar, ports, processes; None where nothing was, or `down` has ended it."""
+    """Return the state written by `save` (jar, ports, processes), or None if no cluster was started since `down`."""
     path = folder / STATE
     return yaml.safe_load(path.read_text()) if path.exists() else None
 
 
 def save(folder: Path, state: Mapping[str, Any]) -> None:
-    """Writes down what runs, for `read_state`."""
+    """Write the state of the cluster, for `read_state`."""
     (folder / STATE).write_text(yaml.safe_dump(dict(state)))
 
 
 def processes(folder: Path) -> dict[str, psutil.Process]:
-    """The processes of the cluster that still run, by name. A process id that is used again is not one of them."""
+    """Return the running processes of the cluster by name. A reused process id does not count."""
     found = {}
     for name, (pid, created) in (read_state(folder) or {"processes": {}})["processes"].items():
         if psutil.pid_exists(pid) and psutil.Process(pid).create_time() == created:
@@ -118,7 +118,7 @@ def processes(folder: Path) -> dict[str, psutil.Process]:
 
 
 def running(folder: Path) -> dict[str, Any]:
-    """The state of the cluster that runs there. Raises FlinkError where none does."""
+    """Return the state of the running cluster. Raises FlinkError if none is running."""
     state = read_state(folder)
     if state is None or not processes(folder):
         raise FlinkError("no Flink cluster is running; `make flink-up` starts one")
@@ -126,7 +126,7 @@ def running(folder: Path) -> dict[str, Any]:
 
 
 def flags(state: Mapping[str, Any], *, parallelism: int) -> list[str]:
-    """The flags with which `cappy` runs a job on the cluster."""
+    """Return the flags with which `cappy` runs a job on the cluster."""
     ports = state["ports"]
     return [
         "--runner=FlinkRunner",
@@ -140,7 +140,7 @@ def flags(state: Mapping[str, Any], *, parallelism: int) -> list[str]:
 
 
 def start(command: Sequence[str], log: Path) -> list[float]:
-    """Starts a process that outlives this one; its id and the time of its creation."""
+    """Start a process that outlives this one; return its id and creation time."""
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     with log.open("a") as output:
         process = subprocess.Popen(
@@ -150,13 +150,13 @@ def start(command: Sequence[str], log: Path) -> list[float]:
 
 
 def ask(rest: int, path: str) -> Any:
-    """What the JobManager answers over REST, at its port `rest`. Raises OSError where it does not answer."""
+    """Return the JobManager's REST response, at its port `rest`. Raises OSError if it does not respond."""
     with urllib.request.urlopen(f"http://localhost:{rest}/{path}", timeout=_REST_SECONDS) as answer:
         return json.load(answer)
 
 
 def task_managers(rest: int) -> int:
-    """How many TaskManagers have registered; 0 where the JobManager does not answer."""
+    """Return the number of registered TaskManagers; 0 if the JobManager does not respond."""
     try:
         return int(ask(rest, "overview")["taskmanagers"])
     except OSError:
@@ -164,21 +164,21 @@ def task_managers(rest: int) -> int:
 
 
 def wait(folder: Path, parts: Mapping[str, Any], ready: Callable[[], bool]) -> None:
-    """Waits until the cluster of these `parts` is `ready`.
+    """Wait until the cluster of these `parts` is `ready`.
 
-    Raises FlinkError, naming the log, where a part ends or never comes.
+    Raises FlinkError, naming the log, if a part ends or does not start in time.
     """
     end = time.monotonic() + _START_SECONDS
     while not ready():
         ended = sorted(parts.keys() - processes(folder).keys())
         if ended or time.monotonic() > end:
-            what = f"{ended[0]} ended" if ended else f"the cluster did not start within {_START_SECONDS} s"
-            raise FlinkError(f"{what}; see {folder / 'logs' / f'{ended[0] if ended else chr(42)}.log'}")
+            reason = f"{ended[0]} ended" if ended else f"the cluster did not start within {_START_SECONDS} s"
+            raise FlinkError(f"{reason}; see {folder / 'logs' / f'{ended[0] if ended else chr(42)}.log'}")
         time.sleep(0.5)
 
 
 def task_manager(folder: Path, jar: Path) -> list[str]:
-    """The command of a TaskManager."""
+    """Return the command of a TaskManager."""
     name = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
     return java("taskmanager", jar, name, "--configDir", str(folder / "conf"))
 
@@ -203,7 +203,7 @@ def _commands(folder: Path, jar: Path, ports: Mapping[str, int]) -> dict[str, li
 
 
 def _free(preferred: int) -> int:
-    """A port that nobody listens at: the preferred one if possible."""
+    """Return a free port: the preferred one if possible."""
     for port in (preferred, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -228,11 +228,11 @@ def _signal(process: psutil.Process, number: int) -> None:
 
 
 def main() -> None:
-    """Starts or ends the cluster, or prints the flags for a job on it."""
+    """Start or end the cluster, or print the flags for a job on it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=("up", "down", "flags"))
     parser.add_argument("--flink", default="1.20.0", help="version of Flink (default: 1.20.0)")
-    parser.add_argument("--series", default="1.19", help="of Flink, that Beam's runner is for (default: 1.19)")
+    parser.add_argument("--series", default="1.19", help="series of Flink of Beam's runner (default: 1.19)")
     parser.add_argument("--beam", default="2.62.0", help="version of Beam's runner (default: 2.62.0)")
     parser.add_argument("--jar", type=Path, help="a job server's jar, such as beam-runners-flink-1.20-job-server-*.jar")
     parser.add_argument("--parallelism", type=int, default=TASK_MANAGERS * SLOTS)

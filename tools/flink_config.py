@@ -1,4 +1,4 @@
-"""How the parts of the cluster of `tools.flink` are run: the commands of Java, and Flink's configuration."""
+"""Java commands and Flink configuration of the cluster of `tools.flink`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,10 +6,10 @@ from pathlib import Path
 import yaml
 
 SLOTS = 2
-"""Of each TaskManager."""
+"""Task slots of each TaskManager."""
 
 _ATTEMPTS = 3
-_DELAY = "10 s"  # longer than --environment_cache_millis: for so long a worker that died is offered again
+_DELAY = "10 s"  # longer than --environment_cache_millis, during which a dead worker may be reused
 _HEAP = {"jobmanager": "512m", "taskmanager": "512m", "job-server": "512m"}
 _MEMORY = {
     "framework.heap.size": "128m",
@@ -23,7 +23,7 @@ _MEMORY = {
     "jvm-overhead.min": "64m",
     "jvm-overhead.max": "64m",
 }
-"""Of a TaskManager; Flink's own scripts would work these out."""
+"""Memory of a TaskManager, which Flink's own scripts would compute."""
 _OPENS = (
     *(f"--add-exports=java.{name}=ALL-UNNAMED" for name in ("rmi/sun.rmi.registry", "security.jgss/sun.security.krb5")),
     *(
@@ -36,11 +36,11 @@ _OPENS = (
     "--add-opens=java.base/sun.net.util=ALL-UNNAMED",
     "--add-opens=java.base/sun.nio.ch=ALL-UNNAMED",
 )
-"""What Flink and Kryo reach into, under Java 17."""
+"""Internals that Flink and Kryo access, under Java 17."""
 
 
 def java(part: str, jar: Path, main: str, *arguments: str) -> list[str]:
-    """The command that runs the class `main` of the jar as a part of the cluster."""
+    """Return the command that runs the class `main` of the jar as a part of the cluster."""
     return [
         "java",
         f"-Xmx{_HEAP[part]}",
@@ -55,7 +55,7 @@ def java(part: str, jar: Path, main: str, *arguments: str) -> list[str]:
 
 
 def configure(folder: Path, ports: Mapping[str, int]) -> None:
-    """Writes Flink's configuration: small, loopback only, failures noticed in seconds, failed jobs started again."""
+    """Write Flink's configuration: small, loopback only, failures detected in seconds, failed jobs restarted."""
     settings = {
         "jobmanager.rpc.address": "localhost",
         "jobmanager.rpc.port": ports["rpc"],
@@ -75,7 +75,7 @@ def configure(folder: Path, ports: Mapping[str, int]) -> None:
         "restart-strategy.type": "fixed-delay",
         "restart-strategy.fixed-delay.attempts": _ATTEMPTS,
         "restart-strategy.fixed-delay.delay": _DELAY,
-        "classloader.resolve-order": "parent-first",  # the jar that jobs bring is the cluster's own
+        "classloader.resolve-order": "parent-first",  # the jar of a job is that of the cluster
         "io.tmp.dirs": str(folder / "tmp"),
     }
     (folder / "tmp").mkdir(exist_ok=True)

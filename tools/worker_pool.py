@@ -1,10 +1,11 @@
-"""Python workers for all TaskManagers of one machine: `python -m tools.worker_pool PORT [BOOT]`.
+"""Pool of Python workers for all TaskManagers of one machine: `python -m tools.worker_pool PORT [BOOT]`.
 
-Beam's own pool (`apache_beam.runners.worker.worker_pool_main`) knows workers by an id that every TaskManager counts
-from 1, and ends the one of another when two TaskManagers share it. Here a worker ends when its TaskManager lets it go.
+Beam's own pool (`apache_beam.runners.worker.worker_pool_main`) identifies workers by an id that every TaskManager
+counts from 1: if two TaskManagers share it, one ends the workers of the other. Here a worker ends when its TaskManager
+closes the connection.
 
-Workers run in this environment as it is. BOOT, the program that starts Beam's containers, gives each worker one of its
-own, with what the job has staged (`--setup_file`) installed.
+Workers run in this environment. With BOOT, the entry point of Beam's containers, each worker has an environment of its
+own, in which the files staged by the job (`--setup_file`) are installed.
 """
 
 import signal
@@ -15,14 +16,14 @@ from apache_beam.runners.worker.worker_pool_main import BeamFnExternalWorkerPool
 
 
 class SharedPool(BeamFnExternalWorkerPoolServicer):
-    """Beam's pool, but for ending workers: one whose connection is closed ends by itself."""
+    """Beam's pool, except that workers end by themselves when their connection is closed."""
 
     def StopWorker(self, request: object, context: object) -> beam_fn_api_pb2.StopWorkerResponse:
-        """Nothing: the id does not say whose worker it is."""
+        """Do nothing, as the id does not identify the worker's TaskManager."""
         return beam_fn_api_pb2.StopWorkerResponse()
 
 
 if __name__ == "__main__":
     port, *boot = sys.argv[1:]
     address, server = SharedPool.start(use_process=True, port=int(port), container_executable=next(iter(boot), None))
-    signal.pause()  # a server that nothing refers to is closed
+    signal.pause()  # an unreferenced server is closed

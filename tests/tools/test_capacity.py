@@ -1,4 +1,4 @@
-"""`python -m tools.capacity`: the table that follows from the manifests of finished runs."""
+"""`python -m tools.capacity`: its table of the manifests of finished runs."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ def run(folder: Path, job: str, totals: dict[str, int], **more: Any) -> Path:
 
 
 def printed(capsys: pytest.CaptureFixture[str], *arguments: object) -> list[str]:
-    """The rows of the table."""
+    """Run the command; return the rows of its table."""
     assert main(["--cores", "2", "--cluster-cores", "20", *map(str, arguments)]) == 0
     return capsys.readouterr().out.splitlines()[2:]
 
@@ -39,8 +39,8 @@ def test_every_stage_and_what_follows(tmp_path: Path, capsys: pytest.CaptureFixt
     generate = "1,000 candidates in 36.0 s | 20 | 4.0 GB | 1M candidates | 20 | 1 | 4.0 GB | not measured"
     score = "10 pairs in 36.0 s | 2,000 | 400.0 GB | 1M pairs | 2,000 | 100 | 400.0 GB | not measured"
     names = ["instructions", "label", "generate", "score", "rerank"]
-    told = [few, label, generate, score, label.replace("pairs", "candidates")]
-    assert rows == [f"| {name} | {cells} |" for name, cells in zip(names, told, strict=True)]
+    cells = [few, label, generate, score, label.replace("pairs", "candidates")]
+    assert rows == [f"| {name} | {text} |" for name, text in zip(names, cells, strict=True)]
 
 
 def test_hours_of_a_gpu_follow_from_a_rate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -55,12 +55,12 @@ def test_hours_of_a_gpu_follow_from_a_rate(tmp_path: Path, capsys: pytest.Captur
 @pytest.mark.parametrize(
     ("job", "totals", "tokens", "message"),
     [
-        ("evaluate", {"rows": 1}, None, "a run of evaluate is no stage"),
+        ("evaluate", {"rows": 1}, None, "a run of evaluate is not a stage"),
         ("score", {"scored": 5}, {"real": 9, "this_launch": 4}, "was resumed"),
         ("rerank", {"candidates": 0}, None, "has no candidates"),
     ],
 )
-def test_runs_that_tell_no_rate(
+def test_runs_without_a_rate(
     job: str, totals: dict[str, int], tokens: dict[str, int] | None, message: str, tmp_path: Path, capsys: Any
 ) -> None:
     folder = run(tmp_path / "run", job, totals, tokens=tokens)

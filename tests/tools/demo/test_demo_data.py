@@ -42,7 +42,7 @@ def jinja_environment() -> jinja2.Environment:
 
 
 def text_of(path: Path) -> str:
-    """The unpacked text of a shipped text file."""
+    """Return the uncompressed text of a shipped text file."""
     if path.suffix == ".gz":
         return gzip.decompress(path.read_bytes()).decode()
     if path.suffix == ".zst":
@@ -70,7 +70,7 @@ def mixture() -> dict[str, Any]:
 
 
 def template_rows(name: str) -> list[dict[str, Any]]:
-    """The training rows of a dataset under the names its templates use."""
+    """Return the training rows of a dataset with the column names of its templates."""
     (entry,) = (entry for entry in mixture()["datasets"] if entry["name"] == name)
     rename = entry.get("rename", {})
     return [{rename.get(column, column): value for column, value in row.items()} for row in shipped(name, "train")]
