@@ -1,4 +1,4 @@
-"""The interface between inputs and their formats: files, spans, blocks of rows, and what a format has to offer."""
+"""The interface of formats: input files, spans, blocks of rows, and the `Format` that a module defines."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field

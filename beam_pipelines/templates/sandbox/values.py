@@ -171,8 +171,8 @@ def price_replace(context: RenderContext, value: str, args: Arguments) -> None:
     if len(args) < 2 or not isinstance(args[0], str) or not isinstance(args[1], str):
         raise TypeError("replace takes two texts")
     _search(context, value, args[:1])
-    found = value.count(args[0])
-    context.spend_characters(len(value) + max(0, found * (len(args[1]) - len(args[0]))))
+    occurrences = value.count(args[0])
+    context.spend_characters(len(value) + max(0, occurrences * (len(args[1]) - len(args[0]))))
 
 
 def _join(context: RenderContext, value: str, args: Arguments) -> None:

@@ -73,7 +73,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 
 def test_remote_files_are_files(remote: dict[str, bytes]) -> None:
-    """What remote file systems open has a `readline` without a size."""
+    """The `readline` of remote file systems takes no size."""
     remote["/a"] = b"".join(b"line %d\n" % i for i in range(1000))
     with open_file("remote://host/a", {}) as file:
         assert file.readline(3) + file.readline(100) == b"line 0\n"

@@ -113,7 +113,7 @@ def plain(source: str) -> JinjaTemplate:
 
 
 def plain_parts(template: Template, row: dict[str, Any]) -> tuple[list[str], list[str] | None]:
-    """What plain jinja2 makes of a row, `|||` in data hidden at every depth."""
+    """Render a row with plain jinja2, with `|||` in data hidden at every depth."""
     hidden = hide(row)
     source = template.jinja.replace(f"{PROMPTSOURCE_PIPES}||", PIPE * 5)
     choices = None
@@ -144,7 +144,7 @@ PLAIN.globals["zip"] = zip
 
 
 def outcome(template: CompiledTemplate, row: dict[str, Any], example_id: str) -> Rendered | str:
-    """What comes of a row: rendered, "not_applicable" or the reason of the reject. Nothing else may escape."""
+    """Return the rendered row, "not_applicable" or the reason of the reject; any other exception fails the test."""
     before = repr(row)
     try:
         return template.render(row, example_id) or "not_applicable"

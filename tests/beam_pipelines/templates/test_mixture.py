@@ -21,11 +21,11 @@ def test_paths_are_relative_to_the_file(corpus: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "names"),
+    ("selection", "names"),
     [("all", ["colour", "is it", "only blue"]), (["only blue", "colour"], ["colour", "only blue"])],
 )
-def test_templates_are_chosen_by_name(corpus: Path, wanted: object, names: list[str]) -> None:
-    edit_mixture(corpus, lambda m: m["datasets"][0].update(templates=wanted))
+def test_templates_are_selected_by_name(corpus: Path, selection: object, names: list[str]) -> None:
+    edit_mixture(corpus, lambda m: m["datasets"][0].update(templates=selection))
     assert [template.name for template in load_mixture(str(corpus), {}).datasets[0].templates] == names
 
 
