@@ -91,7 +91,7 @@ TEXTS = (
 
 
 def invented(rng: random.Random, keys: list[str], literals: list[Any], depth: int = 0) -> Any:
-    """A value as datasets have them: text, a small number, a list or a record."""
+    """Return a random value like those of datasets: text, a small number, a list or a record."""
     kind = rng.randrange(10 if depth < 2 else 6)
     if kind <= 1:
         return rng.choice(TEXTS)
