@@ -10,9 +10,8 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from beam_pipelines.jobs.generate.job import job
-from beam_pipelines.models import engines
-from beam_pipelines.models.engines import GeneratorSpec
+from beam_pipelines.jobs.generate import engines, job
+from beam_pipelines.jobs.generate.engines import GeneratorSpec
 from cappy_model.generate.decodings import PAPER, Drawing
 from schemas.ids import digest, seed_for
 from schemas.records import CANDIDATE, REJECT
@@ -26,7 +25,7 @@ EACH = 17
 
 @pytest.fixture(autouse=True)
 def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[FakeEngine]]:
-    """The engines that were opened, the last one last."""
+    """Replace engines by fake ones; return those opened, the last one last."""
     opened: list[FakeEngine] = []
 
     def settle(config: Any, drawing: Drawing, *, local: bool) -> tuple[GeneratorSpec, dict[str, Any]]:
@@ -72,7 +71,7 @@ def table(rows: Rows) -> pa.Table:
 
 
 def generate(content: bytes | Rows | Path, output: Path, *flags: object, name: str = "rows.parquet") -> int:
-    """`cappy generate` over one file, which is written beside the output folder; its exit status."""
+    """Run `cappy generate` over one file, written beside the output folder; return the exit status."""
     path = content if isinstance(content, Path) else output.parent / name
     if not isinstance(content, Path):
         path.write_bytes(content if isinstance(content, bytes) else parquet(table(content)))
@@ -80,7 +79,7 @@ def generate(content: bytes | Rows | Path, output: Path, *flags: object, name: s
 
 
 def candidates_of(output: Path) -> Rows:
-    """The candidates, of which every file has the schema of candidates."""
+    """Return the candidates; every file has the schema of candidates."""
     files = sorted(output.glob("part-*.parquet"))
     assert all(pq.read_schema(path).remove_metadata().equals(CANDIDATE) for path in files)
     rows: Rows = ds.dataset(list(map(str, files)), format="parquet").to_table().to_pylist()
@@ -88,7 +87,7 @@ def candidates_of(output: Path) -> Rows:
 
 
 def check_accounts(output: Path, rows: int) -> dict[str, Any]:
-    """Recounts what a manifest says from the files themselves; ids are distinct."""
+    """Recount the manifest from the files themselves; ids are distinct."""
     manifest, candidates, rejects = manifest_of(output), candidates_of(output), rows_of(output / "rejects")
     totals, decodings = manifest["totals"], manifest["decodings"]
     assert totals["rows"] == rows == totals["generated"] + totals["sampled_out"] + totals["rejected"]
@@ -334,9 +333,9 @@ def test_dry_run_says_what_would_be_and_writes_nothing(
 ) -> None:
     assert generate(some_rows(300), tmp_path / "out", "--per-template", 10, "--dry-run") == 0
     words = capsys.readouterr().out
-    assert "1 file, 300 rows, about 30 of them to be generated for, in about 1 unit of 1,280 rows" in words
+    assert "1 file, 300 rows, about 30 of them to generate for, in about 1 unit of 1,280 rows" in words
     assert "about 510 candidates of 3 to 64 tokens, 17 for each instruction (beam4 1, sampling 4," in words
-    assert "by generating for 4 rows here" in words and len(engine[0].prompts) == 4
+    assert "measured by generating for 4 rows here" in words and len(engine[0].prompts) == 4
     assert not (tmp_path / "out").exists()
 
 

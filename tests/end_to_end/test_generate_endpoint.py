@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from beam_pipelines.models import engines
+from beam_pipelines.jobs.generate import engines
 from tests.conftest import cappy, data_bytes, manifest_of, rows_of
 from tests.end_to_end.inputs import ALL_MAY_FAIL, json_lines, said
 

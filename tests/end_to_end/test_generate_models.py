@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from beam_pipelines.jobs.generate.job import GenerateConfig, run
+from beam_pipelines.jobs.generate import GenerateConfig, run
 from beam_pipelines.runners.options import beam_options
 from cappy_model.generate.decodings import PAPER, Drawing, decodings_named
 from cappy_model.generate.generator import Generator
@@ -30,7 +30,7 @@ def generate(path: Path, model: Path, output: Path, *flags: object) -> int:
 
 @pytest.fixture
 def rows(tmp_path: Path) -> Path:
-    """A file of 50 instructions in three templates."""
+    """Write a file of 50 instructions in three templates."""
     path = tmp_path / "rows.parquet"
     path.write_bytes(parquet(table(some_rows(50))))
     return path
@@ -102,7 +102,9 @@ def test_dry_run_generates_for_a_few_rows(rows: Path, tmp_path: Path, capsys: py
     assert generate(rows, model, tmp_path / "out", "--fraction", 0.5, "--dry-run") == 0
     words = capsys.readouterr().out
     assert (
-        "bart" in words and "about 25 of them to be generated for" in words and "by generating for 4 rows here" in words
+        "bart" in words
+        and "about 25 of them to generate for" in words
+        and "measured by generating for 4 rows here" in words
     )
     assert not (tmp_path / "out").exists()
 

@@ -1,1 +1,24 @@
-"""beam_pipelines/jobs/generate."""
+"""generate: instructions -> candidates, responses sampled from a language model.
+
+`config` holds the options, `settings` reads the files that they name, `job` the plan and the pipeline, `sampling` the
+choice of instructions, `engines` the models, `generation` the candidates of one unit, `manifest` its counts, and `page`
+the report.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from beam_pipelines.jobs.generate.config import GenerateConfig
+
+if TYPE_CHECKING:
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+__all__ = ["Config", "GenerateConfig", "run"]
+
+Config = GenerateConfig
+
+
+def run(config: GenerateConfig, options: "PipelineOptions") -> dict[str, Any]:
+    """Generate candidates, resuming where an earlier run ended; return the manifest. Raises CappyError."""
+    from beam_pipelines.jobs.generate.job import JOB
+
+    return JOB.run(config, options)

@@ -1,241 +1,121 @@
-"""What generate is told: its configuration and flags, which of them exclude each other, and what they mean."""
+"""Options of generate, and which of them exclude each other."""
 
-import argparse
-import math
-import os
 from dataclasses import dataclass, fields
 
-from beam_pipelines.io.storage import absolute, read_bytes
-from beam_pipelines.jobs.generate.generation import PromptTemplate
-from beam_pipelines.models.config import ModelConfig, add_model_flags
-from beam_pipelines.runners.options import positive, share
-from beam_pipelines.templates.mixture import load_decodings
-from cappy_model.generate.decodings import PAPER, PRESETS, Decoding, Drawing, decodings_named
-from schemas.chunks import CHUNK_ROWS
+from beam_pipelines.models.config import ModelConfig
+from beam_pipelines.runs.flags import flag, flag_name, names, seconds, share, whole
+from cappy_model.generate.decodings import PAPER, PRESETS
 from schemas.errors import UsageError
 
 TRANSFORMERS, OPENAI = "transformers", "openai"
-_HOLE = "{instruction}"
-_MIN_NEW_TOKENS = {TRANSFORMERS: 3, OPENAI: 0}
+BUDGETS = ("max_requests", "max_tokens_total")
 _OF_TRANSFORMERS = (
     *("device", "dtype", "tokens_per_batch", "accelerator", "allow_pickle", "trust_remote_code"),
     *("max_prompt_tokens", "truncation_side"),
 )
-_BUDGETS = ("max_requests", "max_tokens_total")
-_OF_OPENAI = ("base_url", "concurrency", "timeout", "max_retries", *_BUDGETS, "log_likelihoods")
+_OF_OPENAI = ("base_url", "concurrency", "timeout", "max_retries", *BUDGETS, "log_likelihoods")
+_API = "with --engine openai (the API key comes from the environment)"
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateConfig(ModelConfig):
-    """What generate is told beside what every job is: for which rows candidates are drawn, from what, and how.
+    """Options specific to generate: the instructions, the engine, decodings and prompts.
 
-    None: by the engine, the model or the server. `decodings` None: those of `decodings_file`; without one the paper's,
-    as far as the engine can do them. `prompt_template` is a file. `fraction` and `per_template` sample instructions.
+    None leaves a setting to the engine, the model or the server. `decodings` None: all of `decodings_file`, without
+    one the paper's, less those that not every API supports. `prompt_template` is a file, `timeout` is in seconds, and
+    `fraction` is a share in (0, 1].
     """
 
-    input: str
-    model: str
-    engine: str = TRANSFORMERS
-    base_url: str | None = None
-    instruction_column: str = "instruction"
-    decodings: tuple[str, ...] | None = None
-    decodings_file: str | None = None
-    max_new_tokens: int = 64
-    min_new_tokens: int | None = None
-    max_prompt_tokens: int | None = None
-    truncation_side: str | None = None
-    stop: tuple[str, ...] = ()
-    chat: bool = False
-    prompt_template: str | None = None
-    distinct: bool = False
-    fraction: float | None = None
-    per_template: int | None = None
-    unit_rows: int | None = None
-    concurrency: int | None = None
-    timeout: float | None = None
-    max_retries: int | None = None
-    max_requests: int | None = None
-    max_tokens_total: int | None = None
-    log_likelihoods: bool = True
+    input: str = flag(metavar="PATTERN", help="files of instructions: a path or fsspec URL with wildcards")
+    model: str = flag(metavar="ID", help="model: hub id[@revision], folder, or fsspec URL; with openai its API name")
+    engine: str = flag(TRANSFORMERS, choices=(TRANSFORMERS, OPENAI), help="run the model here, or call an API")
+    instruction_column: str = flag("instruction", metavar="C", help="column of the instruction")
+    decodings: tuple[str, ...] | None = flag(
+        None,
+        parse=names,
+        metavar="A,B,...",
+        help=f"decodings of the file or of {', '.join(PRESETS)} (default: all of the file; without a file the paper's, "
+        f"{', '.join(PAPER)}, less those that not every API supports)",
+    )
+    decodings_file: str | None = flag(
+        None, metavar="FILE", help="YAML file, `decodings:` name -> samples, beams, temperature, top_k, top_p"
+    )
+    max_new_tokens: int = flag(64, metavar="N", help="maximum tokens of a response")
+    min_new_tokens: int | None = flag(
+        None,
+        parse=whole,
+        metavar="N",
+        help="minimum tokens of a response (default: 3, as in the paper; with --engine openai 0)",
+    )
+    stop: tuple[str, ...] = flag(
+        (), action="append", metavar="TEXT", help="text that a response ends before; may be repeated"
+    )
+    distinct: bool = flag(False, help="merge equal responses of an instruction into one, with a count")
+    prompt_template: str | None = flag(None, metavar="FILE", help="text file of the prompt, with {instruction} once")
+    chat: bool = flag(False, help="send the prompt as the user's turn of a chat")
+    max_prompt_tokens: int | None = flag(
+        None, metavar="N", help="tokens of a prompt, the rest is cut (default: by the model)"
+    )
+    truncation_side: str | None = flag(
+        None, choices=("left", "right"), help="side where prompts are cut (default: by the kind of model)"
+    )
+    fraction: float | None = flag(None, parse=share, metavar="F", help="share of the instructions to generate for")
+    per_template: int | None = flag(None, metavar="N", help="maximum instructions of each template")
+    unit_rows: int | None = flag(
+        None,
+        metavar="N",
+        help="input rows per output file (default: as many as give about 128 sampled ones; with --engine openai 32)",
+    )
+    base_url: str | None = flag(
+        None, group=_API, metavar="URL", help="address of the API, such as http://localhost:8000/v1"
+    )
+    concurrency: int | None = flag(None, group=_API, metavar="N", help="requests in flight at a time")
+    timeout: float | None = flag(None, group=_API, parse=seconds, metavar="S", help="seconds that a request may take")
+    max_retries: int | None = flag(None, group=_API, parse=whole, metavar="N", help="retries of a failed request")
+    max_requests: int | None = flag(None, group=_API, metavar="N", help="stop after N requests")
+    max_tokens_total: int | None = flag(None, group=_API, metavar="N", help="stop after N tokens, prompts included")
+    log_likelihoods: bool = flag(True, group=_API, help="do not request log-probabilities")
+
+    def check(self) -> None:
+        """Raise UsageError for options that exclude each other, naming both, and for values that make no sense."""
+        self._check_engine()
+        if self.fraction is not None and self.per_template is not None:
+            raise UsageError("--fraction and --per-template exclude each other")
+        if self.fraction == 0:
+            raise UsageError("--fraction 0 selects no instruction; it must be more than 0")
+        if self.unit_rows is not None:
+            _check_unit_rows(self.unit_rows)
+        if (self.min_new_tokens or 0) > self.max_new_tokens:
+            raise UsageError(f"--min-new-tokens {self.min_new_tokens} is more than --max-new-tokens")
+        if "" in self.stop:
+            raise UsageError("--stop '' would end every response before it begins")
+        super().check()
+
+    def _check_engine(self) -> None:
+        """Raise UsageError for an option of the other engine, or for the URL of an API."""
+        given = {field.name for field in fields(self) if getattr(self, field.name) != field.default}
+        others, reason = _OF_OPENAI, "it is for --engine openai"
+        if self.engine == OPENAI:
+            others, reason = _OF_TRANSFORMERS, "the server has the model"
+        for name in (name for name in others if name in given):
+            raise UsageError(
+                f"{flag_name(GenerateConfig, name)} and --engine {self.engine} exclude each other: {reason}"
+            )
+        if self.engine == OPENAI:
+            _check_url(self.base_url)
 
 
-def check_flags(config: GenerateConfig, *, one_process: bool) -> None:
-    """Raises UsageError for flags that exclude each other, naming both, and for values that make no sense."""
-    given = {field.name for field in fields(config) if getattr(config, field.name) != field.default}
-    if config.engine == OPENAI:
-        for name in (name for name in _OF_TRANSFORMERS if name in given):
-            raise UsageError(f"{_flag(name)} and --engine openai exclude each other: the server has the model")
-        _check_url(config.base_url)
-    else:
-        for name in (name for name in _OF_OPENAI if name in given):
-            raise UsageError(f"{_flag(name)} and --engine transformers exclude each other: it is for --engine openai")
-    for name in (name for name in _BUDGETS if name in given and not one_process):
-        raise UsageError(f"{_flag(name)} counts within one process, and the runner's flags ask for several")
-    if config.fraction is not None and config.per_template is not None:
-        raise UsageError("--fraction and --per-template exclude each other")
-    if config.fraction == 0:
-        raise UsageError("--fraction 0 leaves no instruction; it must be more than 0")
-    if config.unit_rows is not None and config.unit_rows > CHUNK_ROWS:
-        raise UsageError(f"--unit-rows {config.unit_rows:,} is more than a unit may have: {CHUNK_ROWS:,}")
-    if (config.min_new_tokens or 0) > config.max_new_tokens:
-        raise UsageError(f"--min-new-tokens {config.min_new_tokens} is more than --max-new-tokens")
-    if "" in config.stop:
-        raise UsageError("--stop '' would end every response before it begins")
+def _check_unit_rows(rows: int) -> None:
+    from schemas.chunks import CHUNK_ROWS  # imports pyarrow
 
-
-def _flag(name: str) -> str:
-    return f"--{'no-' if name == 'log_likelihoods' else ''}{name.replace('_', '-')}"
+    if rows > CHUNK_ROWS:
+        raise UsageError(f"--unit-rows {rows:,} is more than a unit may have: {CHUNK_ROWS:,}")
 
 
 def _check_url(url: str | None) -> None:
     if url is None:
-        raise UsageError("--engine openai needs --base-url: where the API is, such as http://localhost:8000/v1")
+        raise UsageError("--engine openai needs --base-url: the API's address, such as http://localhost:8000/v1")
     if not url.startswith(("http://", "https://")):
         raise UsageError(f"--base-url {url}: must start with http:// or https://")
     if any(mark in url for mark in "@?#"):
         raise UsageError("--base-url holds a user, a query or a fragment; the key comes from the environment alone")
-
-
-def drawing_of(config: GenerateConfig) -> Drawing:
-    """What is drawn for each prompt.
-
-    Raises UsageError for a decoding that is not known or makes no sense.
-    """
-    custom = {}
-    if config.decodings_file is not None:
-        custom = load_decodings(absolute(config.decodings_file), config.storage)
-    usual = PAPER if config.engine == TRANSFORMERS else [name for name in PAPER if _any_api_can(PRESETS[name])]
-    decodings = decodings_named(config.decodings or list(custom) or usual, custom)
-    least = config.min_new_tokens
-    return Drawing(
-        decodings,
-        max_new_tokens=config.max_new_tokens,
-        min_new_tokens=min(_MIN_NEW_TOKENS[config.engine], config.max_new_tokens) if least is None else least,
-        stop=tuple(config.stop),
-        chat=config.chat,
-        max_prompt_tokens=config.max_prompt_tokens,
-        truncation_side=config.truncation_side,
-    )
-
-
-def _any_api_can(decoding: Decoding) -> bool:
-    """Whether every OpenAI-compatible API has the parameters of a decoding; top_k is an extension of some servers."""
-    return decoding.beams == 1 and decoding.top_k is None
-
-
-def generator_name(model: str) -> str:
-    """What candidates say of the model: its name as given, but of a folder of this machine only its own name."""
-    return os.path.basename(os.path.normpath(model)) if os.path.isabs(model) else model
-
-
-def template_of(config: GenerateConfig) -> PromptTemplate:
-    """The prompt template of the file that was given: the newline that ends its last line is no part of it.
-
-    Raises UsageError where it cannot be read, or does not hold `{instruction}` exactly once.
-    """
-    if config.prompt_template is None:
-        return PromptTemplate()
-    url = absolute(config.prompt_template)
-    data = read_bytes(url, config.storage)
-    if data is None:
-        raise UsageError(f"{url}: there is no such file; --prompt-template wants a text file")
-    try:
-        text = data.decode()
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{url}: is not UTF-8 ({error}); --prompt-template wants a text file") from error
-    before, *after = text.removesuffix("\n").removesuffix("\r").split(_HOLE)
-    if len(after) != 1:
-        raise UsageError(f"{url}: holds {_HOLE} {len(after)} times; a prompt template holds it once")
-    return PromptTemplate(before, after[0])
-
-
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of `GenerateConfig`."""
-    parser.add_argument("--input", required=True, metavar="PATTERN", help="files of instructions")
-    parser.add_argument("--model", required=True, metavar="ID", help="hub id[@revision], folder, URL; or an API's name")
-    parser.add_argument("--engine", choices=(TRANSFORMERS, OPENAI), default=TRANSFORMERS, help="(default: %(default)s)")
-    parser.add_argument("--instruction-column", default="instruction", metavar="C", help="(default: instruction)")
-    _add_drawing_flags(parser)
-    _add_prompt_flags(parser)
-    _add_sampling_flags(parser)
-    add_model_flags(parser)
-    _add_api_flags(parser)
-
-
-def _add_drawing_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--decodings",
-        type=_names,
-        metavar="A,B,...",
-        help=f"of the file or of {', '.join(PRESETS)} (default: all of the file; without one the paper's, "
-        f"{', '.join(PAPER)}, less what not every API can do)",
-    )
-    parser.add_argument(
-        "--decodings-file", metavar="FILE", help="YAML: `decodings:` name -> samples, beams, temperature, top_k, top_p"
-    )
-    parser.add_argument("--max-new-tokens", type=positive, default=64, metavar="N", help="(default: 64)")
-    parser.add_argument(
-        "--min-new-tokens", type=_whole, metavar="N", help="(default: 3, as in the paper; with --engine openai 0)"
-    )
-    parser.add_argument(
-        "--stop", action="append", default=[], metavar="TEXT", help="a response ends before it; may be given repeatedly"
-    )
-    parser.add_argument("--distinct", action="store_true", help="equal responses of an instruction once, with a count")
-
-
-def _add_prompt_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--prompt-template", metavar="FILE", help=f"text file with {_HOLE} once: what is asked")
-    parser.add_argument("--chat", action="store_true", help="the prompt is the user's turn of a chat")
-    parser.add_argument(
-        "--max-prompt-tokens", type=positive, metavar="N", help="cut longer prompts (default: by the model)"
-    )
-    parser.add_argument(
-        "--truncation-side", choices=("left", "right"), help="where prompts are cut (default: by the kind of model)"
-    )
-
-
-def _add_sampling_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--fraction", type=share, metavar="F", help="only so large a share of the instructions")
-    parser.add_argument("--per-template", type=positive, metavar="N", help="only N instructions of each template")
-    parser.add_argument(
-        "--unit-rows",
-        type=positive,
-        metavar="N",
-        help="input rows of an output file (default: as many as give about 128 sampled ones; with --engine openai 32)",
-    )
-
-
-def _add_api_flags(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("with --engine openai (the key is taken from the environment)")
-    group.add_argument("--base-url", metavar="URL", help="of the API, such as http://localhost:8000/v1")
-    group.add_argument("--concurrency", type=positive, metavar="N", help="requests at a time")
-    group.add_argument("--timeout", type=_seconds, metavar="S", help="of a request, in seconds")
-    group.add_argument("--max-retries", type=_whole, metavar="N", help="of a request that failed")
-    group.add_argument("--max-requests", type=positive, metavar="N", help="stop after so many requests")
-    group.add_argument("--max-tokens-total", type=positive, metavar="N", help="stop after so many tokens, prompts' too")
-    group.add_argument(
-        "--no-log-likelihoods", dest="log_likelihoods", action="store_false", help="do not ask for log-probabilities"
-    )
-
-
-def _names(text: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in text.split(","))
-    if not all(names):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of names with commas between them")
-    return names
-
-
-def _whole(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 0 or more")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
-    return value

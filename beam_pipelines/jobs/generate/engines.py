@@ -1,4 +1,4 @@
-"""What responses are drawn from, as workers hold it: a model of their own, or one behind a web API."""
+"""Engines that workers sample responses from: a model of their own, or one behind a web API."""
 
 import threading
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GeneratorSpec(ModelSpec):
-    """Everything that a worker needs to load a model of its own to draw from."""
+    """Everything that a worker needs to load a language model."""
 
     drawing: Drawing
 
 
 @dataclass(frozen=True)
 class EndpointSpec:
-    """Everything that a worker needs to draw from a model behind a web API, but for the key, which never travels."""
+    """Everything that a worker needs to call a web API, except the key, which is never sent."""
 
     settings: "EndpointSettings"
     drawing: Drawing
@@ -32,30 +32,30 @@ EngineSpec = GeneratorSpec | EndpointSpec
 
 
 class SharedEngine:
-    """An engine that the threads of a process share."""
+    """An engine shared by the threads of a process."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine, self._lock, self._told = engine, threading.Lock(), 0
+        self._engine, self._lock, self._reported = engine, threading.Lock(), 0
 
     def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Drawn]:
-        """What came of each prompt, in order. Raises GenerationError."""
+        """Return the result of each prompt, in order. Raises GenerationError if the engine cannot generate at all."""
         return self._engine.draw(prompts, seeds) if prompts else []
 
     def new_out_of_memory(self) -> int:
-        """How often memory has run out since this was last asked, by any thread: each time is told once."""
+        """Return how often memory ran out since the last call by any thread, so that each time is counted once."""
         with self._lock:
-            before, self._told = self._told, self._engine.out_of_memory()
-            return self._told - before
+            before, self._reported = self._reported, self._engine.out_of_memory()
+            return self._reported - before
 
 
 @cache
 def load_engine(spec: EngineSpec) -> SharedEngine:
-    """The engine of `spec`, loaded once in a process."""
+    """Return the engine of `spec`, loaded once per process."""
     return SharedEngine(open_engine(spec))
 
 
 def open_engine(spec: EngineSpec) -> Engine:
-    """The engine of `spec`. Raises CappyError for a model or a key that is not there."""
+    """Return the engine of `spec`. Raises CappyError for a model or a key that is missing."""
     if isinstance(spec, GeneratorSpec):
         from cappy_model.generate.generator import Generator
 

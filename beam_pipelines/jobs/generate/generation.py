@@ -1,4 +1,4 @@
-"""Units of instructions -> candidates: responses drawn from a language model, one output file for each unit."""
+"""Units of instructions -> candidates: responses of a language model, one output file for each unit."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,10 +9,9 @@ import numpy as np
 import pyarrow as pa
 
 from beam_pipelines.io.units import Unit
+from beam_pipelines.jobs.generate.engines import SharedEngine
 from beam_pipelines.jobs.generate.sampling import ID, TEMPLATE_COLUMNS, Sampling, templates_of
-from beam_pipelines.models.engines import SharedEngine
-from beam_pipelines.transforms.map_units import UnitResult
-from beam_pipelines.transforms.rejects import reject_at, unread
+from beam_pipelines.transforms.results import Result, reject_row, unreadable_rows
 from cappy_model.generate.decodings import Drawing, Sample
 from schemas.chunks import CHUNK_BYTES, CHUNK_ROWS, from_rows
 from schemas.errors import CappyError
@@ -21,14 +20,14 @@ from schemas.records import CANDIDATE, is_text
 from schemas.stats import FIXED_POINT, REAL_TOKENS, Stats, count_scores
 
 STAGE = "generate"
-UNTOLD = "untold"
-"""Stands for the finish reason where an engine gives none."""
+UNKNOWN = "untold"
+"""Key of the samples whose engine gives no finish reason."""
 _LENGTH_BINS = 64
 _SAMPLE_CHARACTERS = 2_000  # of an instruction; a report shows no more
 _SAMPLE_RESPONSE_CHARACTERS = 500
 _SAMPLE_CANDIDATES = 40
-_CARRIED = ("dataset", "references")
-_KINDS = {
+_COPIED = ("dataset", "references")
+_TYPES = {
     ID: pa.string(),
     "dataset": pa.string(),
     "references": pa.list_(pa.string()),
@@ -38,22 +37,22 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """What stands before and after the instruction in a prompt."""
+    """Text before and after the instruction in a prompt."""
 
     before: str = ""
     after: str = ""
 
     def prompt(self, instruction: str) -> str:
-        """The prompt for an instruction."""
+        """Return the prompt for an instruction."""
         return f"{self.before}{instruction}{self.after}"
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is generated for the rows of a unit.
+    """How candidates are generated for the rows of a unit.
 
-    `instruction` names the column of the instructions, `generator` stands in every candidate, `distinct` keeps equal
-    responses of a row once, with their count.
+    `instruction` is the column of the instructions, `generator` a value of every candidate; `distinct` merges equal
+    responses of a row into the first of them, with their count.
     """
 
     instruction: str
@@ -66,14 +65,14 @@ class Task:
 
 
 def tokens_per_bin(max_new_tokens: int) -> int:
-    """Width of the bins that the lengths of responses are counted in."""
+    """Return the width of the bins in which the lengths of responses are counted."""
     return -(-max_new_tokens // _LENGTH_BINS)
 
 
 def instruction_columns(found: pa.Schema, instruction: str, *, per_template: bool) -> pa.Schema:
-    """The columns to read of instructions: theirs, and what candidates carry on, or sampling by template needs.
+    """Return the columns to read: the instruction, those copied to candidates, and those of sampling per template.
 
-    Raises CappyError for a column that is missing, or of another type.
+    Raises CappyError for a column that is missing or has the wrong type.
     """
     if instruction not in found.names:
         raise CappyError(
@@ -81,44 +80,44 @@ def instruction_columns(found: pa.Schema, instruction: str, *, per_template: boo
         )
     if not is_text(found.field(instruction).type):
         raise CappyError(f"--instruction-column {instruction}: is {found.field(instruction).type}, not text")
-    names = [ID, *_CARRIED, *(TEMPLATE_COLUMNS if per_template else ())]
+    names = [ID, *_COPIED, *(TEMPLATE_COLUMNS if per_template else ())]
     columns = {instruction: pa.string()}
     for name in dict.fromkeys(names):
         if name in found.names and name != instruction:
-            _check_kind(found.field(name))
-            columns[name] = _KINDS[name]
+            _check_type(found.field(name))
+            columns[name] = _TYPES[name]
     return pa.schema(columns.items())
 
 
-def _check_kind(field: pa.Field) -> None:
-    """Raises CappyError where a column that means something to this job is not what it has to be."""
+def _check_type(field: pa.Field) -> None:
+    """Raise CappyError for a column of the wrong type: `references` are a list of texts, the others text."""
     listed = field.name == "references"
     fits = pa.types.is_list(field.type) == listed or pa.types.is_null(field.type)
-    kind = field.type.value_type if pa.types.is_list(field.type) else field.type
-    if not (fits and (is_text(kind) or pa.types.is_null(kind))):
-        wanted = "a list of texts" if listed else "text"
-        raise CappyError(f"column {field.name!r} is {field.type} and must be {wanted}; convert, rename or drop it")
+    values = field.type.value_type if pa.types.is_list(field.type) else field.type
+    if not (fits and (is_text(values) or pa.types.is_null(values))):
+        expected = "a list of texts" if listed else "text"
+        raise CappyError(f"column {field.name!r} is {field.type} and must be {expected}; convert, rename or drop it")
 
 
 class _Row(NamedTuple):
-    """A row of a unit that is generated for: its place there, and what its candidates carry on."""
+    """A row to generate for: its index in the unit, and the values copied to its candidates."""
 
-    place: int
+    index: int
     instruction_id: str
     dataset: str | None
     instruction: str
     references: list[str] | None
 
 
-def generate_unit(unit: Unit, engine: SharedEngine, task: Task) -> UnitResult:
-    """Draws candidates for the instructions of a unit that sampling keeps, in their order.
+def generate_unit(unit: Unit, engine: SharedEngine, task: Task) -> Result:
+    """Generate candidates for the instructions of a unit that sampling keeps, in their order.
 
-    A row without an instruction, or whose prompt gets no response, is a reject. Raises GenerationError when the engine
+    A row without an instruction, or whose prompt gets no response, is a reject. Raises GenerationError if the engine
     cannot generate at all.
     """
-    stats, rejects = Stats(), unread(unit, origin="")
+    stats, rejects = Stats(), unreadable_rows(unit)
     rows, unusable = _usable(unit, task)
-    rejects += [_reject(unit, place, "null_value", detail, excerpt=None) for place, detail in unusable]
+    rejects += [_reject(unit, index, "null_value", detail, excerpt=None) for index, detail in unusable]
     stats.counts["rows", "read"] += unit.rows.num_rows + len(unit.bad)
     stats.counts["rows", "unusable"] += len(rejects)
     kept = [row for row, template in rows if task.sampling.keeps(row.instruction_id, template)]
@@ -127,74 +126,74 @@ def generate_unit(unit: Unit, engine: SharedEngine, task: Task) -> UnitResult:
         [task.template.prompt(row.instruction) for row in kept],
         [seed_for(task.seed, row.instruction_id) for row in kept],
     )
-    served = []
-    for row, found in zip(kept, drawn, strict=True):
-        stats.counts["tokens", "prompt"] += found.prompt_tokens
-        stats.counts["prompts", "truncated"] += found.truncated
-        if found.failure:
-            reason, detail = found.failure
-            rejects.append(_reject(unit, row.place, reason, detail, excerpt=row.instruction))
+    answered = []
+    for row, answer in zip(kept, drawn, strict=True):
+        stats.counts["tokens", "prompt"] += answer.prompt_tokens
+        stats.counts["prompts", "truncated"] += answer.truncated
+        if answer.failure:
+            reason, detail = answer.failure
+            rejects.append(_reject(unit, row.index, reason, detail, excerpt=row.instruction))
         else:
-            served.append((row, found.samples))
-    stats.counts["rows", "failed"] += len(kept) - len(served)
-    stats.counts["rows", "generated"] += len(served)
+            answered.append((row, answer.samples))
+    stats.counts["rows", "failed"] += len(kept) - len(answered)
+    stats.counts["rows", "generated"] += len(answered)
     stats.counts["tokens", "out_of_memory"] += engine.new_out_of_memory()
-    chunks = list(_chunks(unit, served, task, stats))
-    return UnitResult(unit.name, chunks, CANDIDATE, rejects, stats)
+    chunks = list(_chunks(unit, answered, task, stats))
+    return Result(f"part-{unit.name}", chunks, CANDIDATE, rejects, stats)
 
 
 def _usable(unit: Unit, task: Task) -> tuple[list[tuple[_Row, Any]], list[tuple[int, str]]]:
-    """The rows that have all they need, each with its template; and the places of the others, with what they lack."""
-    found = set(unit.rows.schema.names)
+    """Return the usable rows, each with its template, and the indices of the others, each with the reason."""
+    present = set(unit.rows.schema.names)
     nothing = [None] * unit.rows.num_rows
     instructions = unit.rows[task.instruction].to_pylist()
-    datasets, references = (unit.rows[name].to_pylist() if name in found else nothing for name in _CARRIED)
-    if ID in found:
+    datasets, references = (unit.rows[name].to_pylist() if name in present else nothing for name in _COPIED)
+    if ID in present:
         ids = unit.rows[ID].to_pylist()
     else:
         ids = [None if text is None else digest(text) for text in instructions]
     usable, unusable = [], []
-    for place, template in enumerate(templates_of(unit.rows)):
-        texts = references[place]
-        if instructions[place] is None:
-            unusable.append((place, f"null in {task.instruction}"))
-        elif ids[place] is None:
-            unusable.append((place, f"null in {ID}"))
+    for index, template in enumerate(templates_of(unit.rows)):
+        texts = references[index]
+        if instructions[index] is None:
+            unusable.append((index, f"null in {task.instruction}"))
+        elif ids[index] is None:
+            unusable.append((index, f"null in {ID}"))
         elif texts is not None and None in texts:
-            unusable.append((place, "null among the references"))
+            unusable.append((index, "null among the references"))
         else:
-            usable.append((_Row(place, ids[place], datasets[place], instructions[place], texts), template))
+            usable.append((_Row(index, ids[index], datasets[index], instructions[index], texts), template))
     return usable, unusable
 
 
-def _reject(unit: Unit, place: int, reason: str, detail: str, *, excerpt: str | None) -> dict[str, Any]:
-    position = int(unit.positions[place])
-    return reject_at(unit, position, origin="", stage=STAGE, reason=reason, detail=detail, excerpt=excerpt)
+def _reject(unit: Unit, index: int, reason: str, detail: str, *, excerpt: str | None) -> dict[str, Any]:
+    position = int(unit.positions[index])
+    return reject_row(unit, position, stage=STAGE, reason=reason, detail=detail, excerpt=excerpt)
 
 
 def _chunks(
-    unit: Unit, served: Sequence[tuple[_Row, Sequence[Sample]]], task: Task, stats: Stats
+    unit: Unit, answered: Sequence[tuple[_Row, Sequence[Sample]]], task: Task, stats: Stats
 ) -> Iterator[pa.RecordBatch]:
-    """CANDIDATE rows in order, in chunks: a long instruction stands in each of its candidates."""
-    waiting: list[dict[str, Any]] = []
-    held = 0
-    for row, samples in served:
+    """Yield the CANDIDATE rows in order, in chunks, which are small where long instructions are repeated."""
+    buffer: list[dict[str, Any]] = []
+    buffered = 0
+    for row, samples in answered:
         _count(samples, task, stats)
         candidates = [_candidate(row, *each, task) for each in _merged(samples, distinct=task.distinct)]
         stats.counts["candidates", "written"] += len(candidates)
         _sample(unit, row, candidates, stats)
         size = len(candidates) * (len(row.instruction) + sum(map(len, row.references or ())))
-        if waiting and (held + size > CHUNK_BYTES or len(waiting) + len(candidates) > CHUNK_ROWS):
-            yield from_rows(waiting, CANDIDATE)
-            waiting, held = [], 0
-        waiting += candidates
-        held += size
-    if waiting:
-        yield from_rows(waiting, CANDIDATE)
+        if buffer and (buffered + size > CHUNK_BYTES or len(buffer) + len(candidates) > CHUNK_ROWS):
+            yield from_rows(buffer, CANDIDATE)
+            buffer, buffered = [], 0
+        buffer += candidates
+        buffered += size
+    if buffer:
+        yield from_rows(buffer, CANDIDATE)
 
 
 def _merged(samples: Sequence[Sample], *, distinct: bool) -> Iterator[tuple[Sample, int | None]]:
-    """The samples, each with no count; or the first one of each text, with how many have it."""
+    """Yield each sample without a count; if `distinct`, the first sample of each text with the number of samples."""
     if not distinct:
         yield from ((sample, None) for sample in samples)
         return
@@ -221,7 +220,7 @@ def _candidate(row: _Row, sample: Sample, count: int | None, task: Task) -> dict
 
 
 def _count(samples: Sequence[Sample], task: Task, stats: Stats) -> None:
-    """Counts the samples of a row, before equal ones are merged."""
+    """Count the samples of a row, before equal ones are merged."""
     counts, width = stats.counts, tokens_per_bin(task.drawing.max_new_tokens)
     counts["candidates", "distinct"] += len({sample.response for sample in samples})
     counts[REAL_TOKENS] += sum(sample.num_tokens for sample in samples)
@@ -232,7 +231,7 @@ def _count(samples: Sequence[Sample], task: Task, stats: Stats) -> None:
         counts["decodings", name, "candidates"] += 1
         counts["decodings", name, "empty"] += not sample.response
         counts["decodings", name, "tokens"] += sample.num_tokens
-        counts["finish_reasons", name, sample.finish_reason or UNTOLD] += 1
+        counts["finish_reasons", name, sample.finish_reason or UNKNOWN] += 1
         counts["lengths", name, f"{sample.num_tokens // width:05d}"] += 1
     for name, means in _means(samples).items():
         counts["decodings", name, "with_likelihood"] += len(means)
@@ -241,7 +240,7 @@ def _count(samples: Sequence[Sample], task: Task, stats: Stats) -> None:
 
 
 def _means(samples: Sequence[Sample]) -> Mapping[str, list[float]]:
-    """The mean log-likelihoods of the samples by decoding, where they have one."""
+    """Return the mean log-likelihoods by decoding, of the samples that have one."""
     means: dict[str, list[float]] = {}
     for sample in samples:
         if sample.log_likelihood_mean is not None:
@@ -250,15 +249,14 @@ def _means(samples: Sequence[Sample]) -> Mapping[str, list[float]]:
 
 
 def _sample(unit: Unit, row: _Row, candidates: Sequence[Mapping[str, Any]], stats: Stats) -> None:
-    """Offers a row with its candidates to the report."""
+    """Offer a row with its candidates to the sample that the report shows."""
     shown = ("decoding", "sample_index", "count", "finish_reason", "log_likelihood_mean")
     texts = [each["response"][:_SAMPLE_RESPONSE_CHARACTERS] for each in candidates[:_SAMPLE_CANDIDATES]]
-    place = f"{unit.file.name}{unit.position(row.place)}"
     stats.sample(
         "rows",
-        seed_for(0, unit.file.name, str(unit.positions[row.place])),
+        seed_for(0, unit.file.name, str(unit.positions[row.index])),
         {
-            "position": place,
+            "position": f"{unit.file.name}{unit.position(row.index)}",
             "instruction": row.instruction[:_SAMPLE_CHARACTERS],
             "references": [text[:_SAMPLE_RESPONSE_CHARACTERS] for text in (row.references or ())[:3]],
             "candidates": [

@@ -1,8 +1,8 @@
-"""generate: instructions -> candidates, responses drawn from a language model."""
+"""The job `generate`: how it is planned, fingerprinted and built."""
 
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import apache_beam as beam
@@ -11,112 +11,94 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_pipelines.io.formats.base import ReadSpec
 from beam_pipelines.io.inputs import Input, open_input
-from beam_pipelines.io.output import OutputDir, parquet_bytes
+from beam_pipelines.io.output import parquet_bytes
 from beam_pipelines.io.storage import absolute
 from beam_pipelines.io.units import Unit
-from beam_pipelines.jobs.generate.config import (
-    OPENAI,
-    GenerateConfig,
-    add_flags,
-    check_flags,
-    drawing_of,
-    generator_name,
-    template_of,
-)
+from beam_pipelines.jobs.generate.config import BUDGETS, OPENAI, GenerateConfig
+from beam_pipelines.jobs.generate.engines import EndpointSpec, EngineSpec, GeneratorSpec, load_engine
 from beam_pipelines.jobs.generate.generation import Task, generate_unit, instruction_columns
-from beam_pipelines.jobs.generate.manifest import CARD, GenerateSummary
+from beam_pipelines.jobs.generate.manifest import CARD, generate_manifest
+from beam_pipelines.jobs.generate.page import page
 from beam_pipelines.jobs.generate.sampling import ID, Sampling, smallest_of
-from beam_pipelines.models.config import (
-    check_settled,
-    model_source,
-    needing_extra,
-    settle,
-    settled_facts,
-    without_warnings,
-)
-from beam_pipelines.models.engines import EndpointSpec, EngineSpec, GeneratorSpec, load_engine
+from beam_pipelines.jobs.generate.settings import drawing_of, generator_name, template_of
+from beam_pipelines.models.settle import check_named, model_source, needing_extra, settle, without_warnings
 from beam_pipelines.report.text import plural
-from beam_pipelines.runners.forecast import Measured, forecast, measure_first_rows
-from beam_pipelines.runners.options import in_one_process, is_local
+from beam_pipelines.runners.forecast import forecast, measure_first_rows
+from beam_pipelines.runners.options import Placement
+from beam_pipelines.runners.pipeline_job import PipelineJob, Plan
 from beam_pipelines.runs.finish import FinishRun
-from beam_pipelines.runs.job import Job, Run
+from beam_pipelines.runs.flags import flag_name
 from beam_pipelines.runs.progress import Stage
 from beam_pipelines.transforms.map_units import MapUnits
 from cappy_model.generate.decodings import Drawing
 from schemas.chunks import CHUNK_ROWS
 from schemas.errors import UsageError
-from schemas.manifest import FORMAT_VERSION
 
-__all__ = ["GENERATE", "GenerateConfig", "build", "dry_run", "facts", "plan", "run"]
-
-JOB = "generate"
 _UNIT_ROWS, _UNIT_ROWS_OF_API = 128, 32
 _TIMED_ROWS = 4
 
 
 @dataclass(frozen=True)
-class GeneratePlan:
-    """A configuration with everything looked up and settled.
+class GeneratePlan(Plan):
+    """A configuration with the columns, the task and the engine settled.
 
-    `sampled` is about how many rows candidates are generated for. `model` is what the fingerprint says of the model.
+    `columns` are those to read, `sampled` is the approximate number of rows to generate for, and `model` the
+    fingerprint's entry for the model.
     """
 
     config: GenerateConfig
-    input: Input
     columns: pa.Schema
     task: Task
     sampled: int
-    spec: EngineSpec
+    engine: EngineSpec
     model: Mapping[str, Any]
 
     @property
-    def folder(self) -> OutputDir:
-        """Where everything is written."""
-        return OutputDir(absolute(self.config.output), self.config.storage)
-
-    @property
     def unit_rows(self) -> int:
-        """Rows of a unit: so many that about `_UNIT_ROWS` of them are sampled."""
+        """Rows per unit, about `_UNIT_ROWS` of them sampled."""
         if self.config.unit_rows is not None:
             return self.config.unit_rows
         usual = _UNIT_ROWS_OF_API if self.config.engine == OPENAI else _UNIT_ROWS
-        return min(CHUNK_ROWS, -(-usual * self.input.rows // self.sampled) if self.sampled else CHUNK_ROWS)
+        return min(CHUNK_ROWS, -(-usual * self.inputs[0].rows // self.sampled) if self.sampled else CHUNK_ROWS)
 
     @property
-    def wanted(self) -> ReadSpec:
-        """The columns that are of use, in units of `unit_rows`."""
+    def spec(self) -> ReadSpec:
+        """The columns in use, in units of `unit_rows`."""
         return ReadSpec(self.columns, self.unit_rows)
 
     @property
     def units(self) -> int:
-        """About how many units there are; more where rows are large."""
-        return sum(-(-file.rows // self.unit_rows) for file in self.input.files)
+        """The approximate number of units; there are more where rows are large."""
+        return sum(-(-file.rows // self.unit_rows) for file in self.inputs[0].files)
 
     @property
     def samples(self) -> int:
-        """How many candidates an instruction gets, before equal ones are merged."""
+        """The number of candidates per instruction, before equal ones are merged."""
         return sum(decoding.samples for decoding in self.task.drawing.decodings)
 
 
-def plan(config: GenerateConfig, *, local: bool, one_process: bool) -> GeneratePlan:
-    """Looks into the inputs, the model and everything else that is given; settles device, dtype and tokens per batch.
+def plan(config: GenerateConfig, placement: Placement) -> GeneratePlan:
+    """Inspect the input, the model and the files of options; settle device, dtype and tokens per batch.
 
     Raises CappyError or UsageError for anything that is wrong before a row is generated for.
     """
-    check_flags(config, one_process=one_process)
+    for name in (name for name in BUDGETS if getattr(config, name) is not None and not placement.one_process):
+        flag = flag_name(GenerateConfig, name)
+        raise UsageError(f"{flag} counts within one process, and the runner's flags ask for several")
     drawing, template = drawing_of(config), template_of(config)
     if config.engine != OPENAI:
-        check_settled(config, local=local)
+        check_named(config, local=placement.local)
     source = open_input([absolute(config.input)], config.storage, limit=config.limit)
     columns = instruction_columns(
         source.schema, config.instruction_column, per_template=config.per_template is not None
     )
     sampling, sampled = _sampling(config, source)
-    spec, model = (
-        _settle_endpoint(config, drawing) if config.engine == OPENAI else _settle(config, drawing, local=local)
-    )
-    if local:
-        load_engine(spec)
+    if config.engine == OPENAI:
+        engine, model = _settle_endpoint(config, drawing)
+    else:
+        engine, model = _settle(config, drawing, local=placement.local)
+    if placement.local:
+        load_engine(engine)
     task = Task(
         instruction=config.instruction_column,
         generator=generator_name(config.model),
@@ -126,11 +108,11 @@ def plan(config: GenerateConfig, *, local: bool, one_process: bool) -> GenerateP
         template=template,
         distinct=config.distinct,
     )
-    return GeneratePlan(config, source, columns, task, sampled, spec, model)
+    return GeneratePlan(config, (source,), columns, task, sampled, engine, model)
 
 
 def _sampling(config: GenerateConfig, source: Input) -> tuple[Sampling, int]:
-    """Which instructions are generated for, and about how many these are. Reads the ids where that takes them."""
+    """Return the choice of instructions, and about how many these are. Reads the ids if it depends on them."""
     if config.per_template is None:
         share = 1.0 if config.fraction is None else config.fraction
         return Sampling(config.seed, config.fraction), round(source.rows * share)
@@ -140,18 +122,18 @@ def _sampling(config: GenerateConfig, source: Input) -> tuple[Sampling, int]:
             f"--per-template needs the columns {ID!r} and 'template_id'; there are {', '.join(source.schema.names)}"
         )
     smallest = smallest_of(source, config.seed, config.per_template)
-    return Sampling(config.seed, most=smallest.largest), smallest.kept
+    return Sampling(config.seed, largest=smallest.largest), smallest.kept
 
 
 def _settle(config: GenerateConfig, drawing: Drawing, *, local: bool) -> tuple[EngineSpec, dict[str, Any]]:
-    """What workers are told of a model of their own, and what the fingerprint says of it."""
+    """Return the model spec sent to workers and the fingerprint's entry for it."""
     with needing_extra("model", "generating"):
         from cappy_model import checkpoints, devices
         from cappy_model.generate import prompts
     source = model_source(config, config.model)
-    found = checkpoints.find_checkpoint(source)
-    model_config, tokenizer = checkpoints.load_config(found)
-    checkpoints.generates_by(found, model_config)
+    checkpoint = checkpoints.find_checkpoint(source)
+    model_config, tokenizer = checkpoints.load_config(checkpoint)
+    checkpoints.generates_by(checkpoint, model_config)
     encoder = prompts.prompt_encoder(tokenizer, model_config, drawing)
 
     def tokens(device: str, dtype: str) -> int:
@@ -159,26 +141,24 @@ def _settle(config: GenerateConfig, drawing: Drawing, *, local: bool) -> tuple[E
 
     spec = GeneratorSpec(**vars(settle(config, source, local=local, tokens=tokens)), drawing=drawing)
     cut = {"max_prompt_tokens": encoder.max_tokens, "truncation_side": encoder.side}
-    return spec, {"content": found.content, "type": model_config.model_type, **settled_facts(spec), **cut}
+    return spec, {"content": checkpoint.content, "type": model_config.model_type, **spec.fingerprint_inputs, **cut}
 
 
 def _settle_endpoint(config: GenerateConfig, drawing: Drawing) -> tuple[EngineSpec, dict[str, Any]]:
-    """What workers are told of a model behind an API, and what the fingerprint says of it."""
-    with needing_extra("openai", "generating behind an API"):
+    """Return the spec of the API sent to workers and the fingerprint's entry for it."""
+    with needing_extra("openai", "generating with an API"):
         from cappy_model.generate.endpoint.connection import EndpointSettings
     limits = ("concurrency", "timeout", "max_retries", "max_requests", "max_tokens_total")
     given = {name: getattr(config, name) for name in limits if getattr(config, name) is not None}
-    where: dict[str, Any] = {"base_url": config.base_url, "log_likelihoods": config.log_likelihoods}
-    settings = EndpointSettings(config.model, **where, **given)
-    return EndpointSpec(settings, drawing), {"name": config.model, **where}
+    served: dict[str, Any] = {"base_url": config.base_url, "log_likelihoods": config.log_likelihoods}
+    settings = EndpointSettings(config.model, **served, **given)
+    return EndpointSpec(settings, drawing), {"name": config.model, **served}
 
 
-def facts(plan: GeneratePlan) -> dict[str, Any]:
-    """Everything that shapes the bytes of the output: what the fingerprint is made of."""
+def fingerprint_inputs(plan: GeneratePlan) -> dict[str, Any]:
+    """Return everything that shapes the bytes of the output."""
     config, task = plan.config, plan.task
     return {
-        "job": JOB,
-        "format_version": FORMAT_VERSION,
         "settings": {
             "seed": config.seed,
             "limit": config.limit,
@@ -193,70 +173,61 @@ def facts(plan: GeneratePlan) -> dict[str, Any]:
             "unit_rows": plan.unit_rows,
         },
         "model": dict(plan.model),
-        "files": [found.fingerprint_inputs() for found in plan.input.files],
+        "files": [file.fingerprint_inputs() for file in plan.inputs[0].files],
     }
 
 
 def build(root: beam.Pipeline, plan: GeneratePlan, finish: FinishRun) -> None:
-    """Files are read in units; those without an output file are generated for and written; all are counted."""
+    """Read files in units, generate for and write those without an output file, and count all of them."""
     with without_warnings():
-        from beam_pipelines.models.inference import GenerateUnits
+        from beam_pipelines.models.inference import InferUnits
 
-    work = GenerateUnits(plan.spec, plan.task)
-    units = MapUnits(plan.wanted, plan.folder, work, plan.config.accelerator)
-    all_stats = root | "Files" >> beam.Create(plan.input.files) | "GenerateUnits" >> units
-    all_stats | "FinishRun" >> finish
-
-
-def run(config: GenerateConfig, options: PipelineOptions) -> dict[str, Any]:
-    """Generates candidates; the manifest. Goes on where an earlier run ended, leaves a finished one alone.
-
-    Raises CappyError.
-    """
-    planned = plan(config, local=is_local(options), one_process=in_one_process(options))
-    known = facts(planned)
-    # Nobody knows how many of the samples are distinct, so there progress is in files.
-    rows = None if config.distinct else planned.sampled * planned.samples
-    stages = [Stage("", rows, planned.units, resumes=True, tokens=True)]
-    run = Run(planned.folder, [planned.input], known, CARD, GenerateSummary(known, config.model), stages)
-    return run.carry_out(config, options, lambda root, finish: build(root, planned, finish))
+    generate = InferUnits("generate", partial(load_engine, plan.engine), partial(generate_unit, task=plan.task))
+    units = MapUnits(plan.spec, plan.output, generate, plan.config.accelerator)
+    root | "Files" >> beam.Create(plan.inputs[0].files) | "GenerateUnits" >> units | "FinishRun" >> finish
 
 
-def dry_run(config: GenerateConfig, options: PipelineOptions) -> str:
-    """What the job would do: inputs, sampled rows, units, candidates, the model, and about how long it takes."""
-    planned = plan(config, local=True, one_process=True)
-    source, drawing = planned.input, planned.task.drawing
+def stages(plan: GeneratePlan) -> list[Stage]:
+    """Return the one folder that fills up. With --distinct, whose rows nobody can foretell, only files are counted."""
+    rows = None if plan.config.distinct else plan.sampled * plan.samples
+    return [Stage("", rows, plan.units, resumes=True, tokens=True)]
+
+
+def describe(plan: GeneratePlan, options: PipelineOptions) -> str:
+    """Describe inputs, units, candidates, the model, and the approximate duration, measured on the first rows."""
+    config, source, drawing = plan.config, plan.inputs[0], plan.task.drawing
     each = ", ".join(f"{decoding.name} {decoding.samples}" for decoding in drawing.decodings)
     sampling = config.fraction is not None or config.per_template is not None
     lines = [
         f"{plural(len(source.files), 'file')}, {plural(source.rows, 'row')}, "
-        f"{f'about {planned.sampled:,}' if sampling else 'all'} of them to be generated for, "
-        f"in about {plural(planned.units, 'unit')} of {plural(planned.unit_rows, 'row')}",
-        f"about {plural(planned.sampled * planned.samples, 'candidate')} of {drawing.min_new_tokens} to "
-        f"{drawing.max_new_tokens} tokens, {planned.samples} for each instruction ({each})",
-        f"{config.model}: "
-        + ", ".join(f"{name} {value}" for name, value in planned.model.items() if name != "content"),
+        f"{f'about {plan.sampled:,}' if sampling else 'all'} of them to generate for, "
+        f"in about {plural(plan.units, 'unit')} of {plural(plan.unit_rows, 'row')}",
+        f"about {plural(plan.sampled * plan.samples, 'candidate')} of {drawing.min_new_tokens} to "
+        f"{drawing.max_new_tokens} tokens, {plan.samples} for each instruction ({each})",
+        f"{config.model}: " + ", ".join(f"{name} {value}" for name, value in plan.model.items() if name != "content"),
     ]
     if config.engine != OPENAI:
-        measured = _measure(planned)
-        if measured.rows:
-            told = forecast(measured.of(planned.sampled), options, "machine")
-            lines.append(f"by generating for {plural(measured.rows, 'row')} here: {told}")
+        lines += _forecast(plan, options)
     return "\n".join(lines)
 
 
-def _measure(plan: GeneratePlan) -> Measured:
-    """Generates for some of the first rows, sampled or not."""
-    engine, task = load_engine(plan.spec), replace(plan.task, sampling=Sampling(plan.config.seed))
+def _forecast(plan: GeneratePlan, options: PipelineOptions) -> list[str]:
+    """Return a line on the duration, measured on a few rows, sampled or not; none if the input is empty."""
+    engine, task = load_engine(plan.engine), replace(plan.task, sampling=Sampling(plan.config.seed))
 
     def generate_rows(unit: Unit) -> int:
-        made = generate_unit(unit, engine, task)
-        return len(parquet_bytes(made.rows, made.schema))
+        result = generate_unit(unit, engine, task)
+        return len(parquet_bytes(result.rows, result.schema))
 
-    return measure_first_rows(plan.input, plan.wanted, _TIMED_ROWS, generate_rows)
+    sample = measure_first_rows(plan.inputs[0], plan.spec, _TIMED_ROWS, generate_rows)
+    if not sample.rows:
+        return []
+    duration = forecast(sample.scaled_to(plan.sampled), options, "machine")
+    return [f"measured by generating for {plural(sample.rows, 'row')} here: {duration}"]
 
 
-def _summary(manifest: Mapping[str, Any]) -> str:
+def summarise(manifest: Mapping[str, Any]) -> str:
+    """Summarise a manifest in a line."""
     totals = manifest["totals"]
     left_out = f", {totals['sampled_out']:,} sampled out" if totals["sampled_out"] else ""
     return (
@@ -266,18 +237,15 @@ def _summary(manifest: Mapping[str, Any]) -> str:
     )
 
 
-GENERATE: Job = Job(
-    name=JOB,
-    help="instructions -> candidate responses of a language model",
-    config=GenerateConfig,
-    add_flags=add_flags,
-    run=run,
-    dry_run=dry_run,
-    summary=_summary,
-    local_mode="multi_threading",
+JOB = PipelineJob(
+    name="generate",
+    plan=plan,
+    fingerprint_inputs=fingerprint_inputs,
+    build=build,
+    stages=stages,
+    manifest=lambda plan, hashed: partial(generate_manifest, hashed=hashed, model=plan.config.model),
+    card=CARD,
+    describe=describe,
+    summarise=summarise,
+    page=page,
 )
-
-if __name__ == "__main__":
-    from beam_pipelines.program import main
-
-    sys.exit(main(["generate", *sys.argv[1:]]))

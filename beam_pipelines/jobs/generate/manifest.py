@@ -1,28 +1,27 @@
-"""The manifest of candidates, made of their stats."""
+"""The manifest of candidates, and their dataset card."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from beam_pipelines.jobs.generate.generation import tokens_per_bin
 from beam_pipelines.report.text import plural
 from beam_pipelines.runs.card import REJECTS, Card, Part
-from beam_pipelines.runs.job import count_rejects, sparse
+from beam_pipelines.runs.counts import count_rejects, samples, sparse
 from schemas.stats import BINS_PER_SCORE, FIXED_POINT, REAL_TOKENS, SCORE_BINS, Stats
 
 _COLUMNS = {
     "instruction_id": ("text", "of the input, or the hash of the instruction where the input has none"),
     "dataset": ("text or null", "of the input"),
-    "instruction": ("text", "of the input; what was asked may have more around it"),
+    "instruction": ("text", "of the input; the prompt may have more around it"),
     "references": ("list of texts or null", "of the input: the correct responses"),
     "response": ("text", ""),
     "generator": ("text", "the model"),
-    "decoding": ("text", "how the response was drawn"),
+    "decoding": ("text", "how the response was sampled"),
     "sample_index": ("int32", "from 0, within the instruction and the decoding"),
-    "count": ("int32 or null", "how many samples of the instruction are this text, where equal ones are merged"),
-    "finish_reason": ("text or null", "`stop`: it ended by itself; `length`: it was cut; or as the API says"),
-    "log_likelihood_sum": ("float32 or null", "by the model itself, over the tokens of the response and its end"),
-    "log_likelihood_mean": ("float32 or null", "the same by token"),
+    "count": ("int32 or null", "how many samples have this text, where equal ones are merged"),
+    "finish_reason": ("text or null", "`stop`: ended by itself; `length`: cut; or as the API reports"),
+    "log_likelihood_sum": ("float32 or null", "the model's own, over the tokens of the response and its end token"),
+    "log_likelihood_mean": ("float32 or null", "the same per token"),
 }
 
 
@@ -31,8 +30,8 @@ def _text(manifest: Mapping[str, Any]) -> str:
     return (
         f"{plural(totals['candidates'], 'response')} of {manifest['model']['name']} to "
         f"{plural(totals['generated'], 'instruction')}, in the order of the input, then of the decodings "
-        f"({', '.join(manifest['decodings'])}). Rows load as `cappy build-corpus --candidates` and `cappy score` want "
-        "them."
+        f"({', '.join(manifest['decodings'])}). Rows load in `cappy build-corpus --candidates` and in "
+        "`cappy score`."
     )
 
 
@@ -43,66 +42,58 @@ CARD = Card(
 )
 
 
-@dataclass(frozen=True)
-class GenerateSummary:
-    """Makes a generating run's part of the manifest, for its fingerprinted facts and the name of its model."""
+def generate_manifest(stats: Stats, *, hashed: Mapping[str, Any], model: str) -> dict[str, Any]:
+    """Return the manifest's part of a generate run, from its statistics and its fingerprint inputs `hashed`."""
+    counts, drawing = stats.counts, hashed["settings"]["drawing"]
+    decodings = {each["name"]: _decoding(stats, each["name"]) for each in drawing["decodings"]}
+    return {
+        "model": {"name": model, **hashed["model"]},
+        "inputs": hashed["files"],
+        "totals": {
+            "rows": counts["rows", "read"],
+            "generated": counts["rows", "generated"],
+            "sampled_out": counts["rows", "sampled_out"],
+            "rejected": counts["rows", "unusable"] + counts["rows", "failed"],
+            "candidates": counts["candidates", "written"],
+            "drawn": sum(decoding["candidates"] for decoding in decodings.values()),
+            "distinct": counts["candidates", "distinct"],
+            "empty": sum(decoding["empty"] for decoding in decodings.values()),
+            "prompts_truncated": counts["prompts", "truncated"],
+        },
+        "tokens": {
+            "real": counts[REAL_TOKENS],
+            "prompt": counts["tokens", "prompt"],
+            "out_of_memory": counts["tokens", "out_of_memory"],
+            "this_launch": counts["launch", "tokens"],
+        },
+        "decodings": decodings,
+        "bins": {
+            "tokens_per_bin": tokens_per_bin(drawing["max_new_tokens"]),
+            "likelihoods": SCORE_BINS,
+            "bins_per_likelihood": BINS_PER_SCORE,
+        },
+        "rejects": _rejects(stats),
+        "samples": samples(stats, "rows", "rejects"),
+    }
 
-    facts: Mapping[str, Any]
-    model: str
 
-    def __call__(self, stats: Stats) -> dict[str, Any]:
-        """Model, totals, tokens, decodings, rejects and samples; every number comes from the stats."""
-        counts, drawing = stats.counts, self.facts["settings"]["drawing"]
-        failed, unusable = counts["rows", "failed"], counts["rows", "unusable"]
-        decodings = {each["name"]: _decoding(stats, each["name"]) for each in drawing["decodings"]}
-        return {
-            "model": {"name": self.model, **self.facts["model"]},
-            "inputs": self.facts["files"],
-            "totals": {
-                "rows": counts["rows", "read"],
-                "generated": counts["rows", "generated"],
-                "sampled_out": counts["rows", "sampled_out"],
-                "rejected": unusable + failed,
-                "candidates": counts["candidates", "written"],
-                "drawn": sum(decoding["candidates"] for decoding in decodings.values()),
-                "distinct": counts["candidates", "distinct"],
-                "empty": sum(decoding["empty"] for decoding in decodings.values()),
-                "prompts_truncated": counts["prompts", "truncated"],
-            },
-            "tokens": {
-                "real": counts[REAL_TOKENS],
-                "prompt": counts["tokens", "prompt"],
-                "out_of_memory": counts["tokens", "out_of_memory"],
-                "this_launch": counts["launch", "tokens"],
-            },
-            "decodings": decodings,
-            "bins": {
-                "tokens_per_bin": tokens_per_bin(drawing["max_new_tokens"]),
-                "likelihoods": SCORE_BINS,
-                "bins_per_likelihood": BINS_PER_SCORE,
-            },
-            "rejects": self._rejects(stats),
-            "samples": {key: [row for _, row in stats.samples.get(key, [])] for key in ("rows", "rejects")},
-        }
+def _rejects(stats: Stats) -> dict[str, Any]:
+    """Return the counts of rejects; the rate is the larger of two, that of failed prompts and that of unusable rows.
 
-    @staticmethod
-    def _rejects(stats: Stats) -> dict[str, Any]:
-        """Two shares could be too large, and the larger one counts.
-
-        With few sampled, rows that cannot be used would outnumber the prompts, and failed prompts vanish among rows.
-        """
-        counts = stats.counts
-        attempted = counts["rows", "failed"] + counts["rows", "generated"]
-        shares = (
-            (counts["rows", "failed"], attempted, "prompts"),
-            (counts["rows", "unusable"], counts["rows", "read"], "rows"),
-        )
-        lost, attempted, of = max(shares, key=lambda share: share[0] / share[1] if share[1] else 0.0)
-        return count_rejects(stats, lost=lost, attempted=attempted, of=of)
+    In one rate over both, failed prompts would vanish among rows if few of these are sampled.
+    """
+    counts = stats.counts
+    prompts = counts["rows", "failed"] + counts["rows", "generated"]
+    shares = (
+        (counts["rows", "failed"], prompts, "prompts"),
+        (counts["rows", "unusable"], counts["rows", "read"], "rows"),
+    )
+    lost, attempted, of = max(shares, key=lambda share: share[0] / share[1] if share[1] else 0.0)
+    return count_rejects(stats, lost=lost, attempted=attempted, of=of)
 
 
 def _decoding(stats: Stats, name: str) -> dict[str, Any]:
-    """What was counted of one decoding, before equal responses were merged. The mean is None without a likelihood."""
+    """Return the counts of a decoding before equal responses are merged; the mean is None without a likelihood."""
     counts = {
         key: stats.counts["decodings", name, key]
         for key in ("candidates", "distinct", "empty", "tokens", "with_likelihood")

@@ -1,4 +1,4 @@
-"""Which instructions candidates are generated for: a share of them, or so many of each template, by their ids."""
+"""Choice of the instructions to generate for: a share of them, or a number of each template, by their ids."""
 
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from schemas.chunks import CHUNK_ROWS
 from schemas.ids import seed_for
 
 Template = tuple[str | None, ...]
-"""What tells templates apart: the values of `TEMPLATE_COLUMNS`, None where there is no such column."""
+"""Identity of a template: its values of `TEMPLATE_COLUMNS`, None for a missing column."""
 
 TEMPLATE_COLUMNS = ("dataset", "subset", "split", "template_id")
 ID = "instruction_id"
@@ -22,28 +22,28 @@ _ALL = 2**64
 
 @dataclass(frozen=True)
 class Sampling:
-    """A choice among instructions: a function of the seed and their ids, whatever their order and their files.
+    """A choice of instructions: a function of the seed and their ids, independent of their order and files.
 
-    With a `fraction` each is kept by chance. With `most`, those of a template whose hash is at most the template's.
-    Rows with equal ids are kept together, or left out together.
+    `fraction` is the probability of keeping each. `largest` is the largest hash to keep of each template. Rows with
+    equal ids are kept or left out together.
     """
 
     seed: int
     fraction: float | None = None
-    most: Mapping[Template, int] | None = field(default=None, repr=False)
+    largest: Mapping[Template, int] | None = field(default=None, repr=False)
 
     def keeps(self, instruction_id: str, template: Template) -> bool:
-        """Whether candidates are generated for this instruction."""
+        """Return whether to generate for this instruction."""
         if self.fraction is not None and seed_for(self.seed, "fraction", instruction_id) >= self.fraction * _ALL:
             return False
-        return self.most is None or _rank(self.seed, instruction_id) <= self.most.get(template, -1)
+        return self.largest is None or _rank(self.seed, instruction_id) <= self.largest.get(template, -1)
 
 
 def templates_of(rows: pa.RecordBatch) -> list[Template]:
-    """The template of each row."""
+    """Return the template of each row."""
     nothing = [None] * rows.num_rows
-    found = set(rows.schema.names)
-    columns = (rows[name].to_pylist() if name in found else nothing for name in TEMPLATE_COLUMNS)
+    present = set(rows.schema.names)
+    columns = (rows[name].to_pylist() if name in present else nothing for name in TEMPLATE_COLUMNS)
     return list(zip(*columns, strict=True))
 
 
@@ -56,7 +56,7 @@ class SmallestHashes:
         self._held: dict[Template, set[int]] = {}
 
     def add(self, ids: Sequence[str | None], templates: Sequence[Template]) -> None:
-        """Takes in the ids of some rows; those without one are passed over."""
+        """Add the ids of some rows, except null ones."""
         for instruction_id, template in zip(ids, templates, strict=True):
             if instruction_id is not None:
                 self._offer(template, _rank(self._seed, instruction_id))
@@ -75,17 +75,17 @@ class SmallestHashes:
 
     @property
     def largest(self) -> dict[Template, int]:
-        """The largest of the kept hashes of each template."""
+        """The largest hash kept of each template."""
         return {template: -heap[0] for template, heap in self._heaps.items()}
 
     @property
     def kept(self) -> int:
-        """How many ids are kept in all."""
+        """The number of ids kept in all."""
         return sum(map(len, self._heaps.values()))
 
 
 def smallest_of(source: Input, seed: int, number: int) -> SmallestHashes:
-    """The smallest hashes of each template in an input, of which only the id and the template are read."""
+    """Return the smallest hashes of each template of an input; only ids and templates are read."""
     smallest = SmallestHashes(seed, number)
     for rows in _read(source):
         smallest.add(rows[ID].to_pylist(), templates_of(rows))
@@ -94,10 +94,10 @@ def smallest_of(source: Input, seed: int, number: int) -> SmallestHashes:
 
 def _read(source: Input) -> Iterator[pa.RecordBatch]:
     names = [name for name in (ID, *TEMPLATE_COLUMNS) if name in source.schema.names]
-    wanted = ReadSpec(pa.schema([pa.field(name, pa.string()) for name in names]), CHUNK_ROWS)
+    spec = ReadSpec(pa.schema([pa.field(name, pa.string()) for name in names]), CHUNK_ROWS)
     for file in source.files:
         for read in list_reads(file, CHUNK_ROWS):
-            for unit in read_units(read, wanted):
+            for unit in read_units(read, spec):
                 yield unit.rows
 
 

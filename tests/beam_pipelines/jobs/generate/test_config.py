@@ -1,4 +1,4 @@
-"""What generate is told: flags that exclude each other, what is usual, prompt templates, files of decodings."""
+"""Options of generate that exclude each other, its defaults, prompt templates, and files of decodings."""
 
 from pathlib import Path
 from typing import Any
@@ -7,14 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_pipelines.jobs.generate.config import (
-    GenerateConfig,
-    check_flags,
-    drawing_of,
-    generator_name,
-    template_of,
-)
+from beam_pipelines.jobs.generate.config import GenerateConfig
 from beam_pipelines.jobs.generate.generation import PromptTemplate
+from beam_pipelines.jobs.generate.job import plan
+from beam_pipelines.jobs.generate.settings import drawing_of, generator_name, template_of
+from beam_pipelines.runners.options import Placement
 from beam_pipelines.templates.mixture import load_decodings, load_mixture
 from cappy_model.generate.decodings import PAPER, Decoding
 from schemas.errors import UsageError
@@ -57,16 +54,16 @@ def config_of(**changes: Any) -> GenerateConfig:
 )
 def test_contradictions_name_both(changes: dict[str, Any], first: str, second: str) -> None:
     with pytest.raises(UsageError) as caught:
-        check_flags(config_of(**changes), one_process=True)
+        config_of(**changes).check()
     assert first in str(caught.value) and second in str(caught.value)
     assert "secret" not in str(caught.value)
 
 
 def test_a_budget_is_for_one_process() -> None:
     budgets = {**OPENAI, "max_requests": 5}
-    check_flags(config_of(**budgets, concurrency=2, timeout=1.5, max_retries=0), one_process=True)
+    config_of(**budgets, concurrency=2, timeout=1.5, max_retries=0).check()
     with pytest.raises(UsageError, match="--max-requests counts within one process"):
-        check_flags(config_of(**budgets), one_process=False)
+        plan(config_of(**budgets), Placement(local=True, one_process=False))
 
 
 def test_what_is_usual() -> None:
@@ -112,7 +109,7 @@ def test_a_mixture_file_may_hold_decodings(corpus: Path) -> None:
         ("decodings: {a: {top_k: 0}}", "decoding 'a': top_k is 0, and must be 1 or more"),
         ("decodings: {a: {beams: 2, temperature: 0.5}}", "decoding 'a': a beam search has no temperature"),
         ("decodings: {a: }", "decoding a: None"),
-        ("decodings: {a: {}, a: {}}", "'a' occurs twice"),
+        ("decodings: {a: {}, a: {}}", "duplicate key 'a'"),
         ("decodings: {}", "'decodings' is {}"),
         ("decoding: {a: {}}", "unknown key 'decoding'; did you mean 'decodings'?"),
         ("- a", "['a']"),
@@ -160,7 +157,7 @@ def test_prompt_template_files(text: bytes, prompt: str, tmp_path: Path) -> None
         (b"no hole", "holds {instruction} 0 times"),
         (b"{instruction} {instruction}", "holds {instruction} 2 times"),
         (b"\xff{instruction}", "is not UTF-8"),
-        (None, "there is no such file; --prompt-template wants a text file"),
+        (None, "there is no such file; --prompt-template requires a text file"),
     ],
 )
 def test_prompt_templates_that_cannot_be(text: bytes | None, message: str, tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ import pytest
 
 from beam_pipelines.io.formats.base import BadRow, InputFile
 from beam_pipelines.io.units import Unit
+from beam_pipelines.jobs.generate.engines import SharedEngine
 from beam_pipelines.jobs.generate.generation import PromptTemplate, Task, generate_unit, instruction_columns
 from beam_pipelines.jobs.generate.sampling import Sampling
-from beam_pipelines.models.engines import SharedEngine
-from beam_pipelines.transforms.map_units import UnitResult
+from beam_pipelines.transforms.results import Result
 from cappy_model.generate.decodings import PAPER, Decoding, Drawing, GenerationError, decodings_named
 from schemas.chunks import CHUNK_BYTES
 from schemas.errors import CappyError
@@ -52,7 +52,7 @@ def task_of(**changes: Any) -> Task:
     return Task(**{**settled, **changes})
 
 
-def generated(rows: Rows, schema: pa.Schema = SCHEMA, **changes: Any) -> tuple[Rows, UnitResult, FakeEngine]:
+def generated(rows: Rows, schema: pa.Schema = SCHEMA, **changes: Any) -> tuple[Rows, Result, FakeEngine]:
     task = task_of(**changes)
     engine = FakeEngine(task.drawing)
     output = generate_unit(unit_of(rows, schema), SharedEngine(engine), task)
@@ -62,7 +62,7 @@ def generated(rows: Rows, schema: pa.Schema = SCHEMA, **changes: Any) -> tuple[R
 def test_candidates_stand_in_the_order_of_rows_decodings_and_samples() -> None:
     rows = some_rows(7)
     found, output, engine = generated(rows)
-    assert output.name == "00002-00000-00003" and output.schema is CANDIDATE and not output.rejects
+    assert output.name == "part-00002-00000-00003" and output.schema is CANDIDATE and not output.rejects
     wanted = [
         (row["instruction_id"], decoding.name, index)
         for row in rows
@@ -176,7 +176,7 @@ def test_long_instructions_are_written_in_chunks() -> None:
 
 
 def test_no_row_left_is_no_call_of_the_engine() -> None:
-    found, output, engine = generated(some_rows(3), sampling=Sampling(0, most={}))
+    found, output, engine = generated(some_rows(3), sampling=Sampling(0, largest={}))
     assert not found and not output.rows and not engine.prompts
     assert output.stats.counts["rows", "sampled_out"] == 3
 

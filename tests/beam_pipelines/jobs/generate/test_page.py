@@ -8,11 +8,11 @@ import pytest
 
 from beam_pipelines.io.formats.base import InputFile
 from beam_pipelines.io.units import Unit
+from beam_pipelines.jobs.generate.engines import SharedEngine
 from beam_pipelines.jobs.generate.generation import Task, generate_unit
-from beam_pipelines.jobs.generate.manifest import GenerateSummary
+from beam_pipelines.jobs.generate.manifest import generate_manifest
 from beam_pipelines.jobs.generate.sampling import Sampling
-from beam_pipelines.models.engines import SharedEngine
-from beam_pipelines.report.page import render_report
+from beam_pipelines.runs.report import render_report
 from cappy_model.generate.decodings import PAPER, Decoding, Drawing, decodings_named
 from schemas.stats import FileEntry, Stats
 from tests.beam_pipelines.jobs.generate.fake_engine import FAILS, FakeEngine
@@ -53,7 +53,7 @@ def manifest_of(stats: Stats, drawing: Drawing = PAPERS) -> dict[str, Any]:
         "started": "2026-11-23T08:00:00+00:00",
         "seconds": 245.3,
         "configuration": facts["settings"],
-        **GenerateSummary(facts, "models/mine")(stats),
+        **generate_manifest(stats, hashed=facts, model="models/mine"),
         "files": [entry._asdict() for entry in stats.files],
     }
 

@@ -27,7 +27,7 @@ def test_per_template_keeps_so_many_of_each_whatever_their_order(
     while shuffled:
         part = [shuffled.pop() for _ in range(min(len(shuffled), rng.randint(1, 7)))]
         smallest.add([instruction_id for instruction_id, _ in part], [template for _, template in part])
-    sampling = Sampling(seed, most=smallest.largest)
+    sampling = Sampling(seed, largest=smallest.largest)
     there, kept = defaultdict(set), defaultdict(set)
     for instruction_id, template in rows:
         there[template].add(instruction_id)
@@ -46,7 +46,7 @@ def test_one_more_of_each_template_adds_to_those_before(rows: list[tuple[str, Te
     for count in (number, number + 1):
         smallest = SmallestHashes(0, count)
         smallest.add([instruction_id for instruction_id, _ in rows], [template for _, template in rows])
-        sampling = Sampling(0, most=smallest.largest)
+        sampling = Sampling(0, largest=smallest.largest)
         kept.append({row for row in rows if sampling.keeps(*row)})
     assert kept[0] <= kept[1]
 
