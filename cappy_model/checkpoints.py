@@ -45,7 +45,7 @@ class ModelError(CappyError):
 
 
 @dataclass(frozen=True)
-class Source:
+class ModelSource:
     """Where a model is, and what may be run of it.
 
     `name`: a folder, an fsspec URL, or a hub id with an optional `@revision`. Pickled weights and the model's own code
@@ -66,12 +66,12 @@ class Source:
 class Checkpoint:
     """A model's files on this machine, and what names their content: a hash, or the commit of a hub's repository."""
 
-    source: Source
+    source: ModelSource
     folder: Path
     content: str
 
 
-def find_checkpoint(source: Source) -> Checkpoint:
+def find_checkpoint(source: ModelSource) -> Checkpoint:
     """Finds a model's files, fetching them where they are elsewhere. Raises ModelError."""
     if Path(source.name).is_dir():
         folder = Path(source.name)
@@ -116,7 +116,7 @@ def _content_hash(folder: Path, patterns: tuple[str, ...]) -> str:
     return state.hexdigest()
 
 
-def _copied(source: Source) -> Path:
+def _copied(source: ModelSource) -> Path:
     """A copy of a URL's folder in this machine's cache, made once for each state of its files."""
     from fsspec.core import url_to_fs
 
@@ -141,7 +141,7 @@ def _copied(source: Source) -> Path:
     return target
 
 
-def _downloaded(source: Source, repository: str, revision: str | None) -> Path:
+def _downloaded(source: ModelSource, repository: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -255,7 +255,7 @@ def load_model(
 
 
 @contextmanager
-def _loading(source: Source) -> Iterator[None]:
+def _loading(source: ModelSource) -> Iterator[None]:
     """What transformers says becomes an error that names the model; it prints nothing meanwhile."""
     try:
         with quiet():

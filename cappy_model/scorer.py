@@ -1,5 +1,5 @@
-"""Scorer: score pairs with a sequence-classification model (see `cappy_model.score.scorer`)."""
+"""The public names of `cappy_model.score.scorer`."""
 
-from cappy_model.score.scorer import Scored, Scorer
+from cappy_model.score.scorer import BrokenModel, Ranked, Scored, Scorer, ScoringError
 
-__all__ = ["Scored", "Scorer"]
+__all__ = ["BrokenModel", "Ranked", "Scored", "Scorer", "ScoringError"]

@@ -1,1 +1,1 @@
-"""cappy_model/generate."""
+"""Generation: decodings, prompts and sampling, with a local language model or an endpoint as the engine."""

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from cappy_model.checkpoints import Source, find_checkpoint, load_generator
+from cappy_model.checkpoints import ModelSource, find_checkpoint, load_generator
 from cappy_model.devices import logit_tokens, settle_device, settle_dtype, settle_generation_tokens
 from cappy_model.generate.decodings import Drawing, Drawn, Failure, Sample
 from cappy_model.generate.prompts import EncodedPrompt, padded, prompt_encoder
@@ -90,7 +90,7 @@ class Generator:
         `device`, `dtype`, `storage` as for `Scorer.from_pretrained`; `tokens_per_batch` by the device.
         Raises ModelError for a model that does not generate, UsageError for a device that is not here.
         """
-        source = Source(id_or_path, allow_pickle, trust_remote_code, storage or {})
+        source = ModelSource(id_or_path, allow_pickle, trust_remote_code, storage or {})
         settled = settle_device(device)
         kind = settle_dtype(dtype, settled)
         model, tokenizer = load_generator(find_checkpoint(source), getattr(torch, kind))

@@ -1,1 +1,1 @@
-"""cappy_model/metrics."""
+"""Metrics without torch: Rouge-L, rank measures, and means with bootstrap intervals."""

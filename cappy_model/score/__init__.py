@@ -1,1 +1,1 @@
-"""cappy_model/score."""
+"""The scorer: encode pairs, batch them under a token budget, and run the forward pass."""

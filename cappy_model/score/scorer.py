@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from cappy_model.checkpoints import Source, find_checkpoint, load, settle_padding
+from cappy_model.checkpoints import ModelSource, find_checkpoint, load, settle_padding
 from cappy_model.devices import settle_device, settle_dtype, settle_tokens_per_batch
 from cappy_model.lanes import Lane, Lanes
 from cappy_model.score.batching import token_batches
@@ -42,7 +42,7 @@ class BrokenModel(CappyError):
 
 
 @dataclass
-class Work:
+class ScoringWork:
     """What scoring took: distinct pairs, their tokens, tokens of padding beside them, and how often memory ran out."""
 
     distinct: int = 0
@@ -62,7 +62,7 @@ class Scored(NamedTuple):
     num_tokens: np.ndarray
     truncated: np.ndarray
     errors: Mapping[int, str]
-    work: Work
+    work: ScoringWork
 
 
 class Ranked(NamedTuple):
@@ -135,7 +135,7 @@ class Scorer:
         `storage` goes to fsspec, for a URL.
         Raises ModelError for a model that is no scorer, UsageError for a device that is not here.
         """
-        source = Source(id_or_path, allow_pickle, trust_remote_code, storage or {})
+        source = ModelSource(id_or_path, allow_pickle, trust_remote_code, storage or {})
         settled = settle_device(device)
         kind = settle_dtype(dtype, settled)
         model, tokenizer = load(find_checkpoint(source), getattr(torch, kind))
@@ -176,7 +176,7 @@ class Scorer:
         scores = np.full(len(pairs), np.nan, dtype=np.float32)
         num_tokens, truncated = np.zeros(len(pairs), dtype=np.int32), np.zeros(len(pairs), dtype=bool)
         errors: dict[int, str] = {}
-        work = Work(distinct=len(pairs))
+        work = ScoringWork(distinct=len(pairs))
         for outcome in self._lanes.run(self._batches(pairs), self._compute, self._halve):
             work.out_of_memory += outcome.out_of_memory
             for batch, found in outcome.done:

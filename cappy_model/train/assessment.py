@@ -10,15 +10,15 @@ from transformers import PreTrainedModel
 from cappy_model.score.batching import token_batches
 from cappy_model.score.encoding import EncodedPairs, PairEncoder
 from cappy_model.score.forward import padded_logits
-from cappy_model.train.corpus import Pairs
+from cappy_model.train.corpus import LabelledPairs
 from cappy_model.train.data import Place
 
 
 @dataclass(frozen=True)
 class Assessment:
-    """Pairs to evaluate a model on, in batches of at most `tokens_per_batch`."""
+    """LabelledPairs to evaluate a model on, in batches of at most `tokens_per_batch`."""
 
-    pairs: Pairs
+    pairs: LabelledPairs
     encoder: PairEncoder
     tokens_per_batch: int
 

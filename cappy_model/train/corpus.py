@@ -1,4 +1,4 @@
-"""Labelled pairs in Parquet files: their row groups in pieces that fit into memory, checked as they are read."""
+"""Labelled pairs in Parquet files, read in ranges of rows that fit into memory and checked while they are read."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,22 +9,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cappy_model.parquet import UndecodableGroup, open_parquet, read_group
 from schemas.errors import CappyError
 from schemas.records import is_text
 
 COLUMNS = ("pair_id", "dataset", "instruction", "response", "label", "label_source")
-"""What training reads of a LABELLED_PAIR file."""
+"""The columns of a LABELLED_PAIR file that training reads."""
 
 _BATCH_ROWS = 4_096
-_PAIRS = ("instruction", "response", "pair_id", "label")
+_PAIR_COLUMNS = ("instruction", "response", "pair_id", "label")
 
 
 class CorpusError(CappyError):
-    """A corpus that cannot be learned from."""
+    """A corpus that cannot be used for training."""
 
 
-class Piece(NamedTuple):
-    """Rows of a file's row group that are read together: `rows` of them from row `start` of the group."""
+class RowRange(NamedTuple):
+    """Consecutive rows that are read together: `rows` rows from row `start` of row group `group` of a file."""
 
     url: str
     group: int
@@ -32,7 +33,7 @@ class Piece(NamedTuple):
     rows: int
 
 
-class Pairs(NamedTuple):
+class LabelledPairs(NamedTuple):
     """n labelled pairs; `labels` float32[n] in [0, 1]."""
 
     instructions: list[str]
@@ -40,75 +41,76 @@ class Pairs(NamedTuple):
     ids: list[str]
     labels: np.ndarray
 
-    def take(self, rows: np.ndarray) -> "Pairs":
-        """The pairs at `rows` (int64[m]), in that order."""
+    def take(self, rows: np.ndarray) -> "LabelledPairs":
+        """Return the pairs at `rows` (int64[m]), in that order."""
         instructions, responses, ids = ([column[row] for row in rows.tolist()] for column in self[:3])
-        return Pairs(instructions, responses, ids, self.labels[rows])
+        return LabelledPairs(instructions, responses, ids, self.labels[rows])
 
 
-def scan(url: str, *, storage: Mapping[str, Any], piece_rows: int) -> Iterator[tuple[list[Piece], pa.RecordBatch]]:
-    """All rows of a file in order, as small chunks of `COLUMNS`; each with the pieces that begin with it.
+def scan(
+    url: str, *, storage: Mapping[str, Any], rows_per_range: int
+) -> Iterator[tuple[list[RowRange], pa.RecordBatch]]:
+    """Yield all rows of a file in order, in small batches of `COLUMNS`, each with the ranges of the row group it opens.
 
-    A row group is cut into pieces of at most `piece_rows` rows. Raises CorpusError for a file without the columns, for
-    a row group that cannot be decoded, and for a null or a label outside [0, 1], naming file and row.
+    The first batch of a row group comes with all ranges of that group, of at most `rows_per_range` rows each; the
+    other batches come with none. Raises CorpusError for a file without the columns, for a row group that cannot be
+    decoded, and for a null or a label outside [0, 1]; the message names file and row.
     """
     with _opened(url, storage) as parquet:
-        row = 0
+        first = 0
         for group in range(parquet.num_row_groups):
             rows = parquet.metadata.row_group(group).num_rows
-            starts = range(0, rows, piece_rows)
-            pieces = [Piece(url, group, start, min(piece_rows, rows - start)) for start in starts]
-            for batch in _batches(parquet, url, group, COLUMNS):
-                _check_rows(batch, url, row)
-                yield pieces, batch
-                pieces, row = [], row + batch.num_rows
+            starts = range(0, rows, rows_per_range)
+            ranges = [RowRange(url, group, start, min(rows_per_range, rows - start)) for start in starts]
+            for start, batch in _read(parquet, RowRange(url, group, 0, rows), COLUMNS):
+                _check_rows(batch, url, first + start)
+                yield ranges, batch
+                ranges = []
+            first += rows
 
 
-def read_piece(piece: Piece, rows: np.ndarray, *, storage: Mapping[str, Any]) -> Pairs:
-    """The pairs at `rows` (int64[m], ascending, within the piece), in order. Raises CorpusError, as `scan` does."""
-    found: list[pa.RecordBatch] = []
-    with _opened(piece.url, storage) as parquet:
-        place = -piece.start
-        for batch in _batches(parquet, piece.url, piece.group, _PAIRS):
-            inside = rows[(rows >= max(place, 0)) & (rows < place + batch.num_rows)] - place
-            found.append(batch.take(pa.array(inside)))
-            place += batch.num_rows
-            if place >= piece.rows:
-                break
-    table = pa.Table.from_batches(found)
-    instructions, responses, ids = (table.column(name).to_pylist() for name in _PAIRS[:3])
-    return Pairs(instructions, responses, ids, table.column("label").to_numpy().astype(np.float32))
+def read_range(part: RowRange, rows: np.ndarray, *, storage: Mapping[str, Any]) -> LabelledPairs:
+    """Read the pairs at `rows` (int64[m], ascending, counted from the start of the range), in that order.
+
+    Raises CorpusError if the file cannot be read or decoded.
+    """
+    batches: list[pa.RecordBatch] = []
+    with _opened(part.url, storage) as parquet:
+        for start, batch in _read(parquet, part, _PAIR_COLUMNS):
+            offset = start - part.start
+            inside = rows[(rows >= offset) & (rows < offset + batch.num_rows)] - offset
+            batches.append(batch.take(pa.array(inside)))
+    table = pa.Table.from_batches(batches)
+    instructions, responses, ids = (table.column(name).to_pylist() for name in _PAIR_COLUMNS[:3])
+    return LabelledPairs(instructions, responses, ids, table.column("label").to_numpy().astype(np.float32))
 
 
-def join_pairs(parts: Sequence[Pairs]) -> Pairs:
-    """All pairs, in order."""
+def join_pairs(parts: Sequence[LabelledPairs]) -> LabelledPairs:
+    """Concatenate pairs in order; at least one part."""
     instructions, responses, ids = ([text for part in parts for text in part[index]] for index in range(3))
-    return Pairs(instructions, responses, ids, np.concatenate([part.labels for part in parts]))
+    return LabelledPairs(instructions, responses, ids, np.concatenate([part.labels for part in parts]))
 
 
 @contextmanager
 def _opened(url: str, storage: Mapping[str, Any]) -> Iterator[pq.ParquetFile]:
     try:
-        with fsspec.open(url, "rb", **storage) as file, pq.ParquetFile(file) as parquet:
+        with fsspec.open(url, "rb", **storage) as file, open_parquet(file) as parquet:
             _check_columns(parquet.schema_arrow, url)
             yield parquet
     except (OSError, pa.ArrowException) as error:
-        raise CorpusError(f"{url}: cannot be read: {error}; mend that, and give the same command again") from error
+        raise CorpusError(f"{url}: cannot be read: {error}; fix that, then repeat the command") from error
 
 
-def _batches(parquet: pq.ParquetFile, url: str, group: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """The rows of a row group in order, all of their text valid."""
+def _read(parquet: pq.ParquetFile, part: RowRange, columns: Sequence[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
+    rows = range(part.start, part.start + part.rows)
     try:
-        for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=[group], columns=list(columns)):
-            batch.validate(full=True)
-            yield batch
-    except (OSError, pa.ArrowException) as error:
-        raise CorpusError(
-            f"{url}: row group {group} cannot be decoded: {error}; the file is damaged: fetch or make it again"
-        ) from error
+        yield from read_group(parquet, part.group, rows, columns=columns, batch_rows=_BATCH_ROWS, validate=True)
+    except UndecodableGroup as error:
+        raise CorpusError(f"{part.url}: {error}; the file is damaged: fetch or write it again") from error
 
 
 def _check_columns(schema: pa.Schema, url: str) -> None:
+    """Raise CorpusError unless the file has all `COLUMNS`: numeric labels, and text elsewhere."""
     missing = [name for name in COLUMNS if name not in schema.names]
     if missing:
         raise CorpusError(
@@ -123,7 +125,7 @@ def _check_columns(schema: pa.Schema, url: str) -> None:
 
 
 def _check_rows(batch: pa.RecordBatch, url: str, first: int) -> None:
-    """Raises CorpusError for a null, and for a label outside [0, 1]."""
+    """Raise CorpusError for a null or a label outside [0, 1]; the batch starts at row `first` of the file."""
     for name in COLUMNS:
         if batch.column(name).null_count:
             row = first + batch.column(name).is_null().to_pylist().index(True)

@@ -13,7 +13,7 @@ _LOG = logging.getLogger("cappy")
 _LOG_SECONDS = 30.0
 
 
-class Progress(TrainerCallback):
+class TrainingProgress(TrainerCallback):
     """Shows the step and the losses, from the main process."""
 
     def __init__(self) -> None:

@@ -28,7 +28,7 @@ from cappy_model.score.forward import keep_head_out_of_autocast
 from cappy_model.train.assessment import Assessment
 from cappy_model.train.checkpoints import delete_broken, last_checkpoint, mark_whole, read_state
 from cappy_model.train.data import Place, Stream
-from cappy_model.train.progress import Progress
+from cappy_model.train.progress import TrainingProgress
 from schemas.errors import CappyError, UsageError
 
 _KEPT_CHECKPOINTS = 2
@@ -206,7 +206,7 @@ class _Trainer(Trainer):
             args=arguments,
             eval_dataset=assessment,  # only asked whether it is there: `evaluate` is ours
             compute_loss_func=mean_squared_error,
-            callbacks=[Progress()],
+            callbacks=[TrainingProgress()],
         )
         self.remove_callback(PrinterCallback)
         self._folder = Path(str(arguments.output_dir))

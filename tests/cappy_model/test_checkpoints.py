@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from cappy_model.checkpoints import ModelError, Source, find_checkpoint, load
+from cappy_model.checkpoints import ModelError, ModelSource, find_checkpoint, load
 from cappy_model.devices import CPU_TOKENS, settle_device, settle_dtype, settle_tokens_per_batch
 from cappy_model.score.scorer import Scorer
 from schemas.errors import UsageError
@@ -26,7 +26,7 @@ def _no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def content(folder: Path) -> str:
-    return find_checkpoint(Source(str(folder))).content
+    return find_checkpoint(ModelSource(str(folder))).content
 
 
 def test_content_is_named_by_what_is_in_the_files(tmp_path: Path) -> None:
@@ -45,9 +45,9 @@ def test_a_url_is_copied_once_and_scores_the_same(tmp_path: Path) -> None:
     there = Scorer.from_pretrained("memory://models/tiny", device="cpu", dtype="float32")
     pair = (["What?"], ["the fox"])
     assert np.array_equal(here.score(*pair), there.score(*pair))
-    first = find_checkpoint(Source("memory://models/tiny"))
+    first = find_checkpoint(ModelSource("memory://models/tiny"))
     assert first.content == content(folder)
-    assert find_checkpoint(Source("memory://models/tiny")).folder == first.folder
+    assert find_checkpoint(ModelSource("memory://models/tiny")).folder == first.folder
     assert len(list((tmp_path / "cache" / "models").iterdir())) == 1
 
 
@@ -63,16 +63,16 @@ def test_a_url_is_copied_once_and_scores_the_same(tmp_path: Path) -> None:
 )
 def test_models_that_are_nowhere(name: str, message: str) -> None:
     with pytest.raises(ModelError, match=message):
-        find_checkpoint(Source(name))
+        find_checkpoint(ModelSource(name))
 
 
 def test_folders_that_are_no_model(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"holds no config\.json"):
-        find_checkpoint(Source(str(tmp_path)))
+        find_checkpoint(ModelSource(str(tmp_path)))
     folder = save_tiny_scorer(tmp_path / "model")
     (folder / "model.safetensors").unlink()
     with pytest.raises(ModelError, match="holds no weights"):
-        find_checkpoint(Source(str(folder)))
+        find_checkpoint(ModelSource(str(folder)))
 
 
 def test_pickled_weights_have_to_be_asked_for(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_pickled_weights_have_to_be_asked_for(tmp_path: Path) -> None:
 def test_a_head_of_several_logits(tmp_path: Path) -> None:
     folder = save_tiny_scorer(tmp_path, num_labels=3)
     with pytest.raises(ModelError, match="has a head of 3 logits; a scorer has one"):
-        load(find_checkpoint(Source(str(folder))), torch.float32)
+        load(find_checkpoint(ModelSource(str(folder))), torch.float32)
 
 
 def test_a_model_without_its_head(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_model_without_its_head(tmp_path: Path) -> None:
     weights = {k: v for k, v in load_file(folder / "model.safetensors").items() if not k.startswith("classifier")}
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(ModelError, match=r"lacks weights \(classifier\."):
-        load(find_checkpoint(Source(str(folder))), torch.float32)
+        load(find_checkpoint(ModelSource(str(folder))), torch.float32)
 
 
 def test_a_tokenizer_of_another_model(tmp_path: Path) -> None:
@@ -116,15 +116,15 @@ def test_damaged_files(tmp_path: Path) -> None:
     data = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
     with pytest.raises(ModelError, match="cannot be loaded"):
-        load(find_checkpoint(Source(str(folder))), torch.float32)
+        load(find_checkpoint(ModelSource(str(folder))), torch.float32)
     folder = save_tiny_scorer(tmp_path / "config")
     (folder / "config.json").write_text("{")
     with pytest.raises(ModelError, match="cannot be loaded"):
-        load(find_checkpoint(Source(str(folder))), torch.float32)
+        load(find_checkpoint(ModelSource(str(folder))), torch.float32)
     folder = save_tiny_scorer(tmp_path / "tokenizer")
     (folder / "tokenizer.json").write_text("[]")
     with pytest.raises(ModelError, match="cannot be loaded"):
-        load(find_checkpoint(Source(str(folder))), torch.float32)
+        load(find_checkpoint(ModelSource(str(folder))), torch.float32)
 
 
 def test_code_of_the_model_is_not_run_unasked(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_code_of_the_model_is_not_run_unasked(tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "theirs.py").write_text("raise SystemExit('their code ran')")
     with pytest.raises(ModelError, match="trust_remote_code"):
-        load(find_checkpoint(Source(str(folder))), torch.float32)
+        load(find_checkpoint(ModelSource(str(folder))), torch.float32)
 
 
 def test_a_device_that_is_asked_for_and_missing() -> None:
@@ -154,7 +154,7 @@ def test_dtype_and_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert settle_dtype("auto", "cpu") == "bfloat16"
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
     assert settle_dtype("auto", "cpu") == "float32"
-    model, _ = load(find_checkpoint(Source(str(save_tiny_scorer(tmp_path)))), torch.float32)
+    model, _ = load(find_checkpoint(ModelSource(str(save_tiny_scorer(tmp_path)))), torch.float32)
     assert settle_tokens_per_batch(model.config, "cpu", "float32") == CPU_TOKENS
     tokens = {}
     for free in (2**20, 2**24, 2**36):

@@ -19,12 +19,12 @@ from beam_pipelines.io.formats.base import (
     Span,
     reject_unusable,
 )
-from beam_pipelines.io.storage import StorageOptions, is_local, open_file
+from beam_pipelines.io.storage import StorageOptions, open_file
+from cappy_model.parquet import UndecodableGroup, open_parquet, read_group
 from schemas.chunks import CHUNK_BYTES, row_bytes
 
 _SHARES_OF_A_GROUP = 8
 _BATCH_BYTES = 4 * 2**20
-_BUFFER_BYTES = 2**20
 _BATCH_ROWS = 1024  # the footer's bytes are fewer than the decoded ones where a dictionary holds the values
 
 
@@ -47,10 +47,7 @@ def inspect(url: str, storage: StorageOptions) -> FileSummary:
 
 @contextmanager
 def _opened(url: str, storage: StorageOptions) -> Iterator[pq.ParquetFile]:
-    # A local column is read bit by bit; elsewhere every bit would be a request, so a row group is fetched at once.
-    local = is_local(url)
-    streaming = {"buffer_size": _BUFFER_BYTES if local else 0, "pre_buffer": not local}
-    with open_file(url, storage) as file, pq.ParquetFile(file, **streaming) as parquet:
+    with open_file(url, storage) as file, open_parquet(file) as parquet:
         yield parquet
 
 
@@ -119,22 +116,15 @@ def _decode(file: InputFile, span: Span, schema: pa.Schema) -> Iterator[RowBlock
 
 
 def _decode_group(parquet: pq.ParquetFile, group: int, span: Span, first: int, schema: pa.Schema) -> Iterator[RowBlock]:
-    found = parquet.metadata.row_group(group)
-    size = max(1, found.total_byte_size // found.num_rows)
-    batch_rows, done = max(1, min(_BATCH_ROWS, _BATCH_BYTES // size)), 0
+    metadata = parquet.metadata.row_group(group)
+    size = max(1, metadata.total_byte_size // metadata.num_rows)
+    batch_rows, done = max(1, min(_BATCH_ROWS, _BATCH_BYTES // size)), span.start
     try:
-        for batch in parquet.iter_batches(batch_rows, row_groups=[group], columns=schema.names):
-            start, stop = max(span.start, done), min(span.stop, done + batch.num_rows)
-            if start < stop:
-                yield from _conform(batch.slice(start - done, stop - start), first + start, schema)
-            done += batch.num_rows
-            if done >= span.stop:
-                return
-    except (pa.ArrowException, OSError) as error:
-        detail = f"row group {group} cannot be decoded: {error}"
-        yield _all_bad(
-            [BadRow(first + i, "unreadable", detail, None) for i in range(max(done, span.start), span.stop)], schema
-        )
+        for start, batch in read_group(parquet, group, range(*span), columns=schema.names, batch_rows=batch_rows):
+            yield from _conform(batch, first + start, schema)
+            done = start + batch.num_rows
+    except UndecodableGroup as error:
+        yield _all_bad([BadRow(first + i, "unreadable", str(error), None) for i in range(done, span.stop)], schema)
 
 
 def _all_bad(bad: list[BadRow], schema: pa.Schema) -> RowBlock:
@@ -145,7 +135,7 @@ def _conform(batch: pa.RecordBatch, first: int, schema: pa.Schema) -> Iterator[R
     """Cast a batch that starts at row `first` to `schema`; on failure halve it, until single rows are bad."""
     try:
         rows = _cast(batch, schema)
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         if batch.num_rows > 1:
             half = batch.num_rows // 2
             yield from _conform(batch.slice(0, half), first, schema)

@@ -1,1 +1,1 @@
-"""cappy_model/generate/endpoint."""
+"""The engine for OpenAI-compatible endpoints: requests, connection, budget and circuit breaker."""

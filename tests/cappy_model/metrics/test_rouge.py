@@ -23,7 +23,7 @@ PEER = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=True)
 PEER_UNSTEMMED = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=False)
 OURS = RougeL()
 
-Pairs = list[tuple[str, str]]
+TextPairs = list[tuple[str, str]]
 
 # Words that share stems, lose suffixes by different rules, are irregular, sit at the length limit of stemming, are
 # longer than what fits a machine word, or turn into ASCII only when lower-cased.
@@ -37,7 +37,7 @@ _WORD_LIST = (
 WORDS = _WORD_LIST.split()
 
 
-def real_pairs(name: str) -> Pairs:
+def real_pairs(name: str) -> TextPairs:
     """Whole texts, side by side: solutions and their references; two models' answers to one instruction."""
     path = CANDIDATES / name
     if not path.exists():
@@ -51,7 +51,7 @@ def real_pairs(name: str) -> Pairs:
     return [(responses[i], responses[j]) for (key, i), (next_key, j) in pairwise(rows) if key == next_key]
 
 
-def windows(pairs: Pairs, words: int) -> Iterator[tuple[str, str]]:
+def windows(pairs: TextPairs, words: int) -> Iterator[tuple[str, str]]:
     """The same `words` words of both sides, from a place that differs from pair to pair."""
     for number, (reference, response) in enumerate(pairs):
         split = reference.split(" "), response.split(" ")
@@ -70,7 +70,7 @@ def generated_pairs(count: int) -> Iterator[tuple[str, str]]:
         yield rng.choice(" -\n").join(reference), " ".join(response)
 
 
-def differing(pairs: Iterator[tuple[str, str]] | Pairs) -> list[tuple[str, str, float, float]]:
+def differing(pairs: Iterator[tuple[str, str]] | TextPairs) -> list[tuple[str, str, float, float]]:
     scored = ((a, b, PEER.score(a, b)["rougeL"].fmeasure, OURS.score([a], b)) for a, b in pairs)
     return [row for row in scored if row[2] != row[3]]
 
@@ -263,7 +263,7 @@ def run_python(program: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True, cwd=root).stdout.strip()
 
 
-def distinct_word_pairs(count: int) -> Pairs:
+def distinct_word_pairs(count: int) -> TextPairs:
     rng = random.Random(3)
     suffixes = ["", "s", "ing", "ed", "ational", "ness"]
     words = ["".join(rng.choices("abcdeiost", k=6)) for _ in range(count * 12)]

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from cappy_model import lanes
-from cappy_model.checkpoints import Source, find_checkpoint, load
+from cappy_model.checkpoints import ModelSource, find_checkpoint, load
 from cappy_model.score import scorer as scorer_module
 from cappy_model.score.scorer import BrokenModel, Scorer, ScoringError
 from tests.cappy_model.models import save_tiny_scorer
@@ -23,16 +23,16 @@ FLOAT32_TOLERANCE = 1e-5
 BFLOAT16_TOLERANCE = 2e-2
 """Of the spread of the scores."""
 
-Pairs = list[tuple[str, str]]
+TextPairs = list[tuple[str, str]]
 
 
-def some_pairs(count: int, seed: int = 0, longest: int = 60) -> Pairs:
+def some_pairs(count: int, seed: int = 0, longest: int = 60) -> TextPairs:
     rng = random.Random(seed)
     draw = lambda: " ".join(rng.choices(WORDS, k=rng.randrange(longest)))  # noqa: E731
     return [(draw(), draw()) for _ in range(count)]
 
 
-def plain_scores(folder: Path | str, pairs: Pairs, max_length: int) -> np.ndarray:
+def plain_scores(folder: Path | str, pairs: TextPairs, max_length: int) -> np.ndarray:
     model = AutoModelForSequenceClassification.from_pretrained(folder, attn_implementation="eager").eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     found = []
@@ -44,7 +44,7 @@ def plain_scores(folder: Path | str, pairs: Pairs, max_length: int) -> np.ndarra
 
 
 def scorer_of(folder: Path, *, dtype: str = "float32", unpadded: bool = False, tokens: int = 500) -> Scorer:
-    model, tokenizer = load(find_checkpoint(Source(str(folder))), getattr(torch, dtype))
+    model, tokenizer = load(find_checkpoint(ModelSource(str(folder))), getattr(torch, dtype))
     return Scorer(model, tokenizer, device="cpu", tokens_per_batch=tokens, unpadded=unpadded)
 
 
@@ -53,7 +53,7 @@ def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return save_tiny_scorer(tmp_path_factory.mktemp(request.param), request.param)
 
 
-def split(pairs: Pairs) -> tuple[list[str], list[str]]:
+def split(pairs: TextPairs) -> tuple[list[str], list[str]]:
     return [a for a, _ in pairs], [b for _, b in pairs]
 
 
@@ -190,7 +190,7 @@ def test_other_errors_of_the_forward_are_raised(tiny: Path) -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_numbers_that_are_none_are_an_error(tmp_path: Path, value: float) -> None:
-    model, tokenizer = load(find_checkpoint(Source(str(save_tiny_scorer(tmp_path)))), torch.float32)
+    model, tokenizer = load(find_checkpoint(ModelSource(str(save_tiny_scorer(tmp_path)))), torch.float32)
     with torch.no_grad():
         model.classifier.out_proj.bias.fill_(value)
     scorer = Scorer(model, tokenizer, device="cpu", tokens_per_batch=500)

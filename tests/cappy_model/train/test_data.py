@@ -30,7 +30,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def stream_of(corpus: list[str], **changes: Any) -> Stream:
     given = {"batch_size": 7, "buffer": 120, "seed": 0, **changes}
     encoder = PairEncoder(tiny_tokenizer("roberta"), policy="keep_response", max_length=64)
-    selection = select(corpus, Policy(seed=0), storage={}, piece_rows=given["buffer"])
+    selection = select(corpus, Policy(seed=0), storage={}, rows_per_range=given["buffer"])
     return Stream(selection, encoder, 1, **given)
 
 
@@ -91,9 +91,9 @@ def test_memory_is_bounded_by_the_buffer(corpus: list[str], monkeypatch: pytest.
 
 def test_little_is_read_in_vain_to_start_late(corpus: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[object] = []
-    real = data.read_piece
+    real = data.read_range
     monkeypatch.setattr(
-        data, "read_piece", lambda piece, rows, storage: read.append(piece) or real(piece, rows, storage=storage)
+        data, "read_range", lambda part, rows, storage: read.append(part) or real(part, rows, storage=storage)
     )
     stream = stream_of(corpus, buffer=60)
     next(stream._pairs(10 * stream.batches_of_epoch(0), Place()))
@@ -122,7 +122,7 @@ def test_batches_are_of_like_length_and_in_no_order_of_it() -> None:
 
 
 def test_pairs_of_evaluation_are_read_in_the_order_of_the_files(corpus: list[str]) -> None:
-    selection = select(corpus, Policy(seed=0, evaluation_share=0.3), storage={}, piece_rows=64)
+    selection = select(corpus, Policy(seed=0, evaluation_share=0.3), storage={}, rows_per_range=64)
     found = evaluation_pairs(selection, {})
     places = {row["pair_id"]: place for place, row in enumerate(some_rows(COUNT))}
     assert [places[each] for each in found.ids] == sorted(places[each] for each in found.ids)

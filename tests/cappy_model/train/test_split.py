@@ -17,12 +17,12 @@ from cappy_model.train.split import EVALUATION, TRAINING, Policy, Selection, ins
 from tests.cappy_model.train.corpora import some_rows, write_corpus, write_pairs
 
 
-def selected(urls: list[str], *, piece_rows: int = 1_000, **policy: Any) -> Selection:
-    return select(urls, Policy(**{"seed": 0, **policy}), storage={}, piece_rows=piece_rows)
+def selected(urls: list[str], *, rows_per_range: int = 1_000, **policy: Any) -> Selection:
+    return select(urls, Policy(**{"seed": 0, **policy}), storage={}, rows_per_range=rows_per_range)
 
 
 def ids(selection: Selection, assignment: int) -> set[str]:
-    found = read_rows(selection, list(range(len(selection.pieces))), assignment, {})
+    found = read_rows(selection, list(range(len(selection.ranges))), assignment, {})
     assert len(set(found.ids)) == len(found.ids)
     return set(found.ids)
 
@@ -84,9 +84,9 @@ def test_the_seed_decides(corpus: list[str]) -> None:
     assert first == again != other
 
 
-def test_row_groups_are_cut_into_pieces(corpus: list[str]) -> None:
-    whole, cut = selected(corpus, max_pairs=150), selected(corpus, piece_rows=16, max_pairs=150)
-    assert max(piece.rows for piece in cut.pieces) == 16 and len(cut.pieces) > len(whole.pieces)
+def test_row_groups_are_cut_into_ranges(corpus: list[str]) -> None:
+    whole, cut = selected(corpus, max_pairs=150), selected(corpus, rows_per_range=16, max_pairs=150)
+    assert max(part.rows for part in cut.ranges) == 16 and len(cut.ranges) > len(whole.ranges)
     assert ids(whole, TRAINING) == ids(cut, TRAINING)
     assert np.array_equal(whole.assignments, cut.assignments)
 
@@ -97,7 +97,7 @@ def test_it_is_loaded_as_it_was_saved(corpus: list[str], tmp_path: Path) -> None
     found.save(tmp_path, corpus)
     loaded = Selection.load(tmp_path, corpus)
     assert (
-        loaded is not None and loaded.pieces == found.pieces and np.array_equal(loaded.assignments, found.assignments)
+        loaded is not None and loaded.ranges == found.ranges and np.array_equal(loaded.assignments, found.assignments)
     )
     assert loaded.counts == found.counts and loaded.made_of == found.made_of
 
@@ -135,7 +135,7 @@ def test_a_label_that_is_none_is_refused(label: float, tmp_path: Path) -> None:
             lambda table: table.set_column(8, "label", pa.array([1.0, None] * 5)),
             "bad.parquet#1: column 'label' is null",
         ),
-        (lambda table: table.slice(0, 0), "no pair is left to learn from: of 0 read"),
+        (lambda table: table.slice(0, 0), "no pair is left for training: of 0 read"),
     ],
 )
 def test_a_file_that_is_no_corpus(change: Any, message: str, tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
 def test_nothing_left_and_names_that_do_not_occur(corpus: list[str]) -> None:
     with pytest.raises(CorpusError, match=r"of 400 read, 0 have a held-out instruction, 400 were left out"):
         selected(corpus, rates={"label_source": {"ground_truth": 0.0, "wrong_choice": 0.0}})
-    with pytest.raises(CorpusError, match="the dataset 'quizz', which does not occur in the corpus; there are notes"):
+    with pytest.raises(CorpusError, match="the dataset 'quizz', which does not occur in the corpus; choose from notes"):
         selected(corpus, rates={"dataset": {"quizz": 0.5}})
-    with pytest.raises(CorpusError, match="gives none to evaluate on; give a larger --eval-fraction"):
+    with pytest.raises(CorpusError, match="leaves none for evaluation; give a larger --eval-fraction"):
         selected(corpus, evaluation_share=1e-9)

@@ -17,12 +17,12 @@ from transformers import (
     Speech2TextConfig,
 )
 
-from cappy_model.checkpoints import ModelError, Source, find_checkpoint
+from cappy_model.checkpoints import ModelError, ModelSource, find_checkpoint
 from cappy_model.score.encoding import PairEncoder
 from cappy_model.train import training
 from cappy_model.train.assessment import Assessment
 from cappy_model.train.checkpoints import WHOLE, last_checkpoint
-from cappy_model.train.corpus import Pairs
+from cappy_model.train.corpus import LabelledPairs
 from cappy_model.train.data import Place, Stream, evaluation_pairs
 from cappy_model.train.split import Policy, select
 from cappy_model.train.start import load_to_train
@@ -67,7 +67,7 @@ def settings_of(**changes: Any) -> Settings:
 
 def parts_of(corpus: Sequence[str], settings: Settings, share: float = 0.2) -> tuple[Stream, Assessment | None]:
     encoder = PairEncoder(tiny_tokenizer("roberta"), policy="keep_response", max_length=64)
-    selection = select(corpus, Policy(seed=0, evaluation_share=share), storage={}, piece_rows=100)
+    selection = select(corpus, Policy(seed=0, evaluation_share=share), storage={}, rows_per_range=100)
     held = Assessment(evaluation_pairs(selection, {}), encoder, 512) if share else None
     return Stream(selection, encoder, 1, settings.batch_size, 100, settings.seed), held
 
@@ -82,7 +82,7 @@ def trained(
     **changes: Any,
 ) -> tuple[Weights, Trained]:
     settings = settings_of(**changes)
-    loaded, _ = load_to_train(find_checkpoint(Source(str(model))), seed=0)
+    loaded, _ = load_to_train(find_checkpoint(ModelSource(str(model))), seed=0)
     found = train(loaded, *parts_of(corpus, settings, share), settings, folder, saved=saved)
     return loaded.state_dict(), found
 
@@ -310,7 +310,7 @@ def test_bfloat16_computes_the_head_and_the_loss_in_float32(calm: Path, corpus: 
 
 def test_a_loss_that_is_no_number_names_the_pairs(calm: Path, corpus: list[str], tmp_path: Path) -> None:
     settings = settings_of()
-    model, _ = load_to_train(find_checkpoint(Source(str(calm))), seed=0)
+    model, _ = load_to_train(find_checkpoint(ModelSource(str(calm))), seed=0)
     with torch.no_grad():
         model.classifier.out_proj.bias.fill_(torch.nan)
     stream, held = parts_of(corpus, settings)
@@ -331,7 +331,7 @@ def test_gradients_that_are_no_numbers_name_the_pairs_of_the_step(
     calm: Path, corpus: list[str], tmp_path: Path
 ) -> None:
     settings = settings_of()
-    model, _ = load_to_train(find_checkpoint(Source(str(calm))), seed=0)
+    model, _ = load_to_train(find_checkpoint(ModelSource(str(calm))), seed=0)
     model.classifier.dense.weight.register_hook(lambda gradient: gradient * torch.inf)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     stream, held = parts_of(corpus, settings)
@@ -346,7 +346,7 @@ def test_an_encoder_gets_a_head_by_its_seed(tmp_path: Path) -> None:
     scorer = AutoModelForSequenceClassification.from_pretrained(save_tiny_scorer(tmp_path / "scorer", "bert"))
     scorer.bert.save_pretrained(tmp_path / "encoder")
     tiny_tokenizer("bert").save_pretrained(tmp_path / "encoder")
-    source = find_checkpoint(Source(str(tmp_path / "encoder")))
+    source = find_checkpoint(ModelSource(str(tmp_path / "encoder")))
     first, again, other = (load_to_train(source, seed=seed)[0].state_dict() for seed in (0, 0, 1))
     assert same(first, again)
     changed = {name for name in first if not torch.equal(first[name], other[name])}
@@ -365,14 +365,14 @@ def headless(folder: Path) -> Path:
 def test_a_decoder_is_no_start_unless_it_is_a_scorer(tmp_path: Path) -> None:
     for folder in (save_tiny_generator(tmp_path / "llama", "llama"), headless(tmp_path / "headless")):
         with pytest.raises(ModelError, match="is a llama, a decoder-only language model; give an encoder such as"):
-            load_to_train(find_checkpoint(Source(str(folder))), seed=0)
+            load_to_train(find_checkpoint(ModelSource(str(folder))), seed=0)
     ids = {"vocab_size": len(tiny_tokenizer("roberta")), "pad_token_id": 1}
     scorer = LlamaForSequenceClassification(
         LlamaConfig(**ids, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, num_labels=1)
     )
     scorer.save_pretrained(tmp_path / "scorer")
     tiny_tokenizer("roberta").save_pretrained(tmp_path / "scorer")
-    model, _ = load_to_train(find_checkpoint(Source(str(tmp_path / "scorer"))), seed=0)
+    model, _ = load_to_train(find_checkpoint(ModelSource(str(tmp_path / "scorer"))), seed=0)
     assert same(model.state_dict(), scorer.state_dict())
 
 
@@ -380,13 +380,13 @@ def test_a_model_without_a_scoring_head_is_no_start(tmp_path: Path) -> None:
     save_tiny_scorer(tmp_path)
     Speech2TextConfig(architectures=["Speech2TextForConditionalGeneration"]).save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="is a speech_to_text, which transformers has no scoring head for; give an"):
-        load_to_train(find_checkpoint(Source(str(tmp_path))), seed=0)
+        load_to_train(find_checkpoint(ModelSource(str(tmp_path))), seed=0)
 
 
 def test_models_that_are_no_start(tmp_path: Path) -> None:
     def refused(folder: Path) -> str:
         with pytest.raises(ModelError) as caught:
-            load_to_train(find_checkpoint(Source(str(folder))), seed=0)
+            load_to_train(find_checkpoint(ModelSource(str(folder))), seed=0)
         return str(caught.value)
 
     assert "has a head of 3 logits; a scorer has one" in refused(save_tiny_scorer(tmp_path / "three", num_labels=3))
@@ -407,8 +407,8 @@ def test_metrics_of_an_assessment() -> None:
     rng = np.random.default_rng(0)
     labels, scores = rng.random(50).astype(np.float32), rng.random(50).astype(np.float32)
     encoder = PairEncoder(tiny_tokenizer("roberta"), policy="keep_response", max_length=64)
-    found = Assessment(Pairs([""] * 50, [""] * 50, [""] * 50, labels), encoder, 100).metrics(scores)
+    found = Assessment(LabelledPairs([""] * 50, [""] * 50, [""] * 50, labels), encoder, 100).metrics(scores)
     assert found["loss"] == pytest.approx(((labels - scores) ** 2).mean(), rel=1e-5)
     assert found["constant_loss"] == pytest.approx(labels.var(), rel=1e-5)
     assert found["pearson"] == pytest.approx(np.corrcoef(labels, scores)[0, 1], rel=1e-5)
-    assert Assessment(Pairs([], [], [], labels), encoder, 100).metrics(np.ones(50))["pearson"] == 0.0
+    assert Assessment(LabelledPairs([], [], [], labels), encoder, 100).metrics(np.ones(50))["pearson"] == 0.0
