@@ -94,14 +94,13 @@ class GenerateConfig(ModelConfig):
     def _check_engine(self) -> None:
         """Raise UsageError for an option of the other engine, or for the URL of an API."""
         given = {field.name for field in fields(self) if getattr(self, field.name) != field.default}
-        others, reason = _OF_OPENAI, "it is for --engine openai"
-        if self.engine == OPENAI:
-            others, reason = _OF_TRANSFORMERS, "the server has the model"
-        for name in (name for name in others if name in given):
+        openai = self.engine == OPENAI
+        reason = "the server has the model" if openai else "it is for --engine openai"
+        for name in (name for name in (_OF_TRANSFORMERS if openai else _OF_OPENAI) if name in given):
             raise UsageError(
                 f"{flag_name(GenerateConfig, name)} and --engine {self.engine} exclude each other: {reason}"
             )
-        if self.engine == OPENAI:
+        if openai:
             _check_url(self.base_url)
 
 

@@ -100,9 +100,9 @@ def _check_type(field: pa.Field) -> None:
 
 
 class _Row(NamedTuple):
-    """A row to generate for: its index in the unit, and the values copied to its candidates."""
+    """A row to generate for: its offset in the unit, and the values copied to its candidates."""
 
-    index: int
+    offset: int
     instruction_id: str
     dataset: str | None
     instruction: str
@@ -132,7 +132,7 @@ def generate_unit(unit: Unit, engine: SharedEngine, task: Task) -> Result:
         stats.counts["prompts", "truncated"] += answer.truncated
         if answer.failure:
             reason, detail = answer.failure
-            rejects.append(_reject(unit, row.index, reason, detail, excerpt=row.instruction))
+            rejects.append(_reject(unit, row.offset, reason, detail, excerpt=row.instruction))
         else:
             answered.append((row, answer.samples))
     stats.counts["rows", "failed"] += len(kept) - len(answered)
@@ -254,9 +254,9 @@ def _sample(unit: Unit, row: _Row, candidates: Sequence[Mapping[str, Any]], stat
     texts = [each["response"][:_SAMPLE_RESPONSE_CHARACTERS] for each in candidates[:_SAMPLE_CANDIDATES]]
     stats.sample(
         "rows",
-        seed_for(0, unit.file.name, str(unit.positions[row.index])),
+        seed_for(0, unit.file.name, str(unit.positions[row.offset])),
         {
-            "position": f"{unit.file.name}{unit.position(row.index)}",
+            "position": f"{unit.file.name}{unit.position(row.offset)}",
             "instruction": row.instruction[:_SAMPLE_CHARACTERS],
             "references": [text[:_SAMPLE_RESPONSE_CHARACTERS] for text in (row.references or ())[:3]],
             "candidates": [
