@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= out
 
-.PHONY: demo model test prism flink-up flink-down test-flink format lint types bench constraints clean
+.PHONY: demo model test test-all prism flink-up flink-down test-flink format lint types bench constraints clean
 
 demo: $(VENV)/installed-demo
 	$(BIN)/cappy demo --output $(OUT)/demo
@@ -16,6 +16,10 @@ demo: $(VENV)/installed-demo
 model: $(VENV)/installed-model
 
 test: $(VENV)/installed-test
+	$(BIN)/pytest -n 2 --dist loadfile -m 'not flink and not long'
+
+# The tests that take minutes, too.
+test-all: $(VENV)/installed-test
 	$(BIN)/pytest -n 2 --dist loadfile -m 'not flink'
 
 # Needs Go. Tests and benchmarks of the Prism runner use it.
@@ -46,6 +50,7 @@ types: $(VENV)/installed-test
 	$(BIN)/mypy schemas cappy_model beam_pipelines deploy/dataflow
 
 bench: $(VENV)/installed-bench
+	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.rouge
 	$(BIN)/python -m benchmarks.rendering
 	$(BIN)/python -m benchmarks.build_corpus

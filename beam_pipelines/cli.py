@@ -139,7 +139,11 @@ def _add_storage_flags(parser: argparse.ArgumentParser) -> None:
 def _run_job(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     config = config_from(load_config(arguments.command), arguments)
     config.check()
-    options = _beam_options(arguments, rest) if config.takes_beam_flags else _no_more(rest)
+    options = None
+    if config.takes_beam_flags:
+        options = _beam_options(arguments, rest)
+    else:
+        _refuse(rest)
     job = load_job(arguments.command)
     if getattr(config, "dry_run", False):
         text = job.dry_run(config, options)
@@ -165,7 +169,7 @@ def _report(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     from beam_pipelines.runs.report import render_report
     from schemas.manifest import REPORT
 
-    _no_more(rest)
+    _refuse(rest)
     folder = absolute(arguments.folder)
     page = render_report(load_manifest(folder, arguments.storage))
     write_whole(join(folder, REPORT), page.encode(), arguments.storage)
@@ -178,7 +182,7 @@ def _verify(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     from beam_pipelines.report.text import plural
     from beam_pipelines.runs.folder import load_manifest, verify
 
-    _no_more(rest)
+    _refuse(rest)
     folder = absolute(arguments.folder)
     faults = verify(folder, arguments.storage)
     for fault in faults:
@@ -225,6 +229,6 @@ def _doctor(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     return exit_status(findings)
 
 
-def _no_more(rest: Sequence[str]) -> None:
+def _refuse(rest: Sequence[str]) -> None:
     if rest:
         raise UsageError(f"unknown argument {rest[0]!r}")

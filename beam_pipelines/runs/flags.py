@@ -103,7 +103,7 @@ def _flag_of(config: type[Any], name: str) -> Flag | None:
 
 def _add_flag(target: Any, field: dataclasses.Field[Any], described: Flag) -> None:
     given: dict[str, Any] = {"dest": field.name, "metavar": described.metavar, "choices": described.choices}
-    default = field.default_factory() if field.default_factory is not MISSING else field.default
+    default: Any = field.default_factory() if field.default_factory is not MISSING else field.default
     name = described.name or field.name.replace("_", "-")
     if field.type is bool:
         given = {"dest": field.name, "action": "store_false" if default else "store_true"}

@@ -208,7 +208,7 @@ def test_columns_that_cannot_be(model: Path, tmp_path: Path, capsys: pytest.Capt
     refused(capsys, missing, 1, "--response-column output: there is no such column", "id, instruction, response, tags")
     refused(capsys, score(rows, model, out, "--instruction-column", "id"), 1, "--instruction-column id: is int64")
     scored = [{**row, "score_error": "?"} for row in rows]
-    refused(capsys, score(scored, model, out), 1, "'score_error' is there already", "--score-column")
+    refused(capsys, score(scored, model, out), 1, "'score_error' exists already", "--score-column")
     assert not out.exists()
 
 
@@ -282,7 +282,7 @@ def test_rerank_with_a_model_picks_from_lists(model: Path, tmp_path: Path) -> No
 
 
 def test_from_python(model: Path, tmp_path: Path) -> None:
-    from beam_pipelines.jobs.score.job import ScoreConfig, run
+    from beam_pipelines.jobs.score import ScoreConfig, run
     from beam_pipelines.runners.options import beam_options
 
     (tmp_path / "rows.parquet").write_bytes(parquet(some_rows(10)))
