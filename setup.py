@@ -8,7 +8,6 @@ BASE = [
     "apache-beam>=2.77,<3",
     "fsspec>=2026.1",
     "jinja2>=3.1.6",
-    "matplotlib>=3.10",
     "nltk>=3.9",
     "numpy>=2.0",
     "psutil>=7",
@@ -51,8 +50,9 @@ setup(
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["schemas*", "cappy_model*", "beam_pipelines*"]),
     package_data={
-        "beam_pipelines.report": ["*.j2", "*.css"],
-        "beam_pipelines.demo": ["*.md", "*.yaml", "banks/*", "candidates/*", "data/**/*", "templates/**/*"],
+        "beam_pipelines.report": ["*.j2"],
+        "beam_pipelines.jobs": ["*/page.html.j2"],
+        "beam_pipelines.jobs.demo": ["*.md", "*.yaml", "candidates/*", "data/**/*", "templates/**/*"],
     },
     install_requires=BASE,
     extras_require={

@@ -1,21 +1,21 @@
-"""The frame all reports share: what a job's page gives, and how it becomes one HTML document."""
+"""The frame of every report: the parts that a job's page consists of, and rendering them as one HTML document."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
-from beam_pipelines.report import text as words
-from beam_pipelines.report.canvas import THEME
+from beam_pipelines.report import text
+from beam_pipelines.report.svg import THEME
 
-Kind = Literal["text", "code", "number", "figure", "bytes", "check"]
+Kind = Literal["text", "name", "code", "number", "figure", "bytes", "chart", "check"]
 
 CLIPPED_AT = 320
-"""Texts longer than this many characters are folded."""
+"""Texts with more characters are folded."""
 LONGEST_TEXT = 4_000
-"""Of a text longer than this many characters, the rest is left out, and the page says so."""
+"""Texts with more characters are cut, and the page says so."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,17 @@ class KeyFigure:
     detail: str = ""
 
 
+def count(value: int, noun: str, detail: str = "") -> KeyFigure:
+    """Return a number of things as a key figure: the noun is given in the singular."""
+    return KeyFigure(text.number(value), text.noun(value, noun), detail)
+
+
 @dataclass(frozen=True)
 class Column:
-    """A column of a table: its heading and how its cells are written. A `check` is whether the row adds up.
+    """A column of a table: its heading, and the kind of its cells.
 
-    A `figure` is a number that is written already.
+    A `name` is text on one line, a `figure` a number that is already text, a `chart` a small SVG, and a `check` true if
+    the row adds up.
     """
 
     label: str
@@ -40,15 +46,19 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table, one cell per column; None is an empty cell. `style` tells groups, their members and totals."""
+    """A row of a table, one cell per column; None is shown as a dash.
+
+    `style` marks groups, their members and totals. The first cell spans `span` columns.
+    """
 
     cells: Sequence[object]
     style: Literal["", "group", "member", "total"] = ""
+    span: int = 1
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the page. `left_out` counts the `noun`s that the table does not show, and says so below it."""
+    """A table of the page, with the number of rows left out, each of them a `noun`."""
 
     columns: Sequence[Column]
     rows: Sequence[Row]
@@ -58,9 +68,8 @@ class Table:
 
 @dataclass(frozen=True)
 class Page:
-    """What a job's report says: the headline and the row of key figures, and what its own template shows below them."""
+    """A job's report: headline, lead and key figures, and the `content` that the job's own template shows below."""
 
-    template: str
     title: str
     headline: str
     lead: str
@@ -69,26 +78,27 @@ class Page:
 
 
 def draw(page: Page, manifest: Mapping[str, Any]) -> str:
-    """The page as one HTML document that needs nothing from outside."""
-    return _environment().get_template(page.template).render(page=page, manifest=manifest, theme=THEME, **page.content)
+    """Render the page as one self-contained HTML document, by `page.html.j2` in the folder of the manifest's job."""
+    template = _environment().get_template(f"{manifest['job'].replace('-', '_')}/page.html.j2")
+    return template.render(page=page, manifest=manifest, theme=THEME, **page.content)
 
 
 def first_rows(rows: Sequence[Row], limit: int) -> tuple[Sequence[Row], int]:
-    """At most `limit` of the rows, and how many were left out."""
+    """Return at most `limit` of the rows, and how many are left out."""
     return rows[:limit], max(len(rows) - limit, 0)
 
 
 @cache
 def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("beam_pipelines", "report"),
+        loader=ChoiceLoader([PackageLoader("beam_pipelines", folder) for folder in ("report", "jobs")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda value: words.clean(value) if type(value) is str else value,
+        finalize=lambda value: text.clean(value) if type(value) is str else value,
     )
-    for name in ("number", "decimal", "size", "duration", "moment", "plural", "human", "shorten", "clean"):
-        environment.filters[name] = getattr(words, name)
+    for name in ("number", "decimal", "size", "duration", "moment", "plural", "human"):
+        environment.filters[name] = getattr(text, name)
     environment.globals.update(clipped_at=CLIPPED_AT, longest_text=LONGEST_TEXT)
     return environment

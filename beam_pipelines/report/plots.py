@@ -1,36 +1,30 @@
-"""The plots of the reports: plain data in, inline SVG out. Sizes are CSS pixels."""
+"""Plots that the pages of several jobs share: plain data in, inline SVG out. Sizes are CSS pixels."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
+from typing import Literal
 
 from markupsafe import Markup
-from matplotlib.axes import Axes
-from matplotlib.patches import Ellipse
-from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from beam_pipelines.report.canvas import THEME, Canvas, block, drawing, style_axis, tip
+from beam_pipelines.report.svg import Drawing, Scale, labels_of, linear_ticks, log_ticks, scale_of, x_axis
 from beam_pipelines.report.text import compact, decimal, human, number, plural, shorten
 
 WIDE = 960
 MOST_ROWS = 64
-"""No plot draws more bars or densities than this; callers sum up or leave out the rest, and say so."""
+"""The most bars or densities in a plot; callers sum up or leave out the rest, and say so."""
 
-_COLUMN = 7.0
-"""Width of a character of a label, in pixels, on the safe side."""
+_CHARACTER = 7.0
+"""An upper bound for the average width of a character of a label."""
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A horizontal bar: its label and the counts it is stacked from, by the name of a colour. No counts: a heading.
-
-    `meanings` says what colours stand for, where that is not their name.
-    """
+    """A horizontal bar: its label, and the counts it is stacked from by colour. Without counts it is a heading."""
 
     label: str
     parts: Mapping[str, int] = field(default_factory=dict)
-    meanings: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -39,7 +33,7 @@ class Bar:
 
 
 def sum_parts(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """The parts of several bars, added up by colour."""
+    """Return the sum of the parts of several bars, by colour."""
     total: dict[str, int] = {}
     for part in parts:
         for key, count in part.items():
@@ -48,7 +42,7 @@ def sum_parts(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
 
 
 def longest(bars: Sequence[Bar], noun: str, limit: int) -> list[Bar]:
-    """The longest bars, longest first; beyond the limit the rest is summed up in one."""
+    """Return the longest bars, longest first; those beyond the limit are summed up in one."""
     ordered = sorted(bars, key=lambda bar: -bar.total)
     if len(ordered) <= limit:
         return ordered
@@ -56,9 +50,41 @@ def longest(bars: Sequence[Bar], noun: str, limit: int) -> list[Bar]:
     return [*ordered[: limit - 1], Bar(plural(len(rest), f"other {noun}"), sum_parts(bar.parts for bar in rest))]
 
 
+def stacked_bars(
+    bars: Sequence[Bar], *, title: str, axis: str, label_width: int = 300, meanings: Mapping[str, str] | None = None
+) -> Markup:
+    """Draw horizontal bars one below another, each followed by its total; headings separate groups of them.
+
+    `meanings` maps colours to what they stand for, where that is not their name.
+    """
+    headings = any(not bar.parts for bar in bars)
+    ends = list(accumulate(19 if bar.parts else 32 for bar in bars))
+    top = 44
+    drawing = Drawing(WIDE, top + ends[-1] + 8)
+    scale = Scale(0, max((bar.total for bar in bars), default=0) or 1, label_width, WIDE - 84)
+    ticks = {tick: compact(tick) for tick in linear_ticks(0, scale.high, whole=True)}
+    x_axis(drawing, scale, ticks, axis, top=top, bottom=top + ends[-1], above=True)
+    for bar, end in zip(bars, ends, strict=True):
+        y = top + end - 9.5
+        if not bar.parts:
+            drawing.text(0, y, shorten(bar.label, int(label_width / _CHARACTER)), bold=True, size=12.5)
+            continue
+        label = shorten(bar.label, int((label_width - 12) / _CHARACTER))
+        drawing.text(label_width - 10, y, label, align="end", colour="dim" if headings else "ink")
+        left = 0
+        for colour, count in bar.parts.items():
+            if count:
+                meaning = (meanings or {}).get(colour, human(colour.replace("-", "_")))
+                tip = f"{bar.label}: {number(count)} {meaning}"
+                drawing.rect(scale(left), y - 6.5, scale(count) - scale(0), 13, colour=colour, tip=tip)
+                left += count
+        drawing.text(scale(bar.total) + 6, y, number(bar.total), size=11.5)
+    return drawing.markup(title)
+
+
 @dataclass(frozen=True)
 class Histogram:
-    """Counts in buckets, drawn in a named colour. The label's second line says what is counted, as in "12 pairs"."""
+    """Counts in buckets, drawn in one colour. The second line of the label is the total, such as "12 pairs"."""
 
     label: str
     counts: Sequence[int]
@@ -67,222 +93,135 @@ class Histogram:
 
     @property
     def total(self) -> int:
-        """All that was counted."""
+        """The sum of all buckets."""
         return sum(self.counts)
 
 
-@drawing()
-def stacked_bars(bars: Sequence[Bar], *, title: str, label_width: int = 300) -> Markup:
-    """Horizontal bars one below another, each followed by its total; headings set groups of them apart."""
-    headings = any(not bar.parts for bar in bars)
-    ends = list(accumulate(19 if bar.parts else 32 for bar in bars))
-    top, height = 26, ends[-1]
-    canvas = Canvas(WIDE, top + height + 8)
-    axes = canvas.axes(label_width, top, WIDE - label_width - 84, height)
-    axes.set_xlim(0, max((bar.total for bar in bars), default=0) or 1)
-    axes.set_ylim(height, 0)
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
-    style_axis(axes, at="top")
-    for bar, end in zip(bars, ends, strict=True):
-        y = end - 9.5
-        if not bar.parts:
-            canvas.text(0, top + y, shorten(bar.label, int(label_width / _COLUMN)), bold=True, size=12.5)
-            continue
-        label = shorten(bar.label, int((label_width - 12) / _COLUMN))
-        canvas.text(label_width - 10, top + y, label, align="right", colour="dim" if headings else "ink")
-        _stack(axes, bar, y)
-        axes.annotate(
-            number(bar.total),
-            (bar.total, y),
-            (6, 0),
-            textcoords="offset points",
-            va="center_baseline",
-            color=THEME["ink"][0],
-            fontsize=11.5,
-        )
-    return canvas.svg(title)
-
-
-def _stack(axes: Axes, bar: Bar, y: float) -> None:
-    left = 0
-    for colour, count in bar.parts.items():
-        if count:
-            meaning = bar.meanings.get(colour, human(colour.replace("-", "_")))
-            words = f"{bar.label}: {number(count)} {meaning}"
-            block(axes, (left, y - 6.5), (count, 13), colour=colour, words=words)
-            left += count
-
-
-@drawing()
 def histogram_rows(
     rows: Sequence[Histogram], *, title: str, axis: str = "label", low: float = 0.0, high: float = 1.0
 ) -> Markup:
-    """Histograms over [low, high], one below another on one horizontal scale, each on a vertical scale of its own."""
-    label_width, row_height, gap, top = 190, 72, 22, 18
-    height = top + len(rows) * (row_height + gap)
-    canvas = Canvas(WIDE, height + 34)
-    back = canvas.axes(label_width, top, WIDE - label_width - 20, height - top)
-    back.set_xlim(low, high)
-    value_ticks(back)
-    style_axis(back)
-    canvas.text(0, height + 10, axis, colour="dim", size=11)
+    """Draw histograms over [low, high] one below another: one horizontal scale, a vertical scale for each."""
+    label_width, row_height, gap, top = 190, 72, 22, 8
+    bottom = top + len(rows) * (row_height + gap)
+    drawing = Drawing(WIDE, bottom + 44)
+    scale = Scale(low, high, label_width, WIDE - 20)
+    x_axis(drawing, scale, labels_of(linear_ticks(low, high)), axis, top=top, bottom=bottom, above=False)
     for index, row in enumerate(rows):
-        y = top + index * (row_height + gap) + gap / 2
-        canvas.text(0, y + row_height / 2 - 9, row.label, bold=True, size=12.5)
-        canvas.text(0, y + row_height / 2 + 9, plural(row.total, row.unit), colour="dim", size=11.5)
-        _bins(canvas.axes(label_width, y, WIDE - label_width - 20, row_height), row, low, high)
-    return canvas.svg(title)
+        base = top + (index + 1) * (row_height + gap) - gap / 2
+        drawing.text(0, base - row_height / 2 - 9, shorten(row.label, int(label_width / _CHARACTER)), bold=True)
+        drawing.text(0, base - row_height / 2 + 9, plural(row.total, row.unit), colour="dim", size=11.5)
+        _bins(drawing, row, scale, base=base, height=row_height)
+    return drawing.markup(title)
 
 
-def value_ticks(axes: Axes) -> None:
-    """A handful of round values on the horizontal axis."""
-    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: decimal(value, ".6g")))
-
-
-def _bins(axes: Axes, row: Histogram, low: float, high: float) -> None:
-    """One row of `histogram_rows`: its bars, a base line, and the count of the tallest."""
+def _bins(drawing: Drawing, row: Histogram, scale: Scale, *, base: float, height: float) -> None:
+    """Draw the bars of a histogram, its base line, and the count of its tallest bin."""
     bins, peak = len(row.counts), max(row.counts)
-    axes.set_xlim(0, bins)
-    axes.set_ylim(0, peak or 1)
-    bounds = [decimal(low + (high - low) * index / bins, ".2f") for index in range(bins + 1)]
+    edges = [scale.low + (scale.high - scale.low) * index / bins for index in range(bins + 1)]
+    width = (scale.end - scale.start) / bins
     for index, count in enumerate(row.counts):
         if count:
-            words = f"{bounds[index]} to {bounds[index + 1]}: {plural(count, row.unit)}"
-            block(axes, (index + 0.06, 0), (0.88, count), colour=row.colour, words=words)
-    axes.plot([0, bins], [0, 0], color=THEME["quiet"][0], linewidth=1, clip_on=False)
+            tip = f"{decimal(edges[index], '.2f')} to {decimal(edges[index + 1], '.2f')}: {plural(count, row.unit)}"
+            tall = height * count / peak
+            drawing.rect(
+                scale(edges[index]) + 0.06 * width, base - tall, 0.88 * width, tall, colour=row.colour, tip=tip
+            )
+    drawing.line([(scale.start, base), (scale.end, base)], colour="quiet")
     if peak:
         index = row.counts.index(peak)
-        # Above its bar, and not beyond the ends of the row.
-        align, x = {0: ("left", 0.06), 9: ("right", 0.94)}.get(index * 10 // bins, ("center", 0.5))
-        axes.annotate(
-            number(peak),
-            (index + x, peak),
-            (0, 3),
-            textcoords="offset points",
-            ha=align,
-            va="bottom",
-            color=THEME["ink"][0],
-            fontsize=11.5,
-        )
+        aligns: dict[int, tuple[Literal["start", "middle", "end"], float]] = {0: ("start", 0.06), 9: ("end", 0.94)}
+        align, part = aligns.get(index * 10 // bins, ("middle", 0.5))
+        drawing.text(scale(edges[index]) + part * width, base - height - 8, number(peak), align=align, size=11.5)
 
 
 @dataclass(frozen=True)
 class Dots:
-    """Values on one line, by the name of a series; the label's second line says what they are of."""
+    """A row of `dot_rows`: two lines of label, and a value for each series."""
 
     label: str
     detail: str
     values: Mapping[str, float]
 
 
-@drawing()
 def dot_rows(rows: Sequence[Dots], series: Mapping[str, str], *, title: str, axis: str) -> Markup:
-    """Values as dots on lines one below another, over one horizontal scale, and as numbers at the right.
+    """Draw values as dots on parallel lines over one horizontal scale, and write them at the right.
 
-    `series` are the names of the values, each with the name of its colour.
+    `series` maps the names of the values to their colours.
     """
     label_width, row_height, top, column = 190, 40, 26, 76
-    height, width = len(rows) * row_height, WIDE - label_width - 24 - column * len(series)
-    canvas = Canvas(WIDE, top + height + 34)
-    axes = canvas.axes(label_width, top, width, height)
+    bottom = top + len(rows) * row_height
+    drawing = Drawing(WIDE, bottom + 44)
     values = [value for row in rows for value in row.values.values()]
-    margin = 0.06 * (max(values) - min(values)) or 0.05
-    low, high = min(values) - margin, max(values) + margin
-    axes.set_xlim(low, high)
-    axes.set_ylim(height, 0)
-    value_ticks(axes)
-    style_axis(axes)
-    canvas.text(0, top + height + 18, axis, colour="dim", size=11)
-    ends = [WIDE - 2 - column * index for index in reversed(range(len(series)))]
-    for name, end in zip(series, ends, strict=True):
-        canvas.text(end, 12, name, colour="dim", align="right", size=11)
+    scale = scale_of(values, label_width, WIDE - 24 - column * len(series))
+    ticks = labels_of(linear_ticks(scale.low, scale.high))
+    x_axis(drawing, scale, ticks, axis, top=top, bottom=bottom, above=False)
+    columns = {name: WIDE - 2 - column * index for index, name in enumerate(reversed(list(series)))}
+    for name, x in columns.items():
+        drawing.text(x, 12, name, colour="dim", align="end", size=11)
     for index, row in enumerate(rows):
-        y = (index + 0.5) * row_height
-        canvas.text(0, top + y - 8, row.label, bold=True, size=12.5)
-        canvas.text(0, top + y + 9, row.detail, colour="dim", size=11.5)
-        _dots(axes, row, series, y, (high - low) / width)
-        for name, end in zip(series, ends, strict=True):
-            canvas.text(end, top + y, decimal(row.values[name]), align="right", size=11.5)
-    return canvas.svg(title)
+        y = top + (index + 0.5) * row_height
+        drawing.text(0, y - 8, row.label, bold=True, size=12.5)
+        drawing.text(0, y + 9, row.detail, colour="dim", size=11.5)
+        ends = min(row.values.values()), max(row.values.values())
+        drawing.line([(scale(end), y) for end in ends], colour="rule", width=3)
+        for name, colour in series.items():
+            value = decimal(row.values[name])
+            drawing.circle(scale(row.values[name]), y, 5.5, colour=colour, tip=f"{row.label}: {name} {value}")
+            drawing.text(columns[name], y, value, align="end", size=11.5)
+    return drawing.markup(title)
 
 
-def _dots(axes: Axes, row: Dots, series: Mapping[str, str], y: float, pixel: float) -> None:
-    """One row of `dot_rows`; `pixel` is the width of one in units of the axis."""
-    ends = [min(row.values.values()), max(row.values.values())]
-    axes.plot(ends, [y, y], color=THEME["rule"][0], linewidth=3, clip_on=False)
-    for name, colour in series.items():
-        value = row.values[name]
-        dot = Ellipse((value, y), 11 * pixel, 11, facecolor=THEME[colour][0], linewidth=0, clip_on=False, zorder=3)
-        tip(dot, f"{row.label}: {name} {decimal(value)}")
-        axes.add_artist(dot)
+def density_rows(rows: Sequence[Histogram], edges: Sequence[int], *, title: str, axis: str = "characters") -> Markup:
+    """Draw distributions one below another over a logarithmic axis, each scaled to its own peak.
 
-
-@drawing()
-def density_rows(rows: Sequence[Histogram], edges: Sequence[int], *, title: str) -> Markup:
-    """Distributions of lengths, one below another, over a logarithmic axis; each is scaled to its own peak.
-
-    Bucket i of a row holds the lengths above edges[i - 1] up to and including edges[i]. The median is marked; it
-    and the 95th percentile are read off the buckets.
+    Bucket i of a row counts the values above edges[i - 1], up to and including edges[i]. The median is marked; it
+    and the 95th percentile are interpolated within buckets.
     """
-    label_width, row_height, top = 300, 30, 26
+    label_width, row_height, top = 300, 30, 44
     bounds = [math.log10(0.5), *(math.log10(edge + 0.5) for edge in edges)]
     used = [i for row in rows for i, count in enumerate(row.counts) if count]
-    low, high = bounds[min(used)] - 0.03, bounds[max(used) + 1] + 0.03
-    height = len(rows) * row_height
-    canvas = Canvas(WIDE, top + height + 8)
-    axes = canvas.axes(label_width, top, WIDE - label_width - 150, height)
-    axes.set_xlim(low, high)
-    axes.set_ylim(height, 0)
-    _length_ticks(axes, low, high)
-    canvas.text(WIDE - 74, 14, "median", colour="dim", align="right", size=11)
-    canvas.text(WIDE - 2, 14, "95% below", colour="dim", align="right", size=11)
+    scale = Scale(bounds[min(used)] - 0.03, bounds[max(used) + 1] + 0.03, label_width, WIDE - 150)
+    bottom = top + len(rows) * row_height
+    drawing = Drawing(WIDE, bottom + 8)
+    ticks = {math.log10(tick): compact(tick) for tick in log_ticks(10**scale.low, 10**scale.high)}
+    x_axis(drawing, scale, ticks, axis, top=top, bottom=bottom, above=True)
+    drawing.text(WIDE - 74, top - 11, "median", colour="dim", align="end", size=11)
+    drawing.text(WIDE - 2, top - 11, "95th pct.", colour="dim", align="end", size=11)
     for index, row in enumerate(rows):
-        base = (index + 1) * row_height
-        canvas.text(
-            label_width - 10, top + base - 11, shorten(row.label, int((label_width - 12) / _COLUMN)), align="right"
-        )
-        _density(axes, row, bounds, base, row_height - 6)
+        base = top + (index + 1) * row_height
+        label = shorten(row.label, int((label_width - 12) / _CHARACTER))
+        drawing.text(label_width - 10, base - 11, label, align="end")
+        _density(drawing, row, bounds, scale, base=base, height=row_height - 6)
         for x, part, colour in ((WIDE - 74, 0.5, "ink"), (WIDE - 2, 0.95, "dim")):
             value = 10 ** _quantile(row.counts, bounds, part)
-            canvas.text(x, top + base - 11, f"≈ {number(_two_digits(value))}", align="right", colour=colour, size=11.5)
-    return canvas.svg(title)
+            drawing.text(x, base - 11, f"≈ {number(_two_digits(value))}", align="end", colour=colour, size=11.5)
+    return drawing.markup(title)
 
 
-def _density(axes: Axes, row: Histogram, bounds: Sequence[float], base: float, height: float) -> None:
-    """One row of `density_rows`: area stands for the share of texts, whatever the widths of the buckets."""
+def _density(
+    drawing: Drawing, row: Histogram, bounds: Sequence[float], scale: Scale, *, base: float, height: float
+) -> None:
+    """Draw a row of `density_rows`: equal areas are equal shares of it, whatever the widths of the buckets."""
     filled = [i for i, count in enumerate(row.counts) if count]
     first, last = filled[0], filled[-1] + 1
     densities = [row.counts[i] / (bounds[i + 1] - bounds[i]) for i in range(first, last)]
-    scale = height / max(densities)
-    xs = [bound for pair in pairwise(bounds[first : last + 1]) for bound in pair]
-    ys = [base - density * scale for density in densities for _ in range(2)]
-    (area,) = axes.fill(
-        [xs[0], *xs, xs[-1]], [base, *ys, base], color=THEME[row.colour][0], alpha=0.75, linewidth=0, clip_on=False
-    )
-    tip(area, f"{row.label}: {plural(row.total, row.unit)}")
-    axes.plot(axes.get_xlim(), [base, base], color=THEME["rule"][0], linewidth=1, clip_on=False)
-    median = _quantile(row.counts, bounds, 0.5)
-    axes.plot([median, median], [base, base - height], color=THEME["ink"][0], linewidth=1.5, clip_on=False)
-
-
-def _length_ticks(axes: Axes, low: float, high: float) -> None:
-    steps = (1, 2, 5) if high - low < 2.5 else (1,)
-    values = [step * 10**power for power in range(8) for step in steps]
-    shown = [value for value in values if low <= math.log10(value) <= high]
-    axes.set_xticks([math.log10(value) for value in shown], [compact(value) for value in shown])
-    style_axis(axes, at="top")
+    xs = [scale(bound) for pair in pairwise(bounds[first : last + 1]) for bound in pair]
+    ys = [base - density * height / max(densities) for density in densities for _ in range(2)]
+    outline = [(xs[0], base), *zip(xs, ys, strict=True), (xs[-1], base)]
+    drawing.area(outline, colour=row.colour, tip=f"{row.label}: {plural(row.total, row.unit)}")
+    drawing.line([(scale.start, base), (scale.end, base)], colour="rule")
+    median = scale(_quantile(row.counts, bounds, 0.5))
+    drawing.line([(median, base), (median, base - height)], colour="ink", width=1.5)
 
 
 def _quantile(counts: Sequence[int], bounds: Sequence[float], part: float) -> float:
-    """Where, on the axis of `bounds`, the first `part` of all that was counted ends: linear within a bucket."""
-    wanted, passed = part * sum(counts), 0
+    """Return the quantile `part` on the axis of `bounds`, interpolated linearly within its bucket."""
+    needed, passed = part * sum(counts), 0
     for index, count in enumerate(counts):
-        if count and passed + count >= wanted:
-            return bounds[index] + (bounds[index + 1] - bounds[index]) * (wanted - passed) / count
+        if count and passed + count >= needed:
+            return bounds[index] + (bounds[index + 1] - bounds[index]) * (needed - passed) / count
         passed += count
-    raise ValueError("nothing was counted")
+    raise ValueError("all counts are zero")
 
 
 def _two_digits(value: float) -> int:

@@ -1,73 +1,97 @@
-"""What the page of every job shows: what was rejected, the settings, and the files read and written."""
+"""Parts of every job's page: rejects, row counts, the configuration, and the files read and written."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
 
-from beam_pipelines.report import text as words
-from beam_pipelines.report.frame import Column, KeyFigure, Row, Table, first_rows
+from beam_pipelines.report import text
+from beam_pipelines.report.frame import Column, KeyFigure, Row, Table, count, first_rows
 from beam_pipelines.report.plots import Bar, Histogram, histogram_rows, longest, stacked_bars
 
 MOST_FILES = 200
 MOST_REASONS = 12
 MOST_BINS = 80
 COARSER = (1, 2, 4, 5, 10, 20, 40, 50, 100, 200)
-"""By how much bins are widened until they can be told apart."""
+"""Factors by which bins are widened until they are few enough to tell apart."""
 
 _NBSP = "\u00a0"
-WORDY = 440
+_WORDY = 440
 """Width of long labels, in pixels."""
 
 
 def content(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """What the macros `rejects` and `run` of parts.html.j2 are given."""
+    """Return the variables of the macros `rejects` and `run` in parts.html.j2."""
     return {
         "reject_reasons": reject_reasons(manifest),
-        "settings": list(words.flatten(manifest["configuration"])),
+        "settings": list(text.flatten(manifest["configuration"])),
         "inputs": inputs(manifest),
         "files": files(manifest),
     }
 
 
 def rejected_in_words(manifest: Mapping[str, Any]) -> str:
-    """The sentence that says whether anything was rejected."""
+    """Return the sentence about reject rows."""
     rejected = manifest["rejects"]["rows"]
     if not rejected:
         return "Nothing was rejected."
-    return f"There {'are' if rejected > 1 else 'is'} {words.plural(rejected, 'reject row')}."
+    return f"There {'are' if rejected > 1 else 'is'} {text.plural(rejected, 'reject row')}."
+
+
+def halved_in_words(tokens: Mapping[str, int], risk: str) -> list[str]:
+    """Return the sentence about batches that did not fit in memory, and the `risk` to results; none if all fitted."""
+    times = tokens["out_of_memory"]
+    return [f"Memory ran out {text.plural(times, 'time')}: batches were halved, which {risk}."] if times else []
 
 
 def last_figures(manifest: Mapping[str, Any]) -> list[KeyFigure]:
-    """The key figures with which every row of them ends: rejects, and bytes written."""
+    """Return the key figures that end every page's row of them: rejects, and bytes written."""
     rejects, written = manifest["rejects"], manifest["files"]
     return [
-        KeyFigure(words.number(rejects["rows"]), "reject rows", f"{words.share(rejects['rate'], 1)} reject rate"),
-        KeyFigure(words.size(sum(file["bytes"] for file in written)), "written", words.plural(len(written), "file")),
+        count(rejects["rows"], "reject row", f"{text.share(rejects['rate'], 1)} reject rate"),
+        KeyFigure(text.size(sum(file["bytes"] for file in written)), "written", text.plural(len(written), "file")),
+    ]
+
+
+def throughput(manifest: Mapping[str, Any], detail: str) -> list[KeyFigure]:
+    """Return the key figures of tokens and tokens per second, for a job with a model."""
+    tokens, seconds = manifest["tokens"], manifest["seconds"]
+    rate = tokens["this_launch"] / seconds if seconds else 0.0
+    launch = "including start-up" if tokens["this_launch"] == tokens["real"] else "in the last launch"
+    return [
+        KeyFigure(text.compact(tokens["real"]), text.noun(tokens["real"], "token"), detail),
+        KeyFigure(text.number(round(rate)), "tokens per second", launch),
     ]
 
 
 def reject_reasons(manifest: Mapping[str, Any]) -> Markup | None:
-    """Reject rows by stage and reason; None where there is none."""
+    """Draw reject rows by stage and reason; None if there are no rejects."""
     reasons = [
-        Bar(f"{words.human(stage)}: {words.human(reason)}", {"reject": count})
+        Bar(f"{text.human(stage)}: {text.human(reason)}", {"reject": rows})
         for stage, by_reason in manifest["rejects"]["by_reason"].items()
-        for reason, count in by_reason.items()
-        if count
+        for reason, rows in by_reason.items()
+        if rows
     ]
-    bars = longest(reasons, "reason", MOST_REASONS)
-    return stacked_bars(bars, title="Reject rows by reason", label_width=WORDY) if bars else None
+    return reason_bars(reasons, "reason", title="Reject rows by reason", axis="reject rows")
+
+
+def reason_bars(bars: Sequence[Bar], noun: str, *, title: str, axis: str) -> Markup | None:
+    """Draw the longest bars, with room for long labels; None without bars."""
+    drawn = longest(bars, noun, MOST_REASONS)
+    return stacked_bars(drawn, title=title, axis=axis, label_width=_WORDY) if drawn else None
 
 
 def score_histograms(
     scores: Mapping[str, Any], rows: Mapping[str, tuple[str, str]], *, axis: str = "score", unit: str = "score"
 ) -> Markup | None:
-    """Histograms of raw scores in bins wide enough to see, one for each of `rows`: their labels and colours by name.
+    """Draw histograms of raw scores, one for each of `rows` (name -> label, colour); None without scores.
 
-    `scores` holds sparse counts by name and number of bin, the number of `bins`, and `bins_per_score`. None: no score.
-    `axis` names what is scored with, `unit` what is counted.
+    Args:
+        scores: sparse counts {name: {bin: count}}, the number of `bins`, and `bins_per_score`.
+        axis: the title of the horizontal axis.
+        unit: the singular of what is counted.
     """
-    found = {name: {int(number): count for number, count in scores[name].items()} for name in rows}
+    found = {name: {int(number): times for number, times in scores[name].items()} for name in rows}
     used = [number for counts in found.values() for number in counts]
     if not used:
         return None
@@ -76,31 +100,36 @@ def score_histograms(
     drawn = []
     for name, (label, colour) in rows.items():
         counts = [0] * (last - first + 1)
-        for number, count in found[name].items():
-            counts[number // width - first] += count
+        for number, times in found[name].items():
+            counts[number // width - first] += times
         drawn.append(Histogram(label, counts, colour, unit))
     low, high = ((number * width - scores["bins"] // 2) / scores["bins_per_score"] for number in (first, last + 1))
     title = f"Histograms of the {axis}: {', '.join(label for label, _ in rows.values())}"
     return histogram_rows(drawn, title=title, axis=axis, low=low, high=high)
 
 
+def outermost_bins(scores: Mapping[str, Any], name: str) -> int:
+    """Return the number of scores in the first and the last bin, which take all scores beyond them."""
+    return sum(times for number, times in scores[name].items() if int(number) in (0, scores["bins"] - 1))
+
+
 def accounting(label: str, whole: int, **parts: int) -> Table:
-    """What became of all that was read: `whole` = the sum of the `parts`, checked."""
+    """Return a table of `whole` = the sum of the `parts`, with a check."""
     signs = ["=", *("+" for _ in parts)]
-    columns = [Column(f"{sign}{_NBSP}{name}") for sign, name in zip(signs, parts, strict=False)]
+    columns = [Column(f"{sign}{_NBSP}{text.human(name)}") for sign, name in zip(signs, parts, strict=False)]
     return Table(
         [Column(label), *columns, Column("", "check")], [Row([whole, *parts.values(), whole == sum(parts.values())])]
     )
 
 
 def inputs(manifest: Mapping[str, Any]) -> Table:
-    """The files that were read, by dataset where the job has several."""
+    """Return the table of files that were read, with a column for the dataset if the job has several."""
     entries = manifest["inputs"]
     columns = {
         "name": Column("File", "code"),
         "size": Column("Size", "bytes"),
         "rows": Column("Rows"),
-        "ends": Column("Hash of its ends", "code"),
+        "ends": Column("Hash of head and tail", "code"),
     }
     if any("dataset" in entry for entry in entries):
         columns = {"dataset": Column("Dataset", "text"), **columns}
@@ -108,7 +137,7 @@ def inputs(manifest: Mapping[str, Any]) -> Table:
 
 
 def files(manifest: Mapping[str, Any]) -> Table:
-    """The files that were written."""
+    """Return the table of files that were written."""
     columns = {
         "path": Column("File", "code"),
         "rows": Column("Rows"),

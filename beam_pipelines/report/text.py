@@ -1,4 +1,4 @@
-"""Numbers, moments and texts as a reader wants them. Nothing here depends on the locale or the time zone."""
+"""Numbers, times and texts formatted for readers, whatever the locale and the time zone."""
 
 import json
 import re
@@ -12,17 +12,17 @@ _DASH = "–"
 
 
 def clean(text: str) -> str:
-    """`text` with every character that HTML or XML cannot hold shown as U+FFFD; tab and newline stay."""
+    """Replace every character that HTML or XML cannot hold by U+FFFD; tab and newline stay."""
     return _UNPRINTABLE.sub("\ufffd", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 def number(value: int) -> str:
-    """1234567 as "1,234,567"."""
+    """Format 1234567 as "1,234,567"."""
     return f"{value:,}"
 
 
 def compact(value: float) -> str:
-    """1500 as "1.5k": short enough for the tick of an axis."""
+    """Format 1500 as "1.5k", for ticks of an axis."""
     for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= unit:
             return f"{value / unit:.3g}{name}"
@@ -30,12 +30,12 @@ def compact(value: float) -> str:
 
 
 def decimal(value: float, form: str = ".3f") -> str:
-    """-0.1234 as "−0.123", with a true minus sign; `form` as `format` takes it."""
+    """Format -0.1234 as "−0.123", with a true minus sign and the format specification `form`."""
     return format(value, form).replace("-", "−")
 
 
 def share(part: float, whole: float) -> str:
-    """`part` of `whole` in percent; a share too small to show is "<0.01%", never "0%"."""
+    """Format `part` of `whole` in percent; a tiny share is "<0.01%", not "0%"."""
     if not part:
         return "0%"
     percent = 100 * part / whole
@@ -47,7 +47,7 @@ def share(part: float, whole: float) -> str:
 
 
 def size(count: int) -> str:
-    """A number of bytes in decimal units."""
+    """Format a number of bytes in decimal units."""
     for unit, name in ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
         if count >= unit:
             return f"{count / unit:.1f} {name}"
@@ -55,7 +55,7 @@ def size(count: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as "12.3 s", "4 min 5 s" or "2 h 10 min"."""
+    """Format seconds as "12.3 s", "4 min 5 s" or "2 h 10 min"."""
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -63,27 +63,32 @@ def duration(seconds: float) -> str:
 
 
 def moment(iso: str) -> str:
-    """An ISO 8601 moment as "2026-11-23 08:00 UTC"."""
+    """Format an ISO 8601 time as "2026-11-23 08:00 UTC"."""
     return datetime.fromisoformat(iso).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def plural(count: int, noun: str) -> str:
-    """ "1 template", "2 templates"."""
-    return f"{number(count)} {noun}" if count == 1 else f"{number(count)} {noun}s"
+def noun(count: int, singular: str) -> str:
+    """Return "template" for a count of 1, and "templates" for any other."""
+    return singular if count == 1 else f"{singular}s"
+
+
+def plural(count: int, singular: str) -> str:
+    """Return "1 template", "2 templates"."""
+    return f"{number(count)} {noun(count, singular)}"
 
 
 def listing(parts: list[str]) -> str:
-    """ "a", "a and b", "a, b and c"."""
+    """Join parts as "a", "a and b", "a, b and c"."""
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
 def human(code: str) -> str:
-    """A code such as `broken_json` as words."""
+    """Return a code such as `broken_json` as words."""
     return code.replace("_", " ")
 
 
 def shorten(text: str, width: int) -> str:
-    """`text` on one line, at most `width` columns wide (East Asian characters take two), cut in the middle."""
+    """Fit `text` on one line of `width` columns, two for an East Asian character, by cutting its middle."""
     text = " ".join(clean(text).split())
     if sum(map(_columns, text)) <= width:
         return text
@@ -105,7 +110,7 @@ def _fit(text: str, width: int) -> str:
 
 
 def flatten(settings: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Settings as (dotted name, value as text); what is not a mapping of settings is shown as JSON."""
+    """Yield settings as (dotted name, value as text); a value that is neither text nor a mapping as JSON."""
     for name, value in settings.items():
         if isinstance(value, Mapping) and value:
             yield from flatten(value, f"{prefix}{name}.")
@@ -114,7 +119,7 @@ def flatten(settings: Mapping[str, object], prefix: str = "") -> Iterator[tuple[
 
 
 def with_interval(entry: Mapping[str, float | None], form: str = ".4f") -> tuple[str, str]:
-    """The `value` of an estimate and its interval from `low` to `high`; a dash where it is not defined."""
+    """Format the `value` of an estimate and its interval from `low` to `high`; an undefined value is a dash."""
     value, low, high = (entry[name] for name in ("value", "low", "high"))
     if value is None:
         return _DASH, ""
@@ -122,5 +127,5 @@ def with_interval(entry: Mapping[str, float | None], form: str = ".4f") -> tuple
 
 
 def signed(entry: Mapping[str, float | None]) -> tuple[str, str]:
-    """A difference with its interval, as `with_interval`, each number with its sign."""
+    """Format a difference and its interval, each number with its sign."""
     return with_interval(entry, "+.4f")

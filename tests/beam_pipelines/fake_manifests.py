@@ -41,7 +41,7 @@ INSTRUCTION = (
 
 
 def bell(rng: random.Random, total: int, middle: int, buckets: int) -> list[int]:
-    """`total` spread over buckets around the one at `middle`."""
+    """Spread `total` over buckets around the one at `middle`."""
     counts = [0] * buckets
     weights = [
         2.718 ** (-(((i - middle) / rng.uniform(4, 8)) ** 2)) if abs(i - middle) < 16 else 0.0 for i in range(buckets)
@@ -110,7 +110,7 @@ def reject_rows() -> list[Manifest]:
 
 
 def manifest_of(datasets: dict[str, tuple[int, int, int]], *, with_pairs: bool = True, generated: int = 0) -> Manifest:
-    """A manifest whose counts are consistent with one another."""
+    """Return a manifest whose counts are consistent with one another."""
     rng = random.Random(5)
     entries: dict[str, Manifest] = {}
     for label, (rows, choices, count) in datasets.items():
@@ -163,7 +163,7 @@ def finish_manifest(rng: random.Random, entries: dict[str, Manifest], with_pairs
 
 
 def run_of(with_pairs: bool) -> Manifest:
-    """What a manifest says of its run, whatever the data."""
+    """Return the keys of a manifest that describe the run."""
     return {
         "job": "build-corpus",
         "format_version": 1,

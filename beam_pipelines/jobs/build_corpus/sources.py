@@ -1,4 +1,4 @@
-"""Where labels come from, in words and colours."""
+"""Label sources, as reports show them."""
 
 from dataclasses import dataclass
 
@@ -6,8 +6,8 @@ from schemas.records import GENERATED, GROUND_TRUTH, LABEL_SOURCES, MISMATCH, WR
 
 
 @dataclass(frozen=True)
-class Source:
-    """A label source as the report shows it. `colour` is a name of the theme."""
+class LabelSource:
+    """A label source in words, with its colour in the theme."""
 
     key: str
     label: str
@@ -17,28 +17,28 @@ class Source:
 
 
 _ALL = (
-    Source(
+    LabelSource(
         GROUND_TRUTH,
         "Ground truth",
         "ground truth",
         "ground-truth",
-        "The dataset's own response, as its template gives it. Label 1.",
+        "The dataset's own response, rendered by the template. Label 1.",
     ),
-    Source(
+    LabelSource(
         GENERATED,
         "Generated",
         "generated",
         "generated",
-        "Sampled from a language model. The label is its Rouge-L with the ground truth, the best of several.",
+        "Sampled from a language model. The label is its highest Rouge-L against the ground truths.",
     ),
-    Source(
+    LabelSource(
         WRONG_CHOICE,
         "Wrong choice",
         "wrong choices",
         "wrong-choice",
         "Another answer choice of the same instruction. Label 0.",
     ),
-    Source(
+    LabelSource(
         MISMATCH,
         "Mismatch",
         "mismatched",
@@ -49,4 +49,4 @@ _ALL = (
 _BY_KEY = {source.key: source for source in _ALL}
 
 SOURCES = tuple(_BY_KEY[key] for key in LABEL_SOURCES)
-"""In the order in which one outranks the next when equal pairs merge."""
+"""Ordered by precedence: the first source of equal pairs labels the merged pair."""

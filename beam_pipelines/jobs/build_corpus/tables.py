@@ -1,4 +1,4 @@
-"""The tables of a build-corpus report, each a function of the manifest."""
+"""Tables of a build-corpus report, each a function of the manifest."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from beam_pipelines.report.frame import Column, Row, Table, first_rows
 from schemas.records import OUTCOMES
 
 Cells = Callable[[Mapping[str, Any], Mapping[str, Any]], list[int]]
-"""The numbers of a template's row, from the manifest's entries for its dataset and for the template."""
+"""Returns the numbers of a template's row, from the manifest's entries for its dataset and for the template."""
 
 MOST_TEMPLATES = 700
 
@@ -16,7 +16,7 @@ _NBSP, _MINUS, _TIMES = "\u00a0", "\u2212", "\u00d7"
 
 
 def merging(manifest: Mapping[str, Any]) -> Table:
-    """Pairs made, merged and written by source, each row checked: written = made - merged."""
+    """Return the pairs made, merged and written by source, each row with a check: made - merged = written."""
     stages = ("made", "merged", "written")
     present = [(source.label, manifest["pairs"][source.key]) for source in SOURCES if source.key in manifest["pairs"]]
     rows = [Row([label, *(counts[stage] for stage in stages), _written_as_made(counts)]) for label, counts in present]
@@ -37,7 +37,7 @@ def _written_as_made(counts: Mapping[str, int]) -> bool:
 
 
 def template_pairs(manifest: Mapping[str, Any]) -> Table:
-    """Instructions, and pairs by source, by dataset and template."""
+    """Return the instructions, and the pairs of each source, by dataset and template."""
     present = [source for source in SOURCES if source.key in manifest["pairs"]]
 
     def cells(_: Mapping[str, Any], template: Mapping[str, Any]) -> list[int]:
@@ -52,7 +52,7 @@ def template_pairs(manifest: Mapping[str, Any]) -> Table:
 
 
 def accounting(manifest: Mapping[str, Any], *, by_template: bool) -> Table:
-    """What became of every row under every template, by dataset or by template too, each row checked."""
+    """Return the outcomes of every (row, template), by dataset or also by template, each row with a check."""
 
     def cells(dataset: Mapping[str, Any], template: Mapping[str, Any]) -> list[int]:
         return [dataset["rows"], *(template[outcome] for outcome in OUTCOMES)]
@@ -79,7 +79,7 @@ def _adds_up(whole: Any, *parts: Any) -> bool:
 
 
 def _grouped(manifest: Mapping[str, Any], cells: Cells) -> list[Row]:
-    """For each dataset, each of its templates, and last all datasets: the numbers of `cells`, summed up the groups."""
+    """Return a row for each dataset, its templates below it, and a total; sums of the numbers that `cells` returns."""
     rows: list[Row] = []
     every: list[list[int]] = []
     for label, dataset in manifest["datasets"].items():
@@ -92,7 +92,7 @@ def _grouped(manifest: Mapping[str, Any], cells: Cells) -> list[Row]:
 
 
 def _with_total_last(rows: list[Row]) -> tuple[list[Row], int]:
-    """At most `MOST_TEMPLATES` rows and the total, which is the last of `rows`; and how many were left out."""
+    """Return at most `MOST_TEMPLATES` rows and the total, the last of `rows`; and how many are left out."""
     shown, left_out = first_rows(rows[:-1], MOST_TEMPLATES)
     return [*shown, *rows[-1:]], left_out
 

@@ -41,6 +41,11 @@ def page(manifest: Mapping[str, Any]) -> Page:
             "replicates": results["bootstrap"]["replicates"],
             "level": level,
             "results": _results(measures, styles, level) if measures else None,
+            "undefined": any(
+                entry["value"] is None
+                for measure in measures.values()
+                for entry in measure["macro"]["methods"].values()
+            ),
             "compared": any(measure["macro"]["differences"] for measure in measures.values()),
             "bounded": any(ORACLE in measure["macro"]["methods"] for measure in measures.values()),
             "pairs": _pairs(measures, styles, level),
@@ -74,8 +79,12 @@ def _heading(measure: str) -> str:
 def _headline(measures: Measures, totals: Mapping[str, Any]) -> str:
     for name, measure in measures.items():
         methods = measure["macro"]["methods"]
-        best = max((m for m in methods if m.startswith(SCORER)), key=lambda method: methods[method]["value"] or 0.0)
-        return f"{best.removeprefix(SCORER)}: {text.with_interval(methods[best])[0]} {_name(name)}"
+        scorers = {m: entry for m, entry in methods.items() if m.startswith(SCORER) and entry["value"] is not None}
+        if scorers:
+            best = max(scorers, key=lambda method: float(scorers[method]["value"]))
+            return f"{best.removeprefix(SCORER)}: {text.with_interval(scorers[best])[0]} {_name(name)}"
+    if measures:
+        return f"No measure of {text.plural(totals['evaluated'], 'candidate')} is defined"
     return f"No example of {text.plural(totals['candidates'], 'candidate')} could be evaluated"
 
 

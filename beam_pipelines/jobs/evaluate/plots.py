@@ -1,175 +1,139 @@
-"""The plots of an evaluation: intervals by method, best-of-n curves, and what scores are worth."""
+"""Plots of an evaluation: intervals in the cells of a table, best-of-n curves, and mean value by score."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
-from matplotlib.axes import Axes
-from matplotlib.patches import Ellipse
-from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from beam_pipelines.report.canvas import THEME, Canvas, block, drawing, style_axis, tip
-from beam_pipelines.report.plots import WIDE, value_ticks
+from beam_pipelines.report.plots import WIDE
+from beam_pipelines.report.svg import Drawing, Scale, Style, labels_of, linear_ticks, scale_of, x_axis, y_axis
 from beam_pipelines.report.text import decimal, number, plural, shorten, with_interval
 
-_LABELS = 210
-_DIGITS = 7.0
-"""Width of a character of a label, in pixels, on the safe side."""
+Estimate = Mapping[str, Any]
+"""A `value` with the ends `low` and `high` of its interval, each a number or None."""
+
+_CELL, _ROW = 110, 30
+"""Width and height of a plot in a cell of a table; rows are as high, so that their grid lines meet."""
+_CHARACTER = 7.0
 
 
-@dataclass(frozen=True)
-class Mark:
-    """A value with its interval, drawn in a named colour: `estimate` has `value`, `low` and `high`."""
+class Intervals:
+    """Small plots for a column of a table: a dot and an interval for each estimate, over one scale."""
 
-    label: str
-    estimate: Mapping[str, Any]
-    colour: str
+    def __init__(self, estimates: Iterable[Estimate], *, zero: bool = False) -> None:
+        """Fit the scale to the estimates; with `zero` it includes 0, which is marked."""
+        ends = [entry[key] for entry in estimates for key in ("value", "low", "high") if entry[key] is not None]
+        self._scale = scale_of([*ends, *([0.0] if zero else [])], 8, _CELL - 8) if ends else None
+        self._zero = zero
 
+    def axis(self) -> Markup | str:
+        """Return the tick labels of the scale, as a cell above the plots."""
+        if self._scale is None:
+            return ""
+        drawing = Drawing(_CELL, 16)
+        end = 0.0
+        for tick, label in self._ticks(self._scale).items():
+            x, half = self._scale(tick), 3.2 * len(label)
+            if end < x - half and x + half < _CELL:
+                drawing.text(x, 9, label, colour="dim", align="middle", size=10.5)
+                end = x + half
+        return drawing.cell("Axis")
 
-@drawing()
-def interval_rows(marks: Sequence[Mark], *, title: str, axis: str, zero: bool = False) -> Markup:
-    """Dots with their intervals, one below another, and as numbers at the right; with `zero` a line stands there."""
-    row_height, top, numbers = 30, 12, 190
-    height, width = len(marks) * row_height, WIDE - _LABELS - numbers - 24
-    canvas = Canvas(WIDE, top + height + 36)
-    axes = canvas.axes(_LABELS, top, width, height)
-    ends = [value for mark in marks for value in _ends(mark.estimate)] + ([0.0] if zero else [])
-    margin = 0.06 * (max(ends) - min(ends)) or 0.05
-    low, high = min(ends) - margin, max(ends) + margin
-    axes.set_xlim(low, high)
-    axes.set_ylim(height, 0)
-    value_ticks(axes)
-    style_axis(axes)
-    if zero:
-        axes.plot([0, 0], [0, height], color=THEME["dim"][0], linewidth=1.5)
-    canvas.text(0, top + height + 20, axis, colour="dim", size=11)
-    for index, mark in enumerate(marks):
-        y = (index + 0.5) * row_height
-        canvas.text(_LABELS - 12, top + y, shorten(mark.label, int((_LABELS - 14) / _DIGITS)), align="right")
-        _interval(axes, mark, y, (high - low) / width)
-        value, between = with_interval(mark.estimate, "+.4f" if zero else ".4f")
-        canvas.text(WIDE - numbers + 48, top + y, value, align="right", size=11.5, bold=True)
-        canvas.text(WIDE - 2, top + y, between, align="right", colour="dim", size=11.5)
-    return canvas.svg(title)
+    def cell(self, label: str, estimate: Estimate, style: Style) -> Markup | str:
+        """Draw an estimate; empty if it is undefined."""
+        if estimate["value"] is None or self._scale is None:
+            return ""
+        drawing = Drawing(_CELL, _ROW)
+        for tick in self._ticks(self._scale):
+            zero = self._zero and tick == 0
+            drawing.line([(self._scale(tick), 0), (self._scale(tick), _ROW)], colour="quiet" if zero else "rule")
+        words = f"{label}: {' '.join(with_interval(estimate)).strip()}"
+        if estimate["low"] is not None:
+            ends = [(self._scale(estimate[key]), _ROW / 2) for key in ("low", "high")]
+            drawing.line(ends, colour=style.colour, width=3, opacity=0.45)
+        drawing.circle(self._scale(estimate["value"]), _ROW / 2, 4.5, colour=style.colour, tip=words)
+        return drawing.cell(words)
 
-
-def _ends(estimate: Mapping[str, Any]) -> list[float]:
-    return [estimate[name] for name in ("value", "low", "high") if estimate[name] is not None]
-
-
-def _interval(axes: Axes, mark: Mark, y: float, pixel: float) -> None:
-    """One row of `interval_rows`; `pixel` is the width of one in units of the axis."""
-    value, low, high = (mark.estimate[name] for name in ("value", "low", "high"))
-    if low is not None:
-        axes.plot([low, high], [y, y], color=THEME[mark.colour][0], linewidth=3, alpha=0.45, clip_on=False)
-    _dot(axes, (value, y), (11 * pixel, 11), mark.colour, f"{mark.label}: {' '.join(with_interval(mark.estimate))}")
+    def _ticks(self, scale: Scale) -> dict[float, str]:
+        return labels_of(linear_ticks(scale.low, scale.high, most=4))
 
 
-def _dot(axes: Axes, centre: tuple[float, float], size: tuple[float, float], colour: str, words: str) -> None:
-    dot = Ellipse(centre, *size, facecolor=THEME[colour][0], linewidth=0, clip_on=False, zorder=3)
-    tip(dot, words)
-    axes.add_artist(dot)
-
-
-@drawing()
 def curves(
-    drawn: Sequence[int], lines: Mapping[str, Sequence[float]], colours: Mapping[str, str], *, axis: str
+    drawn: Sequence[int], lines: Mapping[str, Sequence[float]], styles: Mapping[str, Style], *, axis: str
 ) -> Markup:
-    """What the choice of each method is worth by the number of candidates drawn, which doubles from tick to tick."""
-    left, right, top, height = 56, 220, 14, 300
-    width = WIDE - left - right
-    canvas = Canvas(WIDE, top + height + 50)
-    axes = canvas.axes(left, top, width, height)
-    values = [value for line in lines.values() for value in line]
-    margin = 0.06 * (max(values) - min(values)) or 0.05
-    low, high = min(values) - margin, max(values) + margin
+    """Draw best-of-n curves: a value for each number of `drawn` candidates, on a logarithmic axis of base 2."""
+    left, right, top, height = 64, 240, 14, 300
+    bottom = top + height
+    drawing = Drawing(WIDE, bottom + 44)
+    xs = Scale(-0.15, math.log2(drawn[-1]) + 0.15, left, WIDE - right)
+    ys = scale_of((value for line in lines.values() for value in line), bottom, top)
     places = [math.log2(count) for count in drawn]
-    axes.set_xlim(-0.15, places[-1] + 0.15)
-    axes.set_ylim(low, high)
-    # The last number of candidates need not be a power of two, and may stand too near one.
+    # The last number of candidates need not be a power of two, and may be too close to one.
     ticks = {at: number(count) for at, count in zip(places, drawn, strict=True) if not 0 < places[-1] - at < 0.4}
-    axes.set_xticks([*ticks], [*ticks.values()])
-    style_axis(axes)
-    _levels(axes)
-    canvas.text(left, top + height + 36, f"candidates to choose from; upwards: {axis}", colour="dim", size=11)
-    pixels = (places[-1] + 0.3) / width, (high - low) / height
+    x_axis(drawing, xs, ticks, "candidates to choose from (n)", top=top, bottom=bottom, above=False)
+    y_axis(drawing, ys, labels_of(linear_ticks(ys.low, ys.high)), axis, left=left, right=WIDE - right)
     for name, line in lines.items():
-        axes.plot(places, line, color=THEME[colours[name]][0], linewidth=2, clip_on=False)
-        for place, count, value in zip(places, drawn, line, strict=True):
-            words = f"{name}, best of {number(count)}: {decimal(value, '.4f')}"
-            _dot(axes, (place, value), (8 * pixels[0], 8 * pixels[1]), colours[name], words)
-    ends = {name: top + height * (high - line[-1]) / (high - low) for name, line in lines.items()}
-    for name, y in _apart(ends, 16, top + height).items():
-        label = f"{decimal(lines[name][-1])} {shorten(name, int((right - 70) / _DIGITS))}"
-        canvas.text(WIDE - right + 14, y, label, colour=colours[name], size=12, bold=name.startswith("scorer:"))
-    return canvas.svg(f"Best-of-n curves: {', '.join(lines)}")
-
-
-def _levels(axes: Axes) -> None:
-    """Quiet horizontal grid lines with their values at the left."""
-    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: decimal(value, ".6g")))
-    axes.tick_params(axis="y", length=0, pad=6, labelsize=11, labelcolor=THEME["dim"][0], left=False, labelleft=True)
-    axes.grid(axis="y", color=THEME["rule"][0], linewidth=1)
+        points = [(xs(place), ys(value)) for place, value in zip(places, line, strict=True)]
+        drawing.line(points, colour=styles[name].colour, width=2, dash=styles[name].dash)
+        for (x, y), count, value in zip(points, drawn, line, strict=True):
+            tip = f"{name}, best of {number(count)}: {decimal(value, '.4f')}"
+            drawing.circle(x, y, 4, colour=styles[name].colour, tip=tip)
+    for name, y in _apart({name: ys(line[-1]) for name, line in lines.items()}, 16, bottom).items():
+        x = WIDE - right + 12
+        drawing.line([(x, y), (x + 24, y)], colour=styles[name].colour, width=2, dash=styles[name].dash)
+        drawing.text(x + 32, y, f"{decimal(lines[name][-1])} {shorten(name, int((right - 84) / _CHARACTER))}")
+    return drawing.markup(f"Best-of-n curves: {', '.join(lines)}")
 
 
 def _apart(places: Mapping[str, float], least: float, end: float) -> dict[str, float]:
-    """The places, from above to below, moved so that they are at least `least` apart and none is beyond `end`."""
-    ordered = sorted(places, key=lambda name: places[name])
+    """Return the places from top to bottom, moved to be at least `least` apart and not below `end`."""
     moved: dict[str, float] = {}
-    for index, name in enumerate(ordered):
-        before = moved[ordered[index - 1]] + least if index else places[name]
-        moved[name] = max(places[name], before)
+    before = -math.inf
+    for name in sorted(places, key=lambda name: places[name]):
+        moved[name] = before = max(places[name], before + least)
     beyond = end
-    for name in reversed(ordered):
+    for name in reversed(moved):
         moved[name] = min(moved[name], beyond)
         beyond = moved[name] - least
     return moved
 
 
-@drawing()
-def reliability(bins: Sequence[Mapping[str, Any]], *, scorer: str, axis: str, colour: str) -> Markup:
-    """What candidates are worth on average, by bins of their score, and below it how many there are in each.
-
-    Where scores are of the size of what they estimate, 0 to 1, a line shows where both are equal.
-    """
-    left, top, height, gap, below = 56, 14, 220, 16, 64
-    width = WIDE - left - 24
-    canvas = Canvas(WIDE, top + height + gap + below + 44)
-    low, high = bins[0]["from"], bins[-1]["to"]
+def is_calibrated(bins: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether scores are on the scale of the values they estimate, 0 to 1, so that both can be compared."""
     worth = [entry["worth"] for entry in bins]
-    alike = low >= -1.5 and high <= 2.5 and min(worth) >= 0 and max(worth) <= 1
-    bottom, ceiling = (0.0, 1.0) if alike else (min(worth), max(worth))
-    margin = 0.05 * (ceiling - bottom) or 0.05
-    axes = canvas.axes(left, top, width, height)
-    axes.set_xlim(low, high)
-    axes.set_ylim(bottom - margin, ceiling + margin)
-    value_ticks(axes)
-    style_axis(axes)
-    axes.tick_params(axis="x", labelbottom=False)
-    _levels(axes)
+    return bool(bins[0]["from"] >= -1.5 and bins[-1]["to"] <= 2.5 and min(worth) >= 0 and max(worth) <= 1)
+
+
+def reliability(bins: Sequence[Mapping[str, Any]], *, scorer: str, axis: str, style: Style) -> Markup:
+    """Draw the mean value of the candidates in each bin of scores, and below it the number of candidates.
+
+    A dashed diagonal marks equal score and value where `is_calibrated`.
+    """
+    left, top, height, gap, below = 64, 14, 220, 16, 64
+    right, base = WIDE - 24, top + height + gap + below
+    drawing = Drawing(WIDE, base + 44)
+    xs = Scale(bins[0]["from"], bins[-1]["to"], left, right)
+    alike, most = is_calibrated(bins), max(entry["candidates"] for entry in bins)
+    ys = scale_of([0.0, 1.0] if alike else [entry["worth"] for entry in bins], top + height, top)
+    counts = Scale(0, most, base, base - below)
+    ticks = labels_of(linear_ticks(xs.low, xs.high))
+    x_axis(drawing, xs, ticks, scorer, top=top, bottom=base, above=False)
+    y_axis(drawing, ys, labels_of(linear_ticks(ys.low, ys.high)), f"mean {axis}", left=left, right=right)
+    y_axis(drawing, counts, {0: "0", most: number(most)}, "candidates", left=left, right=right)
     if alike:
-        ends = [max(low, 0.0), min(high, 1.0)]
-        axes.plot(ends, ends, color=THEME["quiet"][0], linewidth=1.5, linestyle="--")
-    centres = [(entry["from"] + entry["to"]) / 2 for entry in bins]
-    axes.plot(centres, worth, color=THEME[colour][0], linewidth=1.5, alpha=0.6, clip_on=False)
-    pixels = (high - low) / width, (ceiling - bottom + 2 * margin) / height
-    counts = canvas.axes(left, top + height + gap, width, below)
-    counts.set_xlim(low, high)
-    counts.set_ylim(0, max(entry["candidates"] for entry in bins))
-    value_ticks(counts)
-    style_axis(counts)
-    for centre, entry in zip(centres, bins, strict=True):
-        words = (
-            f"{decimal(entry['from'], '.2f')} to {decimal(entry['to'], '.2f')}: {decimal(entry['worth'])} on average"
+        ends = max(xs.low, 0.0), min(xs.high, 1.0)
+        drawing.line([(xs(end), ys(end)) for end in ends], colour="quiet", width=1.5, dash="6 4")
+    centres = [xs((entry["from"] + entry["to"]) / 2) for entry in bins]
+    points = [(x, ys(entry["worth"])) for x, entry in zip(centres, bins, strict=True)]
+    drawing.line(points, colour=style.colour, width=1.5, opacity=0.6)
+    for (x, y), entry in zip(points, bins, strict=True):
+        tip = (
+            f"{decimal(entry['from'], '.2f')} to {decimal(entry['to'], '.2f')}: mean {axis} "
+            f"{decimal(entry['worth'])}, {plural(entry['candidates'], 'candidate')}"
         )
-        words += f", {plural(entry['candidates'], 'candidate')}"
-        _dot(axes, (centre, entry["worth"]), (9 * pixels[0], 9 * pixels[1]), colour, words)
-        span = entry["to"] - entry["from"]
-        block(counts, (entry["from"] + 0.06 * span, 0), (0.88 * span, entry["candidates"]), colour="quiet", words=words)
-    most = max(entry["candidates"] for entry in bins)
-    words = f"score of {scorer}; upwards: mean {axis}, and candidates, at most {number(most)} in a bin"
-    canvas.text(left, top + height + gap + below + 34, words, colour="dim", size=11)
-    return canvas.svg(f"Mean {axis} by score of {scorer}")
+        drawing.circle(x, y, 4.5, colour=style.colour, tip=tip)
+        width = 0.88 * (xs(entry["to"]) - xs(entry["from"]))
+        tall = base - counts(entry["candidates"])
+        drawing.rect(x - width / 2, base - tall, width, tall, colour="quiet", tip=tip)
+    return drawing.markup(f"Mean {axis} by score of {scorer}")

@@ -1,21 +1,20 @@
-"""report.html of evaluate: whole, safe, and right in its numbers, also where there is little to show."""
+"""report.html of evaluate: complete, safe, and with the right numbers, even if there is little to show."""
 
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from beam_pipelines.report.page import render_report
 
 from beam_pipelines.io.formats.base import InputFile
 from beam_pipelines.io.units import Unit
 from beam_pipelines.jobs.evaluate.columns import evaluated_columns
 from beam_pipelines.jobs.evaluate.conclusion import RESULTS, conclude
 from beam_pipelines.jobs.evaluate.examples import evaluate_examples
-from beam_pipelines.jobs.evaluate.manifest import EvaluationSummary, table
+from beam_pipelines.jobs.evaluate.manifest import evaluation_manifest, table
 from beam_pipelines.jobs.evaluate.measure import measure_unit
-from beam_pipelines.jobs.evaluate.page import MEASURES
-from cappy_model.metrics.rouge import RougeL
+from beam_pipelines.runs.report import render_report
+from cappy_model.metrics.measures import MEASURES
 from tests.beam_pipelines.report.test_report import read
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&amp; </details></svg>"
@@ -25,7 +24,7 @@ Rows = list[dict[str, Any]]
 def manifest_of(
     rows: Rows, task: str, *, scores: tuple[str, ...] = ("score",), label: str | None = None
 ) -> dict[str, Any]:
-    """The manifest of a run over `rows` in one unit and one shard."""
+    """Return the manifest of a run over `rows` in one unit and one shard."""
     chunk = pa.RecordBatch.from_pylist(rows)
     columns = evaluated_columns(
         chunk.schema, task=task, group="instruction", instruction="instruction", response="response", scores=scores,
@@ -33,12 +32,12 @@ def manifest_of(
     )  # fmt: skip
     file = InputFile(0, 0, "a.parquet", "a.parquet", 10, "cd", len(rows), None)
     unit = Unit(file, 0, 0, np.arange(len(rows)), chunk.select(columns.schema.names), [])
-    measured = measure_unit(unit, columns, RougeL())
-    examples = evaluate_examples(measured.chunk, columns)
+    measured = measure_unit(unit, columns)
+    examples = evaluate_examples("shard-00000-of-00001", measured.rows[0], columns=columns)
     stats = measured.stats.add(examples.stats)
     for row in examples.rejects:
         stats.counts["rejects", row["stage"], row["reason"]] += 1
-    stats.sample(RESULTS, 0, conclude(pa.Table.from_batches([examples.rows]), columns, 0)[1])
+    stats.sample(RESULTS, 0, conclude(pa.Table.from_batches(examples.rows), columns, 0)[1])
     return {
         "job": "evaluate",
         "versions": {"cappy": "0.1.0"},
@@ -46,7 +45,7 @@ def manifest_of(
         "started": "2026-11-23T08:00:00+00:00",
         "seconds": 245.3,
         "configuration": {"task": task, "columns": {"methods": dict(columns.methods), "label": label}},
-        **EvaluationSummary({"inputs": [file.fingerprint_inputs()]})(stats),
+        **evaluation_manifest(stats, hashed={"inputs": [file.fingerprint_inputs()]}),
         "files": [{"path": "metrics.parquet", "rows": 1, "bytes": 1000, "digest": "ab"}],
     }
 
@@ -106,8 +105,8 @@ def test_numbers_are_there() -> None:
         assert method in text and method in printed
         assert f"{entry['value']:.4f}" in text and f"{entry['value']:.4f}" in printed
         assert f"{entry['low']:.4f} to {entry['high']:.4f}" in text
-    assert "Best of n" in text and "macro average" in text and "adapted less score" in text
-    assert "best of 4" in text and "candidates, at most" in text
+    assert "Best of n" in text and "By dataset" in text and "adapted minus score" in text
+    assert "best of 4" in text and "Macro average of 2 datasets" in text
     assert "rouge_l by dataset" in printed and "cos_e" in printed
 
 

@@ -1,4 +1,4 @@
-"""report.html of generate: whole, safe, and right in its numbers, also where there is little to show."""
+"""report.html of generate: complete, safe, and with the right numbers, even if there is little to show."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ PAPERS = Drawing(decodings_named(PAPER, {}))
 
 
 def tally_of(instructions: list[str], drawing: Drawing = PAPERS, **changes: Any) -> Stats:
-    """What a unit of these instructions counts."""
+    """Return the counts of a unit of these instructions."""
     file = InputFile(0, 0, "/in/rows.parquet", "rows.parquet", 1, "", len(instructions), None)
     rows = pa.RecordBatch.from_pydict({"instruction": pa.array(instructions, pa.string())})
     settled = {"instruction": "instruction", "generator": "m", "sampling": Sampling(0), "seed": 0}
@@ -82,13 +82,13 @@ def test_page_is_whole_and_needs_nothing_from_outside(name: str) -> None:
 def test_numbers_are_there() -> None:
     manifest = MANIFESTS["some"]()
     text = read(render_report(manifest)).text
-    assert "2,040 candidates for 120 instructions" in text and "17 drawn for each" in text
+    assert "2,040 candidates for 120 instructions" in text and "17 sampled per instruction" in text
     assert "of the responses are distinct within their instruction." in text and "There is 1 reject row" in text
     empty = manifest["totals"]["empty"]
     assert empty and f"{empty:,} responses (" in text
     reasons = manifest["decodings"]["topk40"]["finish_reasons"]
-    assert f"topk40: {reasons['stop']} ended by itself" in text
-    assert f"topk40: {reasons['length']} cut at its length" in text
+    assert f"topk40: {reasons['stop']} stopped by itself" in text
+    assert f"topk40: {reasons['length']} reached the token limit" in text
     assert "generate: prompt too long" in text and "models/mine" in text
 
 
@@ -103,7 +103,7 @@ def test_a_share_too_large_is_of_prompts_or_of_rows() -> None:
 
 def test_what_is_missing_is_said() -> None:
     text = read(render_report(MANIFESTS["nothing"]())).text
-    assert "Nothing was drawn" in text and "There is no response to measure" in text
+    assert "No response was sampled" in text and "There is no response to measure" in text
     assert "No candidate has a log-likelihood" in text and "There are no candidates to show" in text
 
 

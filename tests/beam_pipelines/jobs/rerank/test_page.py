@@ -1,11 +1,11 @@
-"""report.html of rerank: whole, safe, and right in its numbers, also where there is little to show."""
+"""report.html of rerank: complete, safe, and with the right numbers, even if there is little to show."""
 
 from typing import Any
 
 import pytest
 
 from beam_pipelines.jobs.rerank.manifest import selection_manifest
-from beam_pipelines.report.page import render_report
+from beam_pipelines.runs.report import render_report
 from schemas.stats import SCORE_BINS, FileEntry, Stats
 from tests.beam_pipelines.report.test_report import read
 
@@ -13,7 +13,7 @@ HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&amp; </detai
 
 
 def tally_of(sizes: dict[int, int], *, unmeasured: int = 0, text: str = "Name a river.") -> Stats:
-    """What a run over so many groups of each bucket of sizes would count."""
+    """Return the counts of a run over a number of groups of each bucket of sizes."""
     stats = Stats()
     groups = sum(sizes.values())
     for bucket, count in sizes.items():
@@ -72,7 +72,7 @@ def test_numbers_are_there() -> None:
     compared = 10 + 40 * 8 + 8192
     assert f"51 responses selected from {compared + 5:,} candidates in 51 groups" in text
     assert "The best candidate of a group scores 3.000 on average, a random one 0.490 and the first one 1.000" in text
-    assert "+2.510" in text and "the best of each group" in text
+    assert "+2.510" in text and "top 1 of each group" in text
     assert "1 candidate" in text and "5 to 8 candidates" in text and "4,097 to 8,192 candidates" in text
     assert "0.35 to 0.40: 51 scores" in text
     assert "best of 4 candidates (first −1.500, mean 0.500)" in text
@@ -86,7 +86,7 @@ def test_what_is_missing_is_said() -> None:
     text = read(render_report(MANIFESTS["unmeasured"]())).text
     assert "No group could be measured" in text
     text = read(render_report(manifest_of(tally_of({1: 2}, unmeasured=3)))).text
-    assert "3 groups with a score beyond a million, up or down, are left out" in text
+    assert "3 groups with a score beyond ±1 million are left out" in text
 
 
 def test_hostile_texts_stay_texts() -> None:
