@@ -196,7 +196,9 @@ def test_limit_and_dry_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert run_over(scored(), tmp_path / "out", "--limit", 60, "--dry-run") == 0
     printed = capsys.readouterr().out
     assert "1 file, 60 rows" in printed and "each group by 'instruction_id'" in printed and "1 shard of" in printed
-    assert re.search(r"measured by selecting from 60 rows here: about [\d.]+ s of one core's work; about [\d.]+ kB", printed)
+    assert re.search(
+        r"measured by selecting from 60 rows here: about [\d.]+ s of one core's work; about [\d.]+ kB", printed
+    )
     assert not (tmp_path / "out").exists()
     assert run_over(scored(), tmp_path / "out", "--limit", 60) == 0
     assert manifest_of(tmp_path / "out")["totals"]["candidates"] == 60

@@ -1,4 +1,4 @@
-"""Units of any rows with two text columns -> the same rows with a score, one output file for each unit."""
+"""The scoring of a unit: rows with two text columns -> the same rows with a score."""
 
 import heapq
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class ScorerSpec(ModelSpec):
 
 @cache
 def load_scorer(spec: ScorerSpec) -> "Scorer":
-    """The scorer of `spec`, loaded once in a process."""
+    """Load the scorer of `spec`, once in a process."""
     from cappy_model.score.scorer import Scorer
 
     return Scorer.from_pretrained(spec.model, max_length=spec.max_length, **spec.settings)
@@ -42,9 +42,9 @@ def load_scorer(spec: ScorerSpec) -> "Scorer":
 
 @dataclass(frozen=True)
 class ScoreColumns:
-    """Which columns hold the pairs, and what the new ones are called.
+    """Column roles of the pairs, and the names of the new columns.
 
-    With a list of texts as responses (the choices of a row, say) the new columns are lists of the same lengths.
+    Where a response is a list of texts, such as the choices of a row, the new columns are lists of the same lengths.
     """
 
     instruction: str
@@ -53,27 +53,27 @@ class ScoreColumns:
 
     @property
     def error(self) -> str:
-        """Why a row has no score."""
+        """The column with the reason for a missing score."""
         return f"{self.score}_error"
 
     @property
     def num_tokens(self) -> str:
-        """Tokens of the pair as the model read it. Plain `num_tokens` beside plain `score`."""
+        """The column with the tokens of the pair as the model reads it, `num_tokens` where the score is `score`."""
         return "num_tokens" if self.score == "score" else f"{self.score}_num_tokens"
 
     @property
     def truncated(self) -> str:
-        """Whether either text was cut. Plain `truncated` beside plain `score`."""
+        """The column that tells whether a text was cut, `truncated` where the score is `score`."""
         return "truncated" if self.score == "score" else f"{self.score}_truncated"
 
     def lists(self, schema: pa.Schema) -> bool:
-        """Whether the responses of a row are a list."""
+        """Return whether the responses of a row are a list."""
         return pa.types.is_list(schema.field(self.response).type)
 
     def output(self, schema: pa.Schema) -> pa.Schema:
-        """The schema of scored rows: the input's columns, then four new ones.
+        """Return the schema of scored rows: the columns of the input, then four new ones.
 
-        Raises CappyError for a column that is missing or not text, or that would be overwritten.
+        Raises CappyError for a column that is missing, not text, or would be overwritten.
         """
         for name, flag in ((self.instruction, "--instruction-column"), (self.response, "--response-column")):
             _check_text(schema, name, flag, lists=name == self.response)
@@ -82,7 +82,7 @@ class ScoreColumns:
         for name in new:
             if name in schema.names:
                 raise CappyError(
-                    f"column {name!r} is there already, and would be overwritten; --score-column names another one"
+                    f"column {name!r} exists already and would be overwritten; --score-column names another one"
                 )
         wrap = pa.list_ if self.lists(schema) else lambda kind: kind
         nullable = {self.score, self.error} if not self.lists(schema) else set(new)
@@ -99,7 +99,7 @@ def _check_text(schema: pa.Schema, name: str, flag: str, *, lists: bool) -> None
 
 
 def score_unit(unit: Unit, scorer: "Scorer", columns: ScoreColumns) -> Result:
-    """Scores the pairs of a unit. Rows keep their place; one that cannot be scored has no score, and an error.
+    """Score the pairs of a unit. Rows keep their order; a row that cannot be scored has an error instead of a score.
 
     Raises cappy_model.scorer.BrokenModel for a score that is NaN or infinite.
     """
@@ -120,7 +120,7 @@ def score_unit(unit: Unit, scorer: "Scorer", columns: ScoreColumns) -> Result:
 
 
 def _score_texts(instructions: pa.Array, responses: pa.Array, scorer: "Scorer", stats: Stats) -> list[pa.Array]:
-    """Score, error, tokens and truncation of each pair, as columns."""
+    """Return the score, error, tokens and truncation of n pairs, as four columns of length n."""
     errors: list[str | None] = [None] * len(instructions)
     for name, texts in (("instruction", instructions), ("response", responses)):
         for row in np.flatnonzero(pc.is_null(texts).to_numpy(zero_copy_only=False)).tolist():
@@ -141,20 +141,21 @@ def _score_texts(instructions: pa.Array, responses: pa.Array, scorer: "Scorer", 
 
 
 def _spread(length: int, places: np.ndarray, values: pa.Array) -> pa.Array:
-    """`values` at their `places` in a column of `length`; null elsewhere."""
+    """Return a column of `length` with `values` at `places`, null elsewhere."""
     index = np.full(length, -1)
     index[places] = np.arange(len(places))
     return values.take(pa.array(index, mask=index < 0))
 
 
 def _as_lists(values: pa.Array, like: pa.Array) -> pa.Array:
-    """`values` as lists of the lengths of `like`, null where that is."""
+    """Return `values` cut into lists of the lengths of `like`, null where `like` is null."""
     lengths = pc.list_value_length(like).fill_null(0).to_numpy()
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), values, mask=pc.is_null(like))
 
 
 def _count(scored: "Scored", errors: list[str | None], stats: Stats) -> None:
+    """Count pairs, errors, tokens, scores and lengths."""
     found = np.isfinite(scored.scores)
     stats.counts["pairs", "scored"] += int(found.sum())
     stats.counts["pairs", "distinct"] += scored.work.distinct
@@ -170,14 +171,14 @@ def _count(scored: "Scored", errors: list[str | None], stats: Stats) -> None:
 
 
 def _sample(rows: pa.RecordBatch, columns: ScoreColumns, unit: Unit, stats: Stats) -> None:
-    """Keeps rows for the report: any, and those of the highest and lowest scores. Lists are left out."""
+    """Sample rows for the report: any, and those with the highest and lowest scores. Rows with lists are left out."""
     if columns.lists(unit.rows.schema):
         return
     hashes = [seed_for(0, unit.file.name, str(place)) for place in unit.positions.tolist()]
     scores = rows[columns.score].to_numpy(zero_copy_only=False)
     scored = np.flatnonzero(np.isfinite(scores)).tolist()
     fixed = {row: round(float(scores[row]) * 2**20) for row in scored}
-    # The hash tells rows of equal scores apart, whichever comes first.
+    # The hash orders rows of equal scores, whatever the order in which they are sampled.
     ranks = {
         "any": dict(enumerate(hashes)),
         "highest": {row: (-score << 64) + hashes[row] for row, score in fixed.items()},
@@ -193,7 +194,7 @@ def _sample(rows: pa.RecordBatch, columns: ScoreColumns, unit: Unit, stats: Stat
 
 
 def _shown(row: dict[str, Any], columns: ScoreColumns, place: str) -> dict[str, Any]:
-    """A row as the report shows it."""
+    """Return a row as the report shows it."""
     texts = {"instruction": row[columns.instruction], "response": row[columns.response]}
     cut = {name: text and text[:_SAMPLE_CHARACTERS] for name, text in texts.items()}
     rest = {"score": row[columns.score], "error": row[columns.error], "num_tokens": row[columns.num_tokens]}
