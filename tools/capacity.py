@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from beam_pipelines.io.storage import absolute
 from beam_pipelines.report.text import compact, size
-from beam_pipelines.runners.forecast import Measured, Work
+from beam_pipelines.runners.forecast import Cost, Timing
 from beam_pipelines.runs.flags import positive
 from beam_pipelines.runs.folder import load_manifest
 from schemas.errors import CappyError, UsageError
@@ -36,7 +36,7 @@ class Stage(NamedTuple):
     name: str
     unit: str
     seconds: float
-    measured: Measured
+    measured: Timing
     tokens: int | None
 
 
@@ -62,7 +62,7 @@ def stage_of(manifest: Mapping[str, Any], cores: int) -> Stage:
         raise UsageError(f"this run of {job} has no {counted}")
     unit = "pairs" if job == "score" else counted
     seconds = manifest["seconds"]
-    measured = Measured(rows, Work(seconds * cores, written))
+    measured = Timing(rows, Cost(seconds * cores, written))
     return Stage(name, unit, seconds, measured, tokens["real"] if tokens else None)
 
 

@@ -1,4 +1,4 @@
-"""A runner as the jobs will find it: a probe goes to a worker, and what it finds there comes back."""
+"""Checks of a runner: a probe runs on a worker and returns its findings."""
 
 import json
 import platform
@@ -24,9 +24,9 @@ from schemas.errors import CappyError
 
 _SECTION = "Cluster"
 _SILENT = (
-    "no worker has answered within {} s, and the job is {}: perhaps no slot is free, or the workers cannot start, as "
-    "where Beam is missing; the logs of the cluster and of its workers say. Look whether the job has ended there, and "
-    "give the worker longer with --wait"
+    "no worker has answered within {} s, and the job is {}: perhaps no slot is free, or the workers cannot start, for "
+    "example without Beam; see the logs of the cluster and of its workers. Check that the job has ended there, and "
+    "wait longer with --wait"
 )
 
 
@@ -38,41 +38,45 @@ def check_cluster(
     storage: StorageOptions,
     seconds: int,
 ) -> list[Finding]:
-    """Whether the runner that `options` name answers, what a worker of it is, and what files that worker reaches.
+    """Check that the runner of `options` answers, the versions on its worker, and the worker's access to files.
 
-    `inputs` are patterns of files to be read, `outputs` folders to be written to: this machine writes a file of a
-    random name there, the worker answers in it, this machine reads the answer and deletes it. The worker has `seconds`.
+    `inputs` are patterns of files to read, `outputs` folders to write to: this machine writes a file of a random name,
+    the worker overwrites it, and this machine reads and deletes it. Waits for the worker at most `seconds`.
     """
-    inputs, found = [absolute(url) for url in inputs], []
+    inputs, findings = [absolute(url) for url in inputs], []
     with ExitStack() as stack:
-        left = {}
+        files = {}
         for folder in map(absolute, outputs):
             try:
-                left[stack.enter_context(_left_in(folder, storage))] = folder
+                files[stack.enter_context(_temporary_file(folder, storage))] = folder
             except CappyError as error:
-                found.append(_needed(f"output {folder}", f"from this machine: {error}"))
+                findings.append(_needed(f"output {folder}", f"from this machine: {error}"))
         started = time.monotonic()
         try:
             check_reachable(options)
-            asked = {"inputs": inputs, "outputs": list(left), "storage": dict(storage)}
-            told = _ask(json.dumps(asked), options, seconds)
+            request = {"inputs": inputs, "outputs": list(files), "storage": dict(storage)}
+            answer = _ask(json.dumps(request), options, seconds)
         except CappyError as error:
-            return [_needed("round trip", str(error)), *found]
+            return [_needed("round trip", str(error)), *findings]
         took = time.monotonic() - started
-        found += [_needed(f"input {url}", told["files"][url], "the worker reads it") for url in inputs]
-        for url, folder in left.items():
-            problem = told["files"][url] or _unanswered(url, storage)
-            found.append(_needed(f"output {folder}", problem, "the worker writes there, and this machine sees it"))
-    return [_needed("round trip", None, f"{took:.1f} s, through a worker on {told['host']}"), *_worker(told), *found]
+        findings += [_needed(f"input {url}", answer["files"][url], "the worker reads it") for url in inputs]
+        for url, folder in files.items():
+            problem = answer["files"][url] or _unconfirmed(url, storage)
+            findings.append(_needed(f"output {folder}", problem, "the worker writes there, and this machine sees it"))
+    return [
+        _needed("round trip", None, f"{took:.1f} s, through a worker on {answer['host']}"),
+        *_worker(answer),
+        *findings,
+    ]
 
 
-def _ask(asked: str, options: PipelineOptions, seconds: int) -> dict[str, Any]:
-    """What a worker tells. Raises PipelineFailed."""
+def _ask(request: str, options: PipelineOptions, seconds: int) -> dict[str, Any]:
+    """Run the probe on a worker and return its answer. Raises PipelineFailed."""
     name_job(options, "doctor", uuid.uuid4().hex)
     pipeline = beam.Pipeline(options=options)
-    # Text, for a worker can always take it in. A function of a module that it lacks breaks it before it is connected:
-    # Flink waits three minutes for that, and then starts it again, as often as it is told to.
-    _ = pipeline | "Ask" >> beam.Create([_source(asked)]) | "Probe" >> beam.Map(exec, {})
+    # Text, which every worker can unpickle. A function of a module that it lacks breaks a worker before it connects:
+    # Flink waits three minutes for that, and then restarts it, as often as it is configured to.
+    _ = pipeline | "Ask" >> beam.Create([_source(request)]) | "Probe" >> beam.Map(exec, {})
     try:
         result = pipeline.run()
         state = await_end(result, options, seconds)
@@ -82,22 +86,22 @@ def _ask(asked: str, options: PipelineOptions, seconds: int) -> dict[str, Any]:
         metrics = result.metrics().query(MetricsFilter().with_namespace(probe.METRIC))
     except Exception as error:  # each runner has errors of its own
         raise PipelineFailed(explain(error, options)) from error
-    # A worker that was lost may have told it before; any of them will do.
-    told = [text for metric in metrics[MetricResults.STRINGSETS] for text in metric.result]
-    if not told:
-        raise PipelineFailed(f"the job ended as {state}, and the runner brought back nothing of what its worker said")
-    answer: dict[str, Any] = json.loads(told[0])
+    # A worker that was lost later may have answered, too; any answer will do.
+    answers = [text for metric in metrics[MetricResults.STRINGSETS] for text in metric.result]
+    if not answers:
+        raise PipelineFailed(f"the job ended as {state}, and the runner brought back nothing from its worker")
+    answer: dict[str, Any] = json.loads(answers[0])
     return answer
 
 
-def _source(asked: str) -> str:
-    """The probe as text, with its call."""
-    return f"{Path(probe.__file__).read_text()}\nreport({asked!r})\n"
+def _source(request: str) -> str:
+    """Return the source of the probe and of its call."""
+    return f"{Path(probe.__file__).read_text()}\nreport({request!r})\n"
 
 
 @contextmanager
-def _left_in(folder: str, storage: StorageOptions) -> Iterator[str]:
-    """The URL of a new file in `folder` that holds this URL; deleted in the end. Raises CappyError."""
+def _temporary_file(folder: str, storage: StorageOptions) -> Iterator[str]:
+    """Yield the URL of a new file in `folder` that holds this URL, and delete it afterwards. Raises CappyError."""
     url = join(folder, f"cappy-doctor-{uuid.uuid4().hex}")
     write_whole(url, url.encode(), storage)
     try:
@@ -108,28 +112,28 @@ def _left_in(folder: str, storage: StorageOptions) -> Iterator[str]:
             fs.rm_file(path)
 
 
-def _unanswered(url: str, storage: StorageOptions) -> str | None:
-    if read_bytes(url, storage) == probe.answered(url).encode():
+def _unconfirmed(url: str, storage: StorageOptions) -> str | None:
+    if read_bytes(url, storage) == probe.confirmation(url).encode():
         return None
-    return "what the worker writes there this machine does not see: it is not the same folder for both"
+    return "this machine does not see the file that the worker wrote: it is not the same folder for both"
 
 
-def _worker(told: Mapping[str, Any]) -> list[Finding]:
-    """What the worker runs, beside what runs here."""
-    ours, theirs = this_release(), Release(*told["cappy"]) if told["cappy"] else "no cappy"
+def _worker(answer: Mapping[str, Any]) -> list[Finding]:
+    """Compare the versions on the worker with those here."""
+    ours, theirs = this_release(), Release(*answer["cappy"]) if answer["cappy"] else "no cappy"
     python = platform.python_version()
     return [
         _like_here("cappy", str(theirs), str(ours), same=theirs == ours),
-        _like_here("apache-beam", told["beam"], beam.__version__, same=told["beam"] == beam.__version__),
-        _like_here("Python", told["python"], python, same=_minor(told["python"]) == _minor(python)),
-        _torch(told["torch"]),
+        _like_here("apache-beam", answer["beam"], beam.__version__, same=answer["beam"] == beam.__version__),
+        _like_here("Python", answer["python"], python, same=_minor(answer["python"]) == _minor(python)),
+        _torch(answer["torch"]),
     ]
 
 
 def _like_here(name: str, theirs: str, ours: str, *, same: bool) -> Finding:
     if same:
         return Finding(_SECTION, name, "ok", theirs, needed=True)
-    remedy = "install here and where the workers run the same, and restart the workers; docs/runners.md has images"
+    remedy = "install the same version here and on the workers, and restart these; docs/runners.md has images"
     return Finding(_SECTION, name, "missing", f"the worker has {theirs}, this machine {ours}", remedy, needed=True)
 
 
@@ -137,11 +141,11 @@ def _minor(version: str) -> list[str]:
     return version.split(".")[:2]
 
 
-def _torch(found: Sequence[str] | None) -> Finding:
-    if found is None:
+def _torch(versions: Sequence[str] | None) -> Finding:
+    if versions is None:
         remedy = "install the extra `model` where the workers run"
         return Finding(_SECTION, "torch", "missing", "score and generate need it on the workers", remedy)
-    version, *devices = found
+    version, *devices = versions
     return Finding(_SECTION, "torch", "ok", f"{version}; {', '.join(devices) or 'no CUDA device'}")
 
 

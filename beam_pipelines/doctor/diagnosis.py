@@ -1,4 +1,4 @@
-"""All findings, and the report of them."""
+"""All checks of this machine, and their report."""
 
 from beam_pipelines.doctor.findings import Finding, exit_status, render
 from beam_pipelines.doctor.installation import compressions, file_systems, packages
@@ -7,12 +7,12 @@ from beam_pipelines.doctor.runners import runners
 
 
 def diagnose() -> list[Finding]:
-    """Everything looked at, section by section."""
+    """Return all findings, section by section."""
     return [*packages(), *machine(), *devices(), *file_systems(), *runners(), *compressions()]
 
 
 def doctor() -> int:
-    """Looks, prints the report, and returns the exit status."""
+    """Run all checks, print the report, and return the exit status."""
     findings = diagnose()
     print(render(findings))
     return exit_status(findings)

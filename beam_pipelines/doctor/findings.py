@@ -1,4 +1,4 @@
-"""What the doctor finds, and how it is said."""
+"""Findings of the doctor, and their report."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,17 +7,17 @@ from typing import Literal
 from beam_pipelines.runs.release import install_command
 
 BASE_INSTALL = install_command()
-"""The remedy for what the jobs without a model need."""
+"""Remedy for packages that the jobs without a model need."""
 
 Status = Literal["ok", "warn", "missing"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at.
+    """The result of one check.
 
-    `status`: "ok", usable; "warn", usable with a caveat; "missing", not usable. `remedy` is what to do, empty when
-    there is nothing to. `needed` marks what the jobs without a model cannot do without.
+    `status`: "ok", usable; "warn", usable with a caveat; "missing", not usable. `remedy` may be empty. `needed` marks
+    requirements of the jobs without a model.
     """
 
     section: str
@@ -31,21 +31,21 @@ class Finding:
 def check(
     section: str, name: str, problem: str | None, *, detail: str = "", remedy: str = "", needed: bool = False
 ) -> Finding:
-    """Usable, as `detail` says, when there is no `problem`; else missing, with its remedy."""
+    """Return "ok" with `detail` if there is no `problem`, else "missing" with the problem and its remedy."""
     if problem:
         return Finding(section, name, "missing", problem, remedy, needed)
     return Finding(section, name, "ok", detail, needed=needed)
 
 
 def exit_status(findings: Sequence[Finding]) -> int:
-    """0 when all that the jobs without a model need is usable, else 1."""
+    """Return 0 if everything is usable that the jobs without a model need, else 1."""
     return int(any(finding.needed and finding.status == "missing" for finding in findings))
 
 
 def render(findings: Sequence[Finding], where: str = "here") -> str:
-    """The findings as text: a block per section, a line per finding, its remedy below it, and a verdict at the end.
+    """Return the findings as text: a block per section, a line per finding, its remedy below it, and a verdict.
 
-    `where` is what was looked at, in words that follow "can run".
+    `where` is the place that was checked, in words that follow "can run".
     """
     names = max((len(finding.name) for finding in findings), default=0)
     lines: list[str] = []

@@ -1,4 +1,4 @@
-"""Modules that may not be there, or may be broken."""
+"""Importing modules that may be missing or broken."""
 
 import importlib
 import importlib.util
@@ -7,7 +7,7 @@ from types import ModuleType
 
 
 def is_installed(module: str) -> bool:
-    """Whether a module is there, broken or not."""
+    """Return whether a module is installed, broken or not."""
     try:
         return importlib.util.find_spec(module) is not None
     except (ImportError, ValueError):
@@ -15,15 +15,15 @@ def is_installed(module: str) -> bool:
 
 
 def load(module: str) -> tuple[ModuleType | None, str | None]:
-    """The module, or why it cannot be imported."""
+    """Return the module, or None and the reason why it cannot be imported."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return importlib.import_module(module), None
-    except Exception as error:  # a broken installation raises what its authors never thought of
+    except Exception as error:  # a broken installation can raise anything
         return None, f"cannot be imported: {brief(error)}"
 
 
 def brief(error: Exception) -> str:
-    """An error on one line."""
+    """Return an error on one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -1,4 +1,4 @@
-"""What the machine has: cores, memory, disk, and devices for models."""
+"""Checks of the machine: cores, memory, disk, and devices for models."""
 
 import os
 import re
@@ -7,8 +7,8 @@ import tempfile
 from pathlib import Path
 
 from beam_pipelines.doctor.findings import BASE_INSTALL, Finding
-from beam_pipelines.runs.release import install_command
 from beam_pipelines.doctor.loading import brief, is_installed, load
+from beam_pipelines.runs.release import install_command
 from cappy_model.host import CGROUP_MEMBERSHIP, CGROUP_ROOT, cgroup_limits, cores_within, read_text
 
 MIN_MEMORY = 2 * 2**30  # what the runner may hold for a million instructions
@@ -16,7 +16,7 @@ MIN_FREE_DISK = 2 * 2**30  # a model or a staged worker environment
 
 
 def machine() -> list[Finding]:
-    """Cores, memory and the disk of the temporary directory."""
+    """Check cores, memory and the disk of the temporary directory."""
     cores, memory = cgroup_limits(CGROUP_ROOT, read_text(CGROUP_MEMBERSHIP))
     return [_cores(cores), _memory(memory), _disk()]
 
@@ -45,7 +45,7 @@ def _disk() -> Finding:
         folder = tempfile.gettempdir()
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        remedy = "set TMPDIR to a folder that is writable"
+        remedy = "set TMPDIR to a writable folder"
         return Finding("Machine", "temporary disk", "missing", str(error), remedy, needed=True)
     detail = f"{_gigabytes(free)} free in {folder}"
     if free >= MIN_FREE_DISK:
@@ -58,19 +58,19 @@ def _gigabytes(count: int) -> str:
 
 
 def devices() -> list[Finding]:
-    """What models can run on: the CPU, and the CUDA devices when torch is there to ask."""
+    """Check the devices for models: the CPU and, if torch is installed, CUDA devices."""
     return [_cpu(read_text(Path("/proc/cpuinfo"))), *_cuda()]
 
 
 def _cpu(cpuinfo: str) -> Finding:
     flags = sorted(set(re.findall(r"\b(?:avx512_bf16|amx_bf16|bf16)\b", cpuinfo)))
     detail = f"bfloat16 in hardware ({', '.join(flags)})" if flags else "no bfloat16 in hardware: float32 suits it"
-    return Finding("Devices", "cpu", "ok", detail if cpuinfo else "whether it has bfloat16 cannot be told here")
+    return Finding("Devices", "cpu", "ok", detail if cpuinfo else "cannot detect bfloat16 here")
 
 
 def _cuda() -> list[Finding]:
     if not is_installed("torch"):
-        detail = "torch is not installed, so it cannot be asked"
+        detail = "torch is not installed, so CUDA cannot be checked"
         return [Finding("Devices", "cuda", "missing", detail, install_command("model"))]
     torch, problem = load("torch")
     if torch is None:
@@ -78,10 +78,10 @@ def _cuda() -> list[Finding]:
     try:
         if not torch.cuda.is_available():
             return [Finding("Devices", "cuda", "missing", "no CUDA device: models run on the CPU")]
-        found = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+        properties = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
     except (RuntimeError, AssertionError) as error:
         return [Finding("Devices", "cuda", "missing", brief(error), "check the driver with nvidia-smi")]
     return [
         Finding("Devices", f"cuda:{index}", "ok", f"{device.name}, {_gigabytes(device.total_memory)}")
-        for index, device in enumerate(found)
+        for index, device in enumerate(properties)
     ]

@@ -1,7 +1,7 @@
-"""What a worker says of itself and of the files that it reaches.
+"""The probe that runs on a worker: versions, devices, and access to files.
 
 This file is sent to the worker as text, since the worker may have another version of the project, or none at all. So it
-refers to nothing of the project, and imports what may be missing where it asks for it.
+depends on nothing in the project, and imports within functions whatever may be missing.
 """
 
 import json
@@ -14,23 +14,23 @@ from typing import Any
 METRIC = "cappy-doctor"
 
 
-def report(asked: str) -> None:
-    """Puts all that is `asked` of a worker, as JSON, into a Beam metric, which any runner brings back.
+def report(request: str) -> None:
+    """Put the answer to `request` into a Beam metric, which any runner brings back. Both are JSON.
 
-    Asked are `inputs` (patterns of files), `outputs` (files that hold their own URL), and the `storage` options. Told
-    are `host`, `python`, `beam`, `cappy` and `torch`, and `files`: by URL what stands against using it, or None.
+    The request has `inputs` (patterns of files), `outputs` (files that hold their own URL), and the `storage` options.
+    The answer has `host`, `python`, `beam`, `cappy` and `torch`, and `files`: the problem of each URL, or None.
     """
     from apache_beam.metrics import Metrics
 
-    wanted = json.loads(asked)
-    files = {url: _problem(read_first, url, wanted["storage"]) for url in wanted["inputs"]}
-    files |= {url: _problem(answer, url, wanted["storage"]) for url in wanted["outputs"]}
-    told = {"host": socket.gethostname(), "python": platform.python_version(), "beam": metadata.version("apache-beam")}
-    Metrics.string_set(METRIC, METRIC).add(json.dumps({**told, "cappy": _release(), "torch": _torch(), "files": files}))
+    asked = json.loads(request)
+    files = {url: _problem(read_first, url, asked["storage"]) for url in asked["inputs"]}
+    files |= {url: _problem(confirm, url, asked["storage"]) for url in asked["outputs"]}
+    host = {"host": socket.gethostname(), "python": platform.python_version(), "beam": metadata.version("apache-beam")}
+    Metrics.string_set(METRIC, METRIC).add(json.dumps({**host, "cappy": _release(), "torch": _torch(), "files": files}))
 
 
 def _release() -> list[str] | None:
-    """Version and code of the project, where the worker has it."""
+    """Return version and code of the project; None if the worker lacks it."""
     try:
         from beam_pipelines.runs.release import this_release
     except ImportError:
@@ -39,10 +39,10 @@ def _release() -> list[str] | None:
 
 
 def _torch() -> list[str] | None:
-    """The version of torch and the names of the CUDA devices; None without torch."""
+    """Return the version of torch and the names of the CUDA devices; None without torch."""
     try:
         import torch
-    except (ImportError, OSError):  # the latter where its libraries do not fit the machine
+    except (ImportError, OSError):  # OSError if its libraries do not fit the machine
         return None
     return [torch.__version__, *(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))]
 
@@ -50,12 +50,12 @@ def _torch() -> list[str] | None:
 def _problem(use: Callable[[str, dict[str, Any]], str | None], url: str, storage: dict[str, Any]) -> str | None:
     try:
         return use(url, storage)
-    except Exception as error:  # every file system has errors of its own, and fsspec may not be there
+    except Exception as error:  # every file system has errors of its own, and fsspec may be missing
         return f"{type(error).__name__}: {error}"
 
 
 def read_first(pattern: str, storage: dict[str, Any]) -> str | None:
-    """What stands against reading the first file that matches."""
+    """Read from the first file that matches; return the problem, if any."""
     from fsspec.core import url_to_fs
 
     fs, path = url_to_fs(pattern, **storage)
@@ -67,17 +67,17 @@ def read_first(pattern: str, storage: dict[str, Any]) -> str | None:
     return None
 
 
-def answer(url: str, storage: dict[str, Any]) -> str | None:
-    """What stands against writing below the file at `url` that it was seen."""
+def confirm(url: str, storage: dict[str, Any]) -> str | None:
+    """Overwrite the file at `url` with the confirmation that it was seen; return the problem, if any."""
     from fsspec.core import url_to_fs
 
     fs, path = url_to_fs(url, **storage)
     if not fs.exists(path) or fs.cat_file(path).decode() != url:
-        return "what this machine writes there the worker does not see: it is not the same folder for both"
-    fs.pipe_file(path, answered(url).encode())
+        return "the worker does not see the file that this machine wrote: it is not the same folder for both"
+    fs.pipe_file(path, confirmation(url).encode())
     return None
 
 
-def answered(url: str) -> str:
-    """What a file at `url` holds when a worker has seen it."""
+def confirmation(url: str) -> str:
+    """Return the content of the file at `url` after a worker has seen it."""
     return f"{url} was seen"

@@ -1,4 +1,4 @@
-"""The Beam runners that can be named with --runner, and the Java that Flink needs."""
+"""Checks of the Beam runners for --runner, and of the Java that Flink needs."""
 
 import glob
 import os
@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from beam_pipelines.doctor.findings import BASE_INSTALL, Finding, check
-from beam_pipelines.runs.release import install_command
 from beam_pipelines.doctor.loading import brief, load
+from beam_pipelines.runs.release import install_command
 
 MIN_JAVA = 11
 _JAVA_SECONDS = 10
@@ -19,7 +19,7 @@ _BEAM_CACHE = Path("~/.apache_beam/cache")  # where Beam keeps the binaries and 
 _PORTABILITY = "apache_beam.runners.portability"
 _EMBEDDED = "in this process with --job_endpoint=embed --environment_type=LOOPBACK"
 _DATAFLOW = "with a project and credentials of Google Cloud"
-RUNNERS = (  # name, module, what it is when usable, remedy, needed
+RUNNERS = (  # name, module, detail if usable, remedy, needed
     ("FnApiRunner", f"{_PORTABILITY}.fn_api_runner", "the default, in this process", BASE_INSTALL, True),
     ("PortableRunner", f"{_PORTABILITY}.local_job_service", _EMBEDDED, BASE_INSTALL, False),
     ("DataflowRunner", "apache_beam.runners.dataflow.internal.apiclient", _DATAFLOW, install_command("gcp"), False),
@@ -27,15 +27,16 @@ RUNNERS = (  # name, module, what it is when usable, remedy, needed
 
 
 def runners() -> list[Finding]:
-    """The Beam runners that can be named with --runner."""
-    found = []
-    for name, module, detail, remedy, needed in RUNNERS:
-        found.append(check("Runners", name, load(module)[1], detail=detail, remedy=remedy, needed=needed))
-    return [*found, _prism(), _flink()]
+    """Check the Beam runners that can be named with --runner."""
+    findings = [
+        check("Runners", name, load(module)[1], detail=detail, remedy=remedy, needed=needed)
+        for name, module, detail, remedy, needed in RUNNERS
+    ]
+    return [*findings, _prism(), _flink()]
 
 
 def prism_binary() -> str | None:
-    """Prism's binary, for --prism_location: in Beam's cache, on the PATH or beside Python; None where none has it."""
+    """Return Prism's binary, for --prism_location: from Beam's cache, the PATH or Python's folder; None if missing."""
     cached = glob.glob(str(_BEAM_CACHE.expanduser() / "prism" / "bin" / "*prism*"))
     # `make prism` puts it beside a Python that need not be on the PATH.
     return (
@@ -72,21 +73,21 @@ def _flink() -> Finding:
 
 
 def java_command() -> str:
-    """The command that Beam starts Java with."""
+    """Return the command with which Beam starts Java."""
     home = os.environ.get("JAVA_HOME")
     return os.path.join(home, "bin", "java") if home else "java"
 
 
 def java_version() -> tuple[int | None, str]:
-    """The major version of Java (8, 11, 17, ...), or None, and a line that says what was found."""
+    """Return the major version of Java (8, 11, 17, ...), or None, and a line about it."""
     java = shutil.which(java_command())
     if java is None:
-        return None, f"no Java: {java_command()} is not there"
+        return None, f"no Java: {java_command()} not found"
     try:
         result = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=_JAVA_SECONDS, check=True)
     except (OSError, subprocess.SubprocessError) as error:
         return None, f"{java} -version fails: {brief(error)}"
     match = re.search(r'version "(?:1\.)?(\d+)', result.stderr + result.stdout)
     if match is None:
-        return None, f"{java} -version does not say which version it is"
+        return None, f"{java} -version prints no version"
     return int(match.group(1)), f"Java {match.group(1)} at {java}"

@@ -1,4 +1,4 @@
-"""Clusters: whether one is there, a job's life on it, and its errors in words."""
+"""Clusters: checking that one answers, running a job on it, and explaining its errors."""
 
 import logging
 import re
@@ -26,7 +26,7 @@ from schemas.ids import digest
 
 _LOG = logging.getLogger("cappy")
 _CONNECT_SECONDS = 10
-_PACKAGES = "docs/flink.md says how workers get what they need"
+_PACKAGES = "docs/flink.md says how workers get their packages"
 _REMEDIES = (
     (
         r"No module named '((?:schemas|cappy_model|beam_pipelines)[\w.]*)'",
@@ -40,100 +40,99 @@ _REMEDIES = (
     ),
     (
         r"TimeoutException: (Waited \d+ minutes)",
-        "a worker did not take up its work ({}), for want of a package or of a model: the log of its pool says which; "
+        "a worker did not start ({}), perhaps because a package or a model is missing: see the log of its pool; "
         + _PACKAGES,
     ),
     (
         r"(InvalidClassException: [\w.$]+)",
-        "the job server was built for another version of Flink than the cluster's ({}): take one for that version",
+        "the job server was built for another version of Flink than the cluster's ({}): use one for that version",
     ),
     (
         r"(NoResourceAvailableException)",
-        "the cluster has not got as many free slots as the job wants: lower --parallelism, or add TaskManagers",
+        "the cluster has fewer free slots than the job requests: lower --parallelism, or add TaskManagers",
     ),
 )
 
 
 def check_reachable(options: PipelineOptions) -> None:
-    """Raises CappyError, naming the flag, where nothing listens at the address of a job server or a Flink cluster."""
+    """Raise CappyError, naming the flag, if nothing listens at the address of a job server or a Flink cluster."""
     endpoint = options.view_as(PortableOptions).job_endpoint
     if endpoint and endpoint != "embed":
-        _connect(f"//{endpoint}", f"--job_endpoint {endpoint}", "a job server: start it, or mend the address")
+        _connect(f"//{endpoint}", f"--job_endpoint {endpoint}", "a job server: start it, or fix the address")
     jobs = jobs_on_flink(options)
     if jobs is not None:
-        given = f"--flink_master {options.view_as(FlinkRunnerOptions).flink_master}"
-        _connect(jobs.url, given, "the REST port of a Flink JobManager: start the cluster, or mend the address")
+        flag = f"--flink_master {options.view_as(FlinkRunnerOptions).flink_master}"
+        _connect(jobs.url, flag, "the REST port of a Flink JobManager: start the cluster, or fix the address")
 
 
 def name_job(options: PipelineOptions, job: str, folder: str) -> None:
-    """Names a job after the folder it writes, unless a flag names it: so one that is still at work is known again."""
+    """Name a job after its output folder, unless a flag names it, so that one that is still running is recognised."""
     cloud = options.view_as(GoogleCloudOptions)
     cloud.job_name = cloud.job_name or f"{job}-{digest(folder)[:12]}"
 
 
 def check_idle(options: PipelineOptions) -> None:
-    """Raises CappyError where a job of the same name is at work, which a killed command has left.
+    """Raise CappyError if a job of the same name is running, left behind by a killed command.
 
-    Both are asked, since a job server that was started anew knows of no job before, and only the job server is sure to
-    be named.
+    Asks both the job server and Flink: a restarted job server has forgotten earlier jobs, and Flink may not be named.
     """
     name, flink = options.view_as(GoogleCloudOptions).job_name, jobs_on_flink(options)
-    if _at_work_on_job_server(options, name) or (flink is not None and flink.at_work(name)):
+    if _running_on_job_server(options, name) or (flink is not None and flink.running(name)):
         raise CappyError(
-            f"{name}: a job that was submitted before is still at work in this folder. Wait for its end, or cancel it "
-            "on the cluster, and give the same command again."
+            f"{name}: a job that was submitted before is still running in this folder. Wait for its end, or cancel it "
+            "on the cluster, and run the same command again."
         )
 
 
-def _at_work_on_job_server(options: PipelineOptions, name: str) -> bool:
+def _running_on_job_server(options: PipelineOptions, name: str) -> bool:
     portable = options.view_as(PortableOptions)
     endpoint = portable.job_endpoint
     if not endpoint or endpoint == "embed":
         return False
     with grpc.insecure_channel(endpoint) as channel:
         try:
-            asked = beam_job_api_pb2.GetJobsRequest()
+            request = beam_job_api_pb2.GetJobsRequest()
             stub = beam_job_api_pb2_grpc.JobServiceStub(channel)
-            jobs = stub.GetJobs(asked, timeout=portable.job_server_timeout).job_info
+            jobs = stub.GetJobs(request, timeout=portable.job_server_timeout).job_info
         except grpc.RpcError as error:
             raise CappyError(
-                f"--job_endpoint {endpoint}: is no job server of Beam ({error.code().name}); start one, or mend "
+                f"--job_endpoint {endpoint}: is no job server of Beam ({error.code().name}); start one, or fix "
                 "the address"
             ) from error
     return any(job.job_name == name and job.state not in TERMINAL_STATES for job in jobs)
 
 
-def _connect(url: str, given: str, wanted: str) -> None:
+def _connect(url: str, flag: str, expected: str) -> None:
     address = urlsplit(url)
     try:
-        where = (address.hostname or "", address.port or {"https": 443}.get(address.scheme, 80))
-        socket.create_connection(where, _CONNECT_SECONDS).close()
+        endpoint = (address.hostname or "", address.port or {"https": 443}.get(address.scheme, 80))
+        socket.create_connection(endpoint, _CONNECT_SECONDS).close()
     except (OSError, ValueError) as error:
-        raise CappyError(f"{given}: no answer ({error}); it wants {wanted}") from error
+        raise CappyError(f"{flag}: no answer ({error}); it must be {expected}") from error
 
 
 def import_on_workers(root: beam.Pipeline, module: str) -> None:
-    """Has a worker import a module of this project, or say which one it lacks.
+    """Add a step that imports `module` on a worker, whose error names the module that it lacks.
 
-    A worker that cannot even unpickle a step keeps Flink waiting for three minutes, and the reason is lost. For this
-    step it unpickles nothing but Beam and the standard library.
+    A worker that cannot unpickle a step keeps Flink waiting for three minutes, and the reason is lost. This step needs
+    only Beam and the standard library to be unpickled.
     """
     root | "Module" >> beam.Create([module]) | "Import" >> beam.Filter(import_module)
 
 
 def run_remotely(pipeline: beam.Pipeline) -> str | None:
-    """Runs a pipeline on a cluster to its end; its final state. See `await_end`."""
-    with _job_server_in_words():
+    """Run a pipeline on a cluster to its end; return its final state. See `await_end`."""
+    with _explaining_job_server():
         return await_end(pipeline.run(), pipeline.options)
 
 
 def await_end(result: PipelineResult, options: PipelineOptions, seconds: int | None = None) -> str | None:
-    """Waits, at most so many `seconds`, for a job on a cluster to end; its state then.
+    """Wait at most `seconds` for a job on a cluster to end; return its state.
 
-    Ends the job there when this process is told to end.
+    Cancels the job if this process is interrupted.
     """
     try:
-        with _told_once():
+        with _without_beam_errors():
             state: str | None = result.wait_until_finish(seconds and 1000 * seconds)
     except (KeyboardInterrupt, SystemExit):
         cancel(result, options)
@@ -144,18 +143,18 @@ def await_end(result: PipelineResult, options: PipelineOptions, seconds: int | N
 
 
 def cancel(result: PipelineResult, options: PipelineOptions) -> None:
-    """Ends a job on a cluster."""
+    """Cancel a job on a cluster."""
     result.cancel()
     _cancel_on_flink(options)
 
 
 def _cancel_on_flink(options: PipelineOptions) -> None:
-    """Cancels the job over Flink's REST: Beam's job server only lets go of it, and Flink goes on."""
+    """Cancel the job over Flink's REST: Beam's job server only forgets it, and Flink goes on."""
     if options.view_as(PortableOptions).job_endpoint == "embed":
         return
     name, jobs = options.view_as(GoogleCloudOptions).job_name, jobs_on_flink(options)
     if jobs is None:
-        _LOG.warning("the cluster may go on with %s: cancel it there. With --flink_master this command does.", name)
+        _LOG.warning("the cluster may go on with %s: cancel it there; with --flink_master this command does", name)
         return
     try:
         jobs.cancel(name)
@@ -164,9 +163,9 @@ def _cancel_on_flink(options: PipelineOptions) -> None:
 
 
 def _failures_on_flink(options: PipelineOptions) -> str:
-    """What Flink noted of the job's failures: the last one, which is all that Beam tells, may but follow from another.
+    """Return the failures that Flink recorded: the last one, which is all that Beam reports, may follow from another.
 
-    Empty where Flink is not named, or does not answer: then there is what Beam tells.
+    Empty if Flink is not named or does not answer.
     """
     jobs = jobs_on_flink(options)
     if jobs is None:
@@ -178,34 +177,34 @@ def _failures_on_flink(options: PipelineOptions) -> str:
 
 
 @contextmanager
-def _job_server_in_words() -> Iterator[None]:
-    """Raises CappyError where a job server refuses what it is asked, or ends."""
+def _explaining_job_server() -> Iterator[None]:
+    """Raise CappyError if a job server refuses a request, or ends."""
     try:
         yield
     except grpc.RpcError as error:
         raise CappyError(
-            f"the job server answers {error.code().name} ({error.details()}): it was ended, or its version of Beam "
-            f"does not go with {beam.__version__}. Its log says more; start one that does, and give the command again."
+            f"the job server answers {error.code().name} ({error.details()}): it has ended, or its version of Beam is "
+            f"not compatible with {beam.__version__}. See its log; start one that is, and run the command again."
         ) from error
 
 
 @contextmanager
-def _told_once() -> Iterator[None]:
-    """Beam logs each error of a job, with its traceback, and raises it, too. Unless debugging, raising it is enough."""
+def _without_beam_errors() -> Iterator[None]:
+    """Drop Beam's log records of errors that it also raises, unless debugging."""
     debugging, root = logging.getLogger("cappy").isEnabledFor(logging.DEBUG), logging.getLogger()
 
-    def wanted(record: logging.LogRecord) -> bool:
+    def keep(record: logging.LogRecord) -> bool:
         return debugging or record.module != "portable_runner"
 
-    root.addFilter(wanted)
+    root.addFilter(keep)
     try:
         yield
     finally:
-        root.removeFilter(wanted)
+        root.removeFilter(keep)
 
 
 def remedy(text: str, options: PipelineOptions) -> str | None:
-    """What to do about an error of a job with these options, by its text; None where that is not known."""
+    """Return the remedy for an error of a job with these options, by its text; None if it is unknown."""
     for pattern, message in _REMEDIES:
         found = re.search(pattern, text, re.S)
         if found:
@@ -216,22 +215,22 @@ def remedy(text: str, options: PipelineOptions) -> str | None:
 
 
 def _refused(addresses: list[str], options: PipelineOptions) -> str:
-    """What to do where nothing listens at these addresses, written as Java does: `name/IP:port`, either left out.
+    """Return the remedy for refused connections to `addresses`, in Java's notation: `name/IP:port`, either optional.
 
-    Beam passes on the root of an error, which has no address; what Flink has noted has it.
+    Beam passes on the root cause of an error, which has no address; Flink's record of it has one.
     """
     pool = options.view_as(PortableOptions).environment_config or ""
     host, _, port = pool.rpartition(":")
-    written = re.compile(rf"(\S*/)?{re.escape(host)}(/\S+)?:{port}")
-    mend = f"start it, or mend --environment_config {pool}, its address as the TaskManagers see it"
-    if any(written.fullmatch(address) for address in addresses):
-        return f"the cluster reaches no worker pool (Connection refused): {mend}"
+    pattern = re.compile(rf"(\S*/)?{re.escape(host)}(/\S+)?:{port}")
+    fix = f"start it, or fix --environment_config {pool}, its address as the TaskManagers see it"
+    if any(pattern.fullmatch(address) for address in addresses):
+        return f"the cluster reaches no worker pool (Connection refused): {fix}"
     if addresses:
         return (
             f"nothing listens at {addresses[-1]} (Connection refused), and it is not the worker pool's address: a part "
-            "of the cluster has ended, or its address is wrong. Start or mend it, and give the same command again"
+            "of the cluster has ended, or its address is wrong. Start or fix it, and run the same command again"
         )
     return (
-        "a connection on the cluster was refused, and the error does not say where; --flink_master would tell. If it "
-        f"is the worker pool: {mend}. If it is a part of Flink: start it"
+        "a connection on the cluster was refused, and the error has no address; --flink_master would show it. If it "
+        f"is the worker pool: {fix}. If it is a part of Flink: start it"
     )

@@ -16,7 +16,7 @@ _SECONDS = 10
 
 
 class NoAnswer(CappyError):
-    """What listens at an address does not answer as a JobManager does."""
+    """An address that does not answer as a JobManager does."""
 
 
 @dataclass(frozen=True)
@@ -25,23 +25,23 @@ class FlinkJobs:
 
     url: str
 
-    def at_work(self, name: str) -> list[str]:
-        """The ids of the jobs of this name that have not ended."""
+    def running(self, name: str) -> list[str]:
+        """Return the ids of the jobs of this name that have not ended."""
         with self._answering():
             return [job["jid"] for job in self._named(name) if job["end-time"] < 0]
 
     def cancel(self, name: str) -> None:
-        """Ends the jobs of this name."""
-        for job in self.at_work(name):
+        """Cancel the jobs of this name."""
+        for job in self.running(name):
             with self._answering():
                 self._ask(f"jobs/{job}?mode=cancel", method="PATCH")
 
     def failures(self, name: str) -> list[str]:
-        """The stack traces that Flink has noted of the job of this name that started last."""
+        """Return the stack traces that Flink recorded for the most recently started job of this name."""
         with self._answering():
-            last = [job["jid"] for job in sorted(self._named(name), key=lambda job: job["start-time"])][-1:]
-            found = [self._ask(f"jobs/{job}/exceptions")["exceptionHistory"]["entries"] for job in last]
-            return [entry["stacktrace"] for entries in found for entry in entries]
+            latest = [job["jid"] for job in sorted(self._named(name), key=lambda job: job["start-time"])][-1:]
+            histories = [self._ask(f"jobs/{job}/exceptions")["exceptionHistory"]["entries"] for job in latest]
+            return [entry["stacktrace"] for entries in histories for entry in entries]
 
     def _named(self, name: str) -> list[Any]:
         return [job for job in self._ask("jobs/overview")["jobs"] if job["name"] == name]
@@ -52,18 +52,18 @@ class FlinkJobs:
 
     @contextmanager
     def _answering(self) -> Iterator[None]:
-        """Raises NoAnswer for what is not HTTP, not JSON, or not what a JobManager says."""
+        """Raise NoAnswer for a response that is not HTTP, not JSON, or not a JobManager's."""
         try:
             yield
         except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:
             raise NoAnswer(
                 f"--flink_master {self.url}: does not answer as the REST port of a Flink JobManager does "
-                f"({type(error).__name__}: {error}); mend the address"
+                f"({type(error).__name__}: {error}); fix the address"
             ) from error
 
 
 def jobs_on_flink(options: PipelineOptions) -> FlinkJobs | None:
-    """Those of --flink_master; None where no cluster is named."""
+    """Return the jobs of the cluster of --flink_master; None if no cluster is named."""
     master = options.view_as(FlinkRunnerOptions).flink_master
     if master.startswith("["):
         return None

@@ -1,6 +1,6 @@
-"""Planning: what some rows, measured, say of any number of them, here and on a cluster.
+"""Throughput extrapolation: from the cost of some measured rows to the duration of a job, here and on a cluster.
 
-Used by `--dry-run`, which measures some rows, and by `tools/capacity.py`, which takes what whole runs have measured.
+Used by `--dry-run`, which measures a few rows, and by `tools/capacity.py`, which reads the measurements of whole runs.
 """
 
 import time
@@ -18,63 +18,63 @@ from beam_pipelines.runners.options import is_local
 from cappy_model.host import usable_cores
 
 Worker = Literal["core", "machine"]
-"""What does the work: a process on one core, or a model with all cores or the device of a machine."""
+"""Kind of worker: a process on one core, or a model with all cores or the device of a machine."""
 
 
 @dataclass(frozen=True)
-class Work:
-    """What is to be done: `seconds` of one worker, and the `bytes` of the files that come of it."""
+class Cost:
+    """Cost of some rows: `seconds` of one worker, and the `bytes` of the files written."""
 
     seconds: float = 0.0
     bytes: float = 0.0
 
-    def __add__(self, other: "Work") -> "Work":
-        return Work(self.seconds + other.seconds, self.bytes + other.bytes)
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(self.seconds + other.seconds, self.bytes + other.bytes)
 
 
 @dataclass(frozen=True)
-class Measured:
-    """The work that some rows have been."""
+class Timing:
+    """The measured cost of some rows."""
 
     rows: int
-    work: Work
+    cost: Cost
 
-    def scaled_to(self, rows: int) -> Work:
-        """The work of so many rows at the same rate; `self.rows` must not be 0."""
+    def scaled_to(self, rows: int) -> Cost:
+        """Return the cost of `rows` rows at the same rate; `self.rows` must not be 0."""
         factor = rows / self.rows
-        return Work(self.work.seconds * factor, self.work.bytes * factor)
+        return Cost(self.cost.seconds * factor, self.cost.bytes * factor)
 
 
-def measure_first_rows(source: Input, wanted: ReadSpec, rows: int, do: Callable[[Unit], int]) -> Measured:
-    """Times `do`, which returns bytes, with at most the first `rows` of an input, fewer where its units are small."""
+def measure_first_rows(source: Input, spec: ReadSpec, rows: int, process: Callable[[Unit], int]) -> Timing:
+    """Time `process`, which returns bytes, on at most the first `rows` of an input, fewer where its units are small."""
     for file in source.files:
         for read in list_reads(replace(file, rows=min(rows, file.rows), limit=rows), rows):
-            for unit in read_units(read, wanted._replace(unit_rows=rows)):
+            for unit in read_units(read, spec._replace(unit_rows=rows)):
                 started = time.perf_counter()
-                made = do(unit)
-                return Measured(unit.rows.num_rows, Work(time.perf_counter() - started, made))
-    return Measured(0, Work())
+                size = process(unit)
+                return Timing(unit.rows.num_rows, Cost(time.perf_counter() - started, size))
+    return Timing(0, Cost())
 
 
-def forecast(work: Work, options: PipelineOptions, worker: Worker) -> str:
-    """How long `work` takes where the `options` let it run, and how much it writes, in words. Start-up is not counted.
+def forecast(cost: Cost, options: PipelineOptions, worker: Worker) -> str:
+    """Describe the duration of a job on the workers that `options` name, and the size of its files.
 
-    A remote runner that is not told how many workers it may have has none here either.
+    Start-up is not counted. Without a number of workers for a remote runner, the text names the flags that set it.
     """
-    spread = f"; {_UNTOLD}"
+    spread = f"; {_UNKNOWN_WORKERS}"
     workers = workers_of(options, worker)
     if workers is not None:
         count, named = workers
-        spread = f", {duration(work.seconds / count)} on {plural(count, worker)}{named}" if count > 1 else ""
+        spread = f", {duration(cost.seconds / count)} on {plural(count, worker)}{named}" if count > 1 else ""
     whose = "one core's" if worker == "core" else "this machine's"
-    return f"about {duration(work.seconds)} of {whose} work{spread}; about {size(round(work.bytes))} of files"
+    return f"about {duration(cost.seconds)} of {whose} work{spread}; about {size(round(cost.bytes))} of files"
 
 
-_UNTOLD = "--max_num_workers or --parallelism says how many may share it"
+_UNKNOWN_WORKERS = "--max_num_workers or --parallelism sets the number of workers"
 
 
 def workers_of(options: PipelineOptions, worker: Worker) -> tuple[int, str] | None:
-    """How many workers a job has, and the flag that says so in words; None where no flag tells a remote runner."""
+    """Return the number of workers and the flag that sets it, in words; None if no flag does for a remote runner."""
     if is_local(options):
         return (
             (options.view_as(DirectOptions).direct_num_workers or usable_cores(), "") if worker == "core" else (1, "")

@@ -1,4 +1,4 @@
-"""Running a pipeline from the launcher: the local runner, progress, and errors in words."""
+"""Running a pipeline from the launcher: the local runner, progress, and readable errors."""
 
 import logging
 import os
@@ -32,12 +32,11 @@ _OURS = re.compile(r"(?:schemas|beam_pipelines|cappy_model)[\w.]*\.[A-Z]\w+: (.+
 
 
 _WORKER_THREAD = "run_worker"  # the runner's thread that waits for a worker process, and raises when it dies
-_CONTROL_THREAD = "beam_control_read"  # the one that reads what a worker says, and raises when that breaks off
+_CONTROL_THREAD = "beam_control_read"  # the one that reads a worker's messages, and raises when the connection breaks
 _WORKER_MODULE = "beam_pipelines.runners.worker"
 _KILLED_SECONDS = 5
 _LOST = (
-    "{}: it was killed, or there was no memory left. Give the same command again; "
-    "--direct_num_workers=1 needs the least memory."
+    "{}: it was killed, or memory ran out. Run the same command again; --direct_num_workers=1 needs the least memory."
 )
 
 
@@ -56,9 +55,9 @@ def execute(
     *,
     module: str,
 ) -> None:
-    """Builds and runs a pipeline, that of the job in `module`, to its end.
+    """Build the pipeline of the job in `module`, and run it to its end.
 
-    Raises PipelineFailed with what a worker said, in words; HandedOver when there is no end to wait for.
+    Raises PipelineFailed with the worker's message; HandedOver if there is no end to wait for.
     """
     local, dataflow = is_local(options), is_dataflow(options)
     if not local:
@@ -77,24 +76,24 @@ def execute(
             state = _run(pipeline) if local or dataflow else run_remotely(pipeline)
         except (KeyboardInterrupt, SystemExit):
             if dataflow:
-                _LOG.warning("the job goes on without us; it can be cancelled where it runs")
+                _LOG.warning("the job continues without this command; it can be cancelled where it runs")
             raise
         except Exception as error:  # each runner has errors of its own, for missing credentials above all
             raise PipelineFailed(explain(error, options)) from error
     if state not in (PipelineState.DONE, None):
-        raise PipelineFailed(f"the runner ended the job as {state}; its own log says why")
+        raise PipelineFailed(f"the runner ended the job as {state}; see its log")
     template = options.view_as(GoogleCloudOptions).template_location
     if template and dataflow:
         raise HandedOver(
-            f"{template}: is the job, for Dataflow to run. When it is done, the same command without "
-            "--template_location finds it done and draws the report."
+            f"{template}: holds the job, for Dataflow to run. When it is done, the same command without "
+            "--template_location finds it finished and writes the report."
         )
 
 
 class _WithoutHints(PipelineVisitor):
-    """Takes the hints off a pipeline for a runner that does nothing with them.
+    """Remove resource hints from a pipeline for a runner that ignores them.
 
-    To Beam a step with hints has an environment of its own: other worker processes, which it is not fused with.
+    Beam gives a step with hints an environment of its own: other worker processes, and no fusion with other steps.
     """
 
     def enter_composite_transform(self, transform_node: AppliedPTransform) -> None:
@@ -104,10 +103,10 @@ class _WithoutHints(PipelineVisitor):
 
 
 def _run(pipeline: beam.Pipeline) -> str | None:
-    """Runs a pipeline in a thread; its final state.
+    """Run a pipeline in a thread; return its final state.
 
-    The in-process runner waits forever for a worker process that has died, and cannot be interrupted. Here the death of
-    one is an error, a signal comes through, and whatever ends the run ends its worker processes too.
+    The in-process runner waits forever for a worker process that has died, and cannot be interrupted. In a thread, the
+    death of a worker is an error, signals are handled, and worker processes end with the run.
     """
     outcome: Future[str | None] = Future()
 
@@ -118,14 +117,14 @@ def _run(pipeline: beam.Pipeline) -> str | None:
             with suppress(InvalidStateError):
                 outcome.set_exception(error)
 
-    def notice(raised: threading.ExceptHookArgs) -> None:
+    def on_exception(raised: threading.ExceptHookArgs) -> None:
         if raised.thread is not None and raised.thread.name == _WORKER_THREAD:
             with suppress(InvalidStateError):
                 outcome.set_exception(WorkerLost(_LOST.format(raised.exc_value)))
         elif not isinstance(raised.exc_value, grpc.RpcError):  # broken connections only follow from it
             before(raised)
 
-    before, threading.excepthook = threading.excepthook, notice
+    before, threading.excepthook = threading.excepthook, on_exception
     threading.Thread(target=work, name="pipeline", daemon=True).start()
     try:
         return outcome.result()
@@ -136,22 +135,22 @@ def _run(pipeline: beam.Pipeline) -> str | None:
 
 
 def _end_workers(*, lost: bool) -> None:
-    """Kills what worker processes are left, and waits for the threads that these, or one `lost`, make raise.
+    """Kill the remaining worker processes, and wait for the threads that raise because of these or of a `lost` one.
 
-    They are waited for while they are heard. Workers that are threads of this process raise nothing, and may be at work
-    for long: where there are no others a signal is answered at once.
+    Waits while the exception hook is still installed. Workers that are threads of this process raise nothing and may
+    run for long, so they are not waited for: a signal takes effect at once.
     """
-    left = worker_processes(os.getpid())
-    for process in left:
+    remaining = worker_processes(os.getpid())
+    for process in remaining:
         with suppress(psutil.NoSuchProcess):
             process.kill()
     for thread in threading.enumerate():
-        if (left or lost) and thread.name in (_WORKER_THREAD, _CONTROL_THREAD):
+        if (remaining or lost) and thread.name in (_WORKER_THREAD, _CONTROL_THREAD):
             thread.join(_KILLED_SECONDS)
 
 
 def worker_processes(launcher: int) -> list[psutil.Process]:
-    """The worker processes that the in-process runner of the process `launcher` has started and not ended."""
+    """Return the running worker processes of the in-process runner in the process `launcher`."""
     found = []
     for process in psutil.Process(launcher).children(recursive=True):
         with suppress(psutil.NoSuchProcess):
@@ -161,9 +160,9 @@ def worker_processes(launcher: int) -> list[psutil.Process]:
 
 
 def _local_runner(options: PipelineOptions) -> FnApiRunner:
-    """The in-process runner, with worker processes of ours where it would start Beam's.
+    """Return the in-process runner, which starts our worker processes instead of Beam's.
 
-    Unless debugging, Beam's loggers are silent: it logs the traceback of every error that it also raises.
+    Unless debugging, Beam's loggers are silenced: it logs the traceback of every error that it also raises.
     """
     debugging = logging.getLogger("cappy").isEnabledFor(logging.DEBUG)
     level = logging.INFO if debugging else logging.CRITICAL
@@ -181,16 +180,16 @@ def _local_runner(options: PipelineOptions) -> FnApiRunner:
 
 
 def explain(error: Exception, options: PipelineOptions) -> str:
-    """What an error out of a pipeline with these options says to a user: our own message in it, or the last line."""
+    """Return the message of a pipeline's error: our own one within it, a known remedy, or the last line."""
     text = str(error)
     if isinstance(error, CappyError):
         return text.split(_STEP)[0].strip()
     ours = _OURS.findall(text)
     if ours:
         return str(ours[-1]).strip()
-    known = remedy(text, options)
-    if known:
-        return known
+    known_remedy = remedy(text, options)
+    if known_remedy:
+        return known_remedy
     # Dataflow prints None where it knows no reason.
     lines = [line.strip() for line in text.splitlines() if line.strip() not in ("", "None")]
     kind = type(error).__name__

@@ -1,4 +1,4 @@
-"""Beam's options: made of the flags that are not ours, checked, and settled for this machine."""
+"""Beam's options: parsed from the flags that are not ours, checked, and completed for this machine."""
 
 import argparse
 import difflib
@@ -38,13 +38,13 @@ def placement_of(options: PipelineOptions) -> Placement:
 
 
 def beam_options(rest: Sequence[str], *, local_mode: str, ours: Sequence[str] = ()) -> PipelineOptions:
-    """Beam's options of the flags that are not ours.
+    """Return Beam's options from the flags that are not ours.
 
     Without a runner, or with DirectRunner, the job runs in Beam's in-process FnApiRunner on all cores of this machine,
-    in `local_mode` (`multi_processing` or `multi_threading`); one worker runs in memory. (DirectRunner itself may hand
-    over to Prism, which ignores the number of workers.) Raises UsageError for a flag that Beam does not know, naming
-    the nearest of Beam's and of `ours`, for a wrong value, for a runner that is not there or lacks a flag, and for the
-    workers of a remote runner where none is named.
+    in `local_mode` (`multi_processing` or `multi_threading`); one worker runs in memory. (DirectRunner itself may use
+    Prism, which ignores the number of workers.) Raises UsageError for an unknown flag, naming the nearest of Beam's and
+    of `ours`, for a wrong value, for a runner that is not installed or lacks a required flag, and for a remote runner's
+    number of workers without such a runner.
     """
     _check_known(rest, ours)
     options = PipelineOptions(list(rest))
@@ -62,15 +62,15 @@ def beam_options(rest: Sequence[str], *, local_mode: str, ours: Sequence[str] = 
         runner = create_runner(standard.runner)
     except (ValueError, ImportError, AttributeError) as error:
         raise UsageError(f"--runner {standard.runner}: {error}") from error
-    faults = PipelineOptionsValidator(options, runner).validate()
-    if faults:
-        raise UsageError(f"--runner {standard.runner}: {' '.join(faults)}")
+    errors = PipelineOptionsValidator(options, runner).validate()
+    if errors:
+        raise UsageError(f"--runner {standard.runner}: {' '.join(errors)}")
     options.view_as(SetupOptions).save_main_session = False
     return options
 
 
 def in_threads(options: PipelineOptions) -> PipelineOptions:
-    """A copy of `options` in which a local job runs in threads of one process, which share a model."""
+    """Return a copy of `options` with which a local job runs in threads of one process, which share a model."""
     copied = PipelineOptions.from_dictionary(options.get_all_options(drop_default=True))
     direct = copied.view_as(DirectOptions)
     if direct.direct_running_mode == "multi_processing":
@@ -79,17 +79,17 @@ def in_threads(options: PipelineOptions) -> PipelineOptions:
 
 
 def _names_local(runner: str | None) -> bool:
-    """Whether --runner says this machine. Beam takes names in any case, with or without "Runner"."""
+    """Return whether --runner names this machine. Beam accepts names in any case, with or without "Runner"."""
     return runner is None or runner.lower().removesuffix("runner") in _LOCAL_NAMES
 
 
 def is_local(options: PipelineOptions) -> bool:
-    """Whether the job runs on this machine, in processes that the launcher starts."""
+    """Return whether the job runs on this machine, in processes that the launcher starts."""
     return options.view_as(StandardOptions).runner == LOCAL_RUNNER
 
 
 def is_dataflow(options: PipelineOptions) -> bool:
-    """Whether the job runs on Dataflow: machines of its own, which see no disk of ours, and which heed hints."""
+    """Return whether the job runs on Dataflow, whose machines see no local disk and honour resource hints."""
     return isinstance(create_runner(options.view_as(StandardOptions).runner), DataflowRunner)
 
 
@@ -106,12 +106,12 @@ def _check_known(rest: Sequence[str], ours: Sequence[str]) -> None:
     known = list(parser._option_string_actions)
     names = [flag.split("=")[0] for flag in rest if flag.startswith("-")]
     unknown = [name for name in names if name not in known]
-    found, stray = parser.parse_known_args([flag for flag in rest if flag.split("=")[0] not in unknown])
-    local = _names_local(found.runner)
+    parsed, stray = parser.parse_known_args([flag for flag in rest if flag.split("=")[0] not in unknown])
+    local = _names_local(parsed.runner)
     useful = [flag for flag in known if not (local and flag in _REMOTE_WORKERS)]
     if unknown:
-        meant = [flag for flag in (*ours, *useful) if flag.endswith(f"_{unknown[0].lstrip('-')}")]
-        near = difflib.get_close_matches(unknown[0], meant or [*ours, *useful], 1)
+        ending = [flag for flag in (*ours, *useful) if flag.endswith(f"_{unknown[0].lstrip('-')}")]
+        near = difflib.get_close_matches(unknown[0], ending or [*ours, *useful], 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise UsageError(f"unknown flag {unknown[0]}{hint}")
     if stray:

@@ -20,7 +20,7 @@ from beam_pipelines.runs.config import JobConfig
 from beam_pipelines.runs.finish import FinishRun
 from beam_pipelines.runs.folder import (
     close_run,
-    described,
+    describe_run,
     hold,
     is_finished,
     load_manifest,
@@ -97,13 +97,11 @@ class PipelineJob(Generic[P]):
         if is_dataflow(options):
             _check_reachable(plan)
         hashed = {"job": self.name, "format_version": FORMAT_VERSION, **self.fingerprint_inputs(plan)}
-        output, storage, run = plan.output, config.storage, described(hashed, config)
+        output, storage, run = plan.output, config.storage, describe_run(hashed, config)
         done = not config.overwrite and is_finished(output.url, run, storage)
         if not done:
             with hold(output.url, storage):
-                leftovers = open_run(
-                    output.url, run, overwrite=config.overwrite, storage=storage, reading=plan.urls
-                )
+                leftovers = open_run(output.url, run, overwrite=config.overwrite, storage=storage, reading=plan.urls)
                 self._execute(plan, hashed, options)
                 close_run(output.url, load_manifest(output.url, storage), leftovers, storage)
         manifest = load_manifest(output.url, storage)

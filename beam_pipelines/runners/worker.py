@@ -1,6 +1,6 @@
-"""A worker process of the local runner: Beam's own, quiet, and deaf to Ctrl-C, which the launcher answers.
+"""A worker process of the local runner: Beam's own, quiet, and ignoring SIGINT, which the launcher handles.
 
-`python -m beam_pipelines.runners.worker [--loud]`; the runner tells it by environment variables where to connect.
+`python -m beam_pipelines.runners.worker [--loud]`; the runner passes the addresses in environment variables.
 """
 
 import logging
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def main(arguments: list[str]) -> None:
-    """Runs Beam's worker. What it has to say reaches the launcher by the runner; unless loud, it prints nothing."""
+    """Run Beam's worker. Its messages reach the launcher through the runner; unless loud, it prints nothing."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.getLogger().addHandler(logging.NullHandler())
     if "--loud" not in arguments:

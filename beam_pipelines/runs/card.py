@@ -1,4 +1,4 @@
-"""Dataset cards: what a folder of results says of itself to a reader, and to `datasets.load_dataset`."""
+"""Dataset cards: the README.md of an output folder, for readers and for `datasets.load_dataset`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from schemas.manifest import dataset_card
 class Part:
     """Files of a run that are one configuration of its dataset.
 
-    `pattern` is of their paths below the output folder. `columns`, where all runs have the same: name -> type and
-    meaning.
+    `pattern` matches their paths below the output folder. `columns` maps names to type and meaning, if these are the
+    same in all runs.
     """
 
     name: str
@@ -25,13 +25,13 @@ class Part:
 REJECTS = Part(
     "rejects",
     "rejects/*.parquet",
-    "what could not be used, each with `stage`, `reason`, `source`, `position`, `detail` and `excerpt`",
+    "rows that could not be used, each with `stage`, `reason`, `source`, `position`, `detail` and `excerpt`",
 )
 
 
 @dataclass(frozen=True)
 class Card:
-    """What a job says of its results: a title, a text made of the manifest, and the parts, the most important first.
+    """A job's description of its results: title, text from the manifest, and parts, the most important first.
 
     The title may depend on the manifest, too.
     """
@@ -42,7 +42,7 @@ class Card:
 
 
 def draw_card(card: Card, manifest: Mapping[str, Any]) -> str:
-    """The README.md of a run, a function of its manifest. Parts without a file are not spoken of."""
+    """Return the README.md of a run, a function of its manifest. Parts without files are left out."""
     paths = [entry["path"] for entry in manifest["files"]]
     parts = [part for part in card.parts if any(fnmatchcase(path, part.pattern) for path in paths)]
     files = "\n".join(f"- `{part.pattern}` (`{part.name}`): {part.text}" for part in parts)
@@ -63,6 +63,6 @@ def draw_card(card: Card, manifest: Mapping[str, Any]) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
+    """Return a Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)

@@ -1,4 +1,4 @@
-"""A run's life in its output folder: recognised as finished, opened with run.json or refused, closed, and verified."""
+"""The output folder of a run: opened with run.json or refused, recognised as finished, closed, and verified."""
 
 import fcntl
 import json
@@ -24,20 +24,20 @@ _OTHER = re.compile("|".join(map(re.escape, (MANIFEST, FAILURE, CARD, REPORT, ME
 _LEFTOVER = re.compile(r"(\w+/)?\.(part|shard|metrics|run|manifest|failure|README|report).*\.tmp")
 _LOCK = ".lock"
 _SHOWN_DIFFERENCES = 5
-_FOLLOWS = "settings.shards: "  # from the size of the inputs, where no flag says it
+_DERIVED = "settings.shards: "  # follows from the size of the inputs unless a flag sets it
 
 
-def described(facts: Mapping[str, Any], config: Any) -> dict[str, Any]:
-    """What run.json says of a run: its `facts`, and all that its configuration (a dataclass) says but secrets."""
+def describe_run(fingerprint_inputs: Mapping[str, Any], config: Any) -> dict[str, Any]:
+    """Return the content of run.json: job, configuration (a dataclass) without secrets, and fingerprint inputs."""
     configuration = {**asdict(config), "storage": sorted(config.storage)}
-    return {"job": facts["job"], "configuration": configuration, "facts": facts}
+    return {"job": fingerprint_inputs["job"], "configuration": configuration, "facts": fingerprint_inputs}
 
 
 def is_finished(output: str, run: Mapping[str, Any], storage: StorageOptions) -> bool:
-    """Whether the folder `output` holds this very run, whole. Nothing is written.
+    """Return whether the folder `output` holds this run, finished. Writes nothing.
 
-    `run` is as `described` gives it; its `facts` are all that shapes the bytes of the output. Raises CappyError when
-    the folder holds a run with other facts, naming what differs.
+    `run` comes from `describe_run`. Raises CappyError if the folder holds a run with other fingerprint inputs, naming
+    the differences.
     """
     _folder(output, storage)
     stored = read_bytes(join(output, RUN), storage)
@@ -50,12 +50,12 @@ def is_finished(output: str, run: Mapping[str, Any], storage: StorageOptions) ->
 def open_run(
     output: str, run: Mapping[str, Any], *, overwrite: bool, storage: StorageOptions, reading: Collection[str] = ()
 ) -> list[str]:
-    """Claims the folder `output` for a run (see `is_finished`) by writing its run.json there.
+    """Claim the folder `output` for a run (see `is_finished`) by writing its run.json.
 
-    With `overwrite`, files of a former run of the same job go first, but runs within the folder stay. Returns the
-    temporary files there that writers of earlier runs have left, or are still at. Raises CappyError when the folder
-    holds something else than a run, or a run with other facts, naming what differs; UsageError where a file that the
-    run is `reading` would be deleted; OutputError when it cannot be written.
+    With `overwrite`, files of an earlier run of the same job are deleted first, but not runs in subfolders. Returns the
+    temporary files that writers of earlier runs have left or are still writing. Raises CappyError if the folder holds
+    anything but a run, or a run with other fingerprint inputs, naming the differences; UsageError if a file that the
+    run is `reading` would be deleted; OutputError if the folder cannot be written.
     """
     names = refuse_foreign(output, storage)
     stored = read_bytes(join(output, RUN), storage)
@@ -72,11 +72,11 @@ def open_run(
 
 
 def refuse_foreign(output: str, storage: StorageOptions) -> list[str]:
-    """The names of the files below a folder. Raises CappyError when it holds something and is no run's folder."""
+    """Return the names of the files below a folder. Raises CappyError if it holds files but no run."""
     names = _names(output, storage)
     foreign = [name for name in names if not (_LEFTOVER.fullmatch(name) or name.startswith(_runs_within(names)))]
     if foreign and RUN not in foreign:
-        raise CappyError(f"{output}: holds {foreign[0]!r} and no {RUN}, so it is not ours; give an empty or new folder")
+        raise CappyError(f"{output}: holds {foreign[0]!r} and no {RUN}, so it is not a job's folder; give an empty one")
     return names
 
 
@@ -85,18 +85,18 @@ def _decode(output: str, stored: bytes) -> dict[str, Any]:
         content: dict[str, Any] = json.loads(stored)
         if content["fingerprint"] == fingerprint(content["facts"]):
             return content
-        fault = "its fingerprint is not that of its facts"
+        fault = "its fingerprint does not match its content"
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         fault = f"{type(error).__name__}: {error}"
-    raise CappyError(f"{join(output, RUN)}: is damaged or not ours ({fault}); give an empty or new folder")
+    raise CappyError(f"{join(output, RUN)}: is damaged or not written by cappy ({fault}); give an empty or new folder")
 
 
 @contextmanager
 def hold(output: str, storage: StorageOptions) -> Iterator[None]:
-    """Keeps a second job off a folder on a local disk for as long as the block runs; a lock that dies with its process.
+    """Lock a folder on a local disk against other jobs while the block runs; the lock ends with its process.
 
-    Elsewhere there is no such lock: two jobs there write the same bytes twice. Raises CappyError when another has it,
-    OutputError when the folder cannot be written.
+    Elsewhere there is no such lock: two jobs write the same bytes twice. Raises CappyError if another job holds the
+    lock, OutputError if the folder cannot be written.
     """
     if not is_local(output):
         yield
@@ -107,14 +107,14 @@ def hold(output: str, storage: StorageOptions) -> Iterator[None]:
         lock = open(join(path, _LOCK), "w")  # noqa: SIM115
     except OSError as error:
         raise OutputError(
-            f"{output}: cannot be written: {error.strerror}. Mend the permissions, or give another."
+            f"{output}: cannot be written: {error.strerror}. Fix the permissions, or give another."
         ) from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise CappyError(
-                f"{output}: another job is at work in it; wait for its end, or give another folder"
+                f"{output}: another job is running in it; wait for its end, or give another folder"
             ) from error
         try:
             yield
@@ -124,15 +124,18 @@ def hold(output: str, storage: StorageOptions) -> Iterator[None]:
 
 
 def close_run(output: str, manifest: Mapping[str, Any], leftovers: Sequence[str], storage: StorageOptions) -> None:
-    """Deletes what earlier runs have left in the folder of a finished one: data files of our names that the `manifest`
-    does not list, and the `leftovers` that `open_run` told of. A writer that is still at work keeps its later ones."""
+    """Delete what earlier runs have left in the folder of a finished run.
+
+    Deletes data files that the `manifest` does not list, and the `leftovers` that `open_run` returned. Temporary files
+    begun since then are kept, as their writers are still running.
+    """
     names = _names(output, storage)
     _delete(output, [name for name in names if name in leftovers], storage)
     _delete(output, _unlisted(names, {entry["path"] for entry in manifest["files"]}), storage)
 
 
 def _unlisted(names: Sequence[str], listed: Container[str]) -> list[str]:
-    """The data files of our names, runs within not counted, that are not `listed`."""
+    """Return the data files that are not `listed`, without those of runs in subfolders."""
     within = _runs_within(names)
     return [name for name in names if _DATA.fullmatch(name) and not name.startswith(within) and name not in listed]
 
@@ -147,12 +150,12 @@ def _refuse_other_job(output: str, before: Mapping[str, Any], run: Mapping[str, 
 
 def _refuse_other(output: str, before: Mapping[str, Any], run: Mapping[str, Any]) -> None:
     _refuse_other_job(output, before, run)
-    found = list(differences(before["facts"], json.loads(json.dumps(run["facts"]))))
-    if found:
-        found = [difference for difference in found if not difference.startswith(_FOLLOWS)] or found
-        more = f" and {len(found) - _SHOWN_DIFFERENCES} more" if len(found) > _SHOWN_DIFFERENCES else ""
+    changes = list(differences(before["facts"], json.loads(json.dumps(run["facts"]))))
+    if changes:
+        changes = [change for change in changes if not change.startswith(_DERIVED)] or changes
+        more = f" and {len(changes) - _SHOWN_DIFFERENCES} more" if len(changes) > _SHOWN_DIFFERENCES else ""
         raise CappyError(
-            f"{output}: holds another run: {'; '.join(found[:_SHOWN_DIFFERENCES])}{more}. "
+            f"{output}: holds another run: {'; '.join(changes[:_SHOWN_DIFFERENCES])}{more}. "
             "Give another folder, or --overwrite to replace it."
         )
 
@@ -160,12 +163,12 @@ def _refuse_other(output: str, before: Mapping[str, Any], run: Mapping[str, Any]
 def _folder(output: str, storage: StorageOptions) -> tuple[fsspec.AbstractFileSystem, str]:
     fs, path = file_system(output, storage)
     if fs.isfile(path):
-        raise CappyError(f"{output}: is a file; --output wants a folder")
+        raise CappyError(f"{output}: is a file; --output must be a folder")
     return fs, path
 
 
 def _names(output: str, storage: StorageOptions) -> list[str]:
-    """The files below a folder, relative to it, sorted."""
+    """Return the files below a folder, relative to it, sorted."""
     fs, path = _folder(output, storage)
     root = path.rstrip("/") + "/"
     names = sorted(name.removeprefix(root) for name in fs.find(path)) if fs.exists(path) else []
@@ -173,66 +176,66 @@ def _names(output: str, storage: StorageOptions) -> list[str]:
 
 
 def _delete_run(output: str, names: list[str], storage: StorageOptions, reading: Collection[str]) -> None:
-    """Deletes the files of a run, run.json last, so that an interrupted deletion is still a folder of ours."""
-    mine = [name for name in names if not name.startswith(_runs_within(names))]
+    """Delete the files of a run, run.json last, so that the folder is recognised after an interrupted deletion."""
+    own = [name for name in names if not name.startswith(_runs_within(names))]
     kinds = (_DATA, _LEFTOVER, _OTHER)
-    former = [name for name in mine if any(kind.fullmatch(name) for kind in kinds)]
+    former = [name for name in own if any(kind.fullmatch(name) for kind in kinds)]
     refuse_to_delete(output, former, reading)
     _delete(output, former, storage)
     _delete(output, [RUN], storage)
 
 
 def refuse_to_delete(output: str, names: Sequence[str], reading: Collection[str]) -> None:
-    """Raises UsageError where one of the files (relative to `output`) that are to be deleted is still to be read."""
+    """Raise UsageError if a file to delete (relative to `output`) is among those that the run is `reading`."""
     for name in names:
         if join(output, name) in reading:
             raise UsageError(
-                f"{join(output, name)}: is to be read, and --overwrite would delete it; give another --output"
+                f"{join(output, name)}: is an input, and --overwrite would delete it; give another --output"
             )
 
 
 def _runs_within(names: Sequence[str]) -> tuple[str, ...]:
-    """The folders, each with its `/`, below this one that hold a run of their own."""
+    """Return the subfolders, each with its `/`, that hold a run of their own."""
     return tuple(name.removesuffix(RUN) for name in names if name.endswith(f"/{RUN}"))
 
 
 def _delete(output: str, names: list[str], storage: StorageOptions) -> None:
     fs, path = file_system(output, storage)
     for name in names:
-        with suppress(FileNotFoundError):  # a temporary file may just have got its name
+        with suppress(FileNotFoundError):  # a temporary file may have been renamed meanwhile
             fs.rm_file(join(path, name))
 
 
 def load_manifest(output: str, storage: StorageOptions) -> dict[str, Any]:
-    """The manifest of a finished run. Raises CappyError where there is none, saying what stands there instead."""
+    """Return the manifest of a finished run. Raises CappyError if there is none, with the reason."""
     data = read_bytes(join(output, MANIFEST), storage)
     if data is not None:
-        return _parsed(output, MANIFEST, data, needed="files")
+        return _parse(output, MANIFEST, data, key="files")
     reason = reason_of_failure(output, storage)
     if reason is not None:
         raise CappyError(f"{output}: the run failed: {reason}")
     if read_bytes(join(output, RUN), storage) is not None:
-        raise CappyError(f"{output}: holds an unfinished run; give its command again to finish it")
+        raise CappyError(f"{output}: holds an unfinished run; run its command again to finish it")
     raise CappyError(f"{output}: holds no {MANIFEST}; give the output folder of a job")
 
 
 def reason_of_failure(output: str, storage: StorageOptions) -> str | None:
-    """Why the last run in a folder failed, in its own words; None where it left none. Raises CappyError."""
+    """Return the recorded reason why the last run in a folder failed; None if there is none. Raises CappyError."""
     data = read_bytes(join(output, FAILURE), storage)
-    return None if data is None else str(_parsed(output, FAILURE, data, needed="reason")["reason"])
+    return None if data is None else str(_parse(output, FAILURE, data, key="reason")["reason"])
 
 
-def _parsed(output: str, name: str, data: bytes, *, needed: str) -> dict[str, Any]:
+def _parse(output: str, name: str, data: bytes, *, key: str) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(data)
-        content[needed]
+        content[key]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CappyError(f"{join(output, name)}: is damaged ({type(error).__name__}: {error})") from error
     return content
 
 
 def verify(output: str, storage: StorageOptions) -> list[str]:
-    """What is wrong with a finished run's data files: missing, changed, not in the manifest. Empty when all is well."""
+    """Return the faults of a finished run's data files: missing, changed, or not in the manifest."""
     try:
         entries = [FileEntry(**entry) for entry in load_manifest(output, storage)["files"]]
     except TypeError as error:
@@ -243,7 +246,7 @@ def verify(output: str, storage: StorageOptions) -> list[str]:
 
 
 def _fault(output: str, entry: FileEntry, storage: StorageOptions) -> str | None:
-    """What is wrong with one file, if anything."""
+    """Return the fault of one file, if any."""
     try:
         data = read_bytes(join(output, entry.path), storage)
     except CappyError as error:

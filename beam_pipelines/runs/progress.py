@@ -1,4 +1,4 @@
-"""Progress of a job, seen from its output folder, so with any runner: a bar on a terminal, else log lines."""
+"""Progress of a job on any runner, read from its output folder: a bar on a terminal, else log lines."""
 
 import logging
 import os
@@ -33,9 +33,9 @@ _FOOTER_THREADS = 8  # on an object store each footer costs a round trip or two
 class Stage:
     """A folder below the output folder that fills up with Parquet files; "" is the output folder itself.
 
-    `files` and `rows` are how many are expected, None where that is not known. A stage that `resumes` leaves the files
-    of an interrupted run as they are, so they count as done; one that does not makes every file anew. With `tokens`,
-    the files are units that keep a stats, and its `REAL_TOKENS` are shown as a rate.
+    `files` and `rows` are the expected numbers, None if unknown. A stage that `resumes` keeps the files of an
+    interrupted run, so they count as done; one that does not rewrites every file. With `tokens`, the files hold the
+    statistics of units, and their `REAL_TOKENS` are shown as a rate.
     """
 
     folder: str
@@ -47,7 +47,7 @@ class Stage:
 
     @property
     def title(self) -> str:
-        """What the bar is called."""
+        """The label of the bar."""
         return self.folder or "output"
 
 
@@ -64,8 +64,8 @@ _NONE = _Counts(0, 0, 0)
 
 
 @dataclass
-class _Seen:
-    """What has been seen of a stage. `at_start` are the files that stood there, `before` what they hold."""
+class _State:
+    """What has been read of a stage. `at_start` are the files that existed at the start, `before` their counts."""
 
     at_start: Mapping[str, object] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)
@@ -75,11 +75,11 @@ class _Seen:
 
 
 class Progress:
-    """Watches the folders of a job's stages while a `with` block runs."""
+    """Watch the folders of a job's stages while a `with` block runs."""
 
     def __init__(self, output: str, stages: Sequence[Stage], storage: StorageOptions) -> None:
         self._output, self._storage = output, storage
-        self._stages = [(stage, _Seen()) for stage in stages]
+        self._stages = [(stage, _State()) for stage in stages]
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="progress", daemon=True)
 
@@ -136,7 +136,7 @@ class Progress:
                 seen.logged = seen.counts.files
                 _LOG.info(self._line(stage, seen))
 
-    def _line(self, stage: Stage, seen: _Seen) -> str:
+    def _line(self, stage: Stage, seen: _State) -> str:
         rate = self._rate(seen.counts.rows - seen.before.rows)
         files = plural(seen.counts.files, "file")
         if stage.files is not None:
@@ -147,17 +147,17 @@ class Progress:
             line += f", {max(0.0, stage.rows - seen.counts.rows) / rate:,.0f} s left"
         return line
 
-    def _tokens(self, stage: Stage, seen: _Seen) -> str:
+    def _tokens(self, stage: Stage, seen: _State) -> str:
         return f", {self._rate(seen.counts.tokens - seen.before.tokens):,.0f} tokens/s" if stage.tokens else ""
 
     def _rate(self, count: int) -> float:
         return count / max(time.monotonic() - self._started, 1e-9)
 
-    def _look(self, stage: Stage, seen: _Seen) -> None:
-        """Adds the files that have appeared since the last look. What could not be read is made up for by the next."""
-        fs, found = self._listing(stage)
-        old = {name for name in found if found[name] == seen.at_start.get(name)}
-        new = sorted(found.keys() - seen.names - (set() if stage.resumes else old))
+    def _look(self, stage: Stage, seen: _State) -> None:
+        """Add the files that have appeared since the last call. Unreadable ones are tried again by the next."""
+        fs, listing = self._listing(stage)
+        old = {name for name in listing if listing[name] == seen.at_start.get(name)}
+        new = sorted(listing.keys() - seen.names - (set() if stage.resumes else old))
         with ThreadPoolExecutor(_FOOTER_THREADS) as threads:
             for name, counts in zip(new, threads.map(lambda name: _read(fs, name, stage), new), strict=True):
                 if counts is not None:
@@ -166,19 +166,19 @@ class Progress:
                     seen.before = seen.before.plus(counts) if name in old else seen.before
 
     def _listing(self, stage: Stage) -> tuple[fsspec.AbstractFileSystem, dict[str, object]]:
-        """The Parquet files of a stage, each with what its file system says of it, which changes with the file."""
+        """Return the Parquet files of a stage, each with its file system's details, which change with the file."""
         fs, path = file_system(join(self._output, stage.folder), self._storage)
         try:
             fs.invalidate_cache(path)
-            found = fs.find(path, maxdepth=1, detail=True) if fs.exists(path) else {}
-        except Exception as error:  # each file system has errors of its own, and none of them shall end a run
+            details = fs.find(path, maxdepth=1, detail=True) if fs.exists(path) else {}
+        except Exception as error:  # each file system has errors of its own, and none of them may end a run
             _LOG.debug("progress: %s: %s", path, error)
-            found = {}
-        return fs, {name: facts for name, facts in found.items() if name.endswith(".parquet")}
+            details = {}
+        return fs, {name: detail for name, detail in details.items() if name.endswith(".parquet")}
 
 
 def _terminal_columns() -> int:
-    """The width of the terminal; 0 where it says none, as that of a container or a script may."""
+    """Return the width of the terminal; 0 if unknown, as in a container or a script."""
     try:
         return os.get_terminal_size(sys.stderr.fileno()).columns
     except OSError:
@@ -186,11 +186,11 @@ def _terminal_columns() -> int:
 
 
 def _read(fs: fsspec.AbstractFileSystem, name: str, stage: Stage) -> _Counts | None:
-    """What a file holds, by its footer; None when it cannot be read."""
+    """Return the counts in the footer of a file; None if it cannot be read."""
     try:
         with fs.open(name, "rb") as file:
             footer = pq.read_metadata(file)
         return _Counts(1, footer.num_rows, stats_in(footer, name).counts[REAL_TOKENS] if stage.tokens else 0)
-    except Exception as error:  # as above; and files of others may stand in the folder
+    except Exception as error:  # as above; and the folder may hold foreign files
         _LOG.debug("progress: %s: %s", name, error)
         return None

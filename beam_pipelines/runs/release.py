@@ -28,15 +28,15 @@ class Release(NamedTuple):
 
 
 PIP = f"{shlex.quote(sys.executable)} -m pip install"
-"""Installs for this interpreter."""
+"""The pip of this interpreter."""
 
 
 def install_command(extra: str = "", tree: Path = _ROOT) -> str:
-    """Return the command that installs the project, with an `extra`, from its source `tree`: no package index has it."""
-    what = f"[{extra}]" if extra else ""
+    """Return the command that installs the project with an `extra` from its source `tree`; no package index has it."""
+    extras = f"[{extra}]" if extra else ""
     if (tree / "setup.py").is_file():
-        return f"{PIP} -e {shlex.quote(f'{tree}{what}')}"
-    return f"{PIP} {shlex.quote(f'.{what}')} in the source tree"
+        return f"{PIP} -e {shlex.quote(f'{tree}{extras}')}"
+    return f"{PIP} {shlex.quote(f'.{extras}')} in the source tree"
 
 
 class OtherRelease(CappyError):
@@ -44,17 +44,17 @@ class OtherRelease(CappyError):
 
 
 def code_of(root: Path) -> str:
-    """The first 12 hex digits of a hash of the Python files of the project's packages below `root`, names and bytes."""
-    found = hashlib.blake2b()
+    """Return 12 hex digits of a hash over names and bytes of the project's Python files below `root`."""
+    state = hashlib.blake2b()
     for path in sorted(path for package in _PACKAGES for path in (root / package).rglob("*.py")):
         content = path.read_bytes()
-        found.update(f"{path.relative_to(root).as_posix()}\n{len(content)}\n".encode() + content)
-    return found.hexdigest()[:12]
+        state.update(f"{path.relative_to(root).as_posix()}\n{len(content)}\n".encode() + content)
+    return state.hexdigest()[:12]
 
 
 @cache
 def this_release() -> Release:
-    """What runs here; looked at once in a process."""
+    """Return the release of this process."""
     try:
         version = metadata.version(DISTRIBUTION)
     except metadata.PackageNotFoundError:
@@ -63,12 +63,12 @@ def this_release() -> Release:
 
 
 def check_release(submitted: Release) -> None:
-    """Raises OtherRelease, naming both, where this worker does not run the code that `submitted` the job."""
+    """Raise OtherRelease, naming both, if this worker does not run the code that `submitted` the job."""
     here = this_release()
     if here != submitted:
         raise OtherRelease(
             f"the worker on {socket.gethostname()} runs {here} from {_ROOT}, and the job was submitted by {submitted}. "
-            "Install the submitter's code where the workers run and restart them, then give the same command again."
+            "Install the submitter's code where the workers run and restart them, then run the same command again."
         )
 
 

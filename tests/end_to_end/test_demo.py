@@ -9,10 +9,10 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from beam_pipelines.doctor.findings import install
 from beam_pipelines.jobs.adapt.job import EVALUATION, SCORED, SCORER, SELECTIONS
 from beam_pipelines.jobs.demo import encoder
 from beam_pipelines.jobs.demo.job import CORPUS
+from beam_pipelines.runs.release import install_command
 from cappy_model.generate.decodings import PAPER, PRESETS
 from schemas.records import CANDIDATE, GENERATED
 from tests.conftest import build, cappy, metrics_of, rows_of
@@ -97,5 +97,5 @@ def test_without_the_encoder(
 ) -> None:
     monkeypatch.setattr(encoder, "PACKAGE", "not_there")
     assert cappy("demo", "--output", tmp_path / "out") == 1
-    assert install("demo") in capsys.readouterr().err
+    assert install_command("demo") in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

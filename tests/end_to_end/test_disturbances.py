@@ -1,4 +1,4 @@
-"""What disturbs a run from outside: full disks, signals, killed workers, and other runs on its folder."""
+"""Runs disturbed from outside: full disks, signals, killed workers, and other runs in the same folder."""
 
 import os
 import resource
@@ -25,7 +25,7 @@ def small(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def larger(tmp_path: Path) -> Path:
-    """A mixture that takes some seconds, in eight files."""
+    """Return a mixture of eight files that takes some seconds."""
     rows = [{"text": f"question {i} {'and so on ' * 20}", "answer": f"answer {i} {i * i}"} for i in range(16_000)]
     files = {f"{i}.jsonl": json_lines(*rows[i * 2_000 : (i + 1) * 2_000]) for i in range(8)}
     return mixture_of(tmp_path, {"d": (files, PLAIN)})
@@ -38,7 +38,7 @@ def command_of(mixture: Path, output: Path, flags: list[str]) -> list[str]:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 200 KB."""
+    """Yield the folder of a file system of 200 KB."""
     (tmp_path / "disk").mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(tmp_path / "disk")]
     if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
@@ -58,7 +58,7 @@ def test_full_disk(flags: list[str], larger: Path, tmp_path: Path, small_disk: P
     assert "cannot be written: No space left on device. Free space" in failed.stderr
     assert not (small_disk / "out" / "manifest.json").exists()
     for path in small_disk.rglob("*.parquet"):
-        pq.read_table(path)  # what is there is whole
+        pq.read_table(path)  # every file that exists is complete
     subprocess.run(["mount", "-o", "remount,size=100m", str(small_disk)], check=True)
     assert subprocess.run(command, timeout=120).returncode == 0
     assert build(larger, tmp_path / "whole") == 0
@@ -66,7 +66,7 @@ def test_full_disk(flags: list[str], larger: Path, tmp_path: Path, small_disk: P
 
 
 def test_file_too_large_for_the_system(larger: Path, tmp_path: Path) -> None:
-    """A limit that needs no rights to set: it fails as a full disk does."""
+    """RLIMIT_FSIZE can be set without privileges, and fails as a full disk does."""
     failed = subprocess.run(
         command_of(larger, tmp_path / "out", ONE_PROCESS),
         capture_output=True, text=True, timeout=120,
@@ -85,12 +85,12 @@ def wait_for(condition: Callable[[], object], process: "subprocess.Popen[str]") 
 
 
 def heed_interrupts() -> None:
-    """What a script starts in the background ignores Ctrl-C, and so do its children unless they are told otherwise."""
+    """Restore the default of SIGINT, which processes started in the background by a script inherit as ignored."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def disturb(mixture: Path, output: Path, flags: list[str], act: Callable[[int], object], at: str) -> tuple[int, str]:
-    """Starts a run in a session of its own, disturbs it, and waits for its end: exit status and stderr."""
+    """Start a run in its own session, disturb it, wait for its end; return exit status and stderr."""
     process = subprocess.Popen(
         command_of(mixture, output, flags), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         start_new_session=True, preexec_fn=heed_interrupts,
@@ -121,7 +121,7 @@ def test_signal_in_the_middle(case: str, flags: list[str], larger: Path, tmp_pat
     act, statuses = SIGNALS[case]
     status, error = disturb(larger, tmp_path / "out", flags, act, at="first file")
     assert status in statuses and "Traceback" not in error, (status, error)
-    assert "goes on" not in error, "a corpus is made anew"
+    assert "goes on" not in error, "a corpus is rebuilt from the start"
     assert not (tmp_path / "out" / "manifest.json").exists()
     assert build(larger, tmp_path / "out") == build(larger, tmp_path / "whole") == 0
     assert data_bytes(tmp_path / "out") == data_bytes(tmp_path / "whole")
@@ -136,24 +136,24 @@ def test_interrupt_while_beam_is_imported(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("at", ["start", "first file"])
-def test_killed_worker_is_no_hang(at: str, larger: Path, tmp_path: Path) -> None:
+def test_killed_worker_ends_the_run(at: str, larger: Path, tmp_path: Path) -> None:
     def kill_one(launcher: int) -> None:
         worker_processes(launcher)[0].kill()
 
     status, error = disturb(larger, tmp_path / "out", TWO_PROCESSES, kill_one, at)
-    assert status == 1 and "Traceback" not in error and "Give the same command again" in error, (status, error)
+    assert status == 1 and "Traceback" not in error and "Run the same command again" in error, (status, error)
     assert build(larger, tmp_path / "out") == build(larger, tmp_path / "whole") == 0
     assert data_bytes(tmp_path / "out") == data_bytes(tmp_path / "whole")
 
 
-def test_second_run_on_a_folder_is_told_of_the_first(larger: Path, tmp_path: Path) -> None:
+def test_second_run_on_a_folder_is_refused_while_the_first_runs(larger: Path, tmp_path: Path) -> None:
     command = command_of(larger, tmp_path / "out", ONE_PROCESS)
     first = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: (tmp_path / "out" / "run.json").exists(), first)
     first.send_signal(signal.SIGSTOP)
     second = subprocess.run(command, capture_output=True, text=True, timeout=120)
     first.send_signal(signal.SIGCONT)
-    assert second.returncode == 1 and "another job is at work in it" in second.stderr, second.stderr
+    assert second.returncode == 1 and "another job is running in it" in second.stderr, second.stderr
     _, error = first.communicate(timeout=120)
     assert first.returncode == 0 and "Traceback" not in error, error
     assert build(larger, tmp_path / "whole") == 0

@@ -98,7 +98,7 @@ def test_a_signal_ends_it_soon_and_the_same_command_goes_on(
 def test_a_second_job_on_the_same_folder(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with hold(str(tmp_path / "out"), {}):
         assert cappy(*command_of(inputs, tmp_path / "out")[3:]) == 1
-    assert "another job is at work in it" in said(capsys)
+    assert "another job is running in it" in said(capsys)
 
 
 def test_a_folder_that_cannot_be_written(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

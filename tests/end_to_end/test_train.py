@@ -135,11 +135,11 @@ def test_another_run_in_the_folder_and_overwrite(
     assert not (output / "checkpoints").exists()
     with hold(str(tmp_path / "held"), {}):
         assert cappy(*flags(inputs, "--output", tmp_path / "held")) == 1
-    assert "another job is at work in it" in said(capsys)
+    assert "another job is running in it" in said(capsys)
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "thesis.txt").write_text("all of it")
     assert cappy(*flags(inputs, "--output", tmp_path / "foreign", "--overwrite")) == 1
-    assert "holds 'thesis.txt' and no run.json, so it is not ours" in said(capsys)
+    assert "holds 'thesis.txt' and no run.json, so it is not a job's folder" in said(capsys)
 
 
 def test_overwrite_deletes_no_input(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -148,7 +148,7 @@ def test_overwrite_deletes_no_input(inputs: Path, tmp_path: Path, capsys: pytest
     before = weights(output)
     for model in (output, shutil.copytree(inputs / "init", output / "checkpoints" / "checkpoint-2")):
         assert cappy(*flags(inputs, "--output", output, "--max-steps", 2, "--model", model, "--overwrite")) == 2
-        assert "config.json: is to be read, and --overwrite would delete it; give another --output" in said(capsys)
+        assert "config.json: is an input, and --overwrite would delete it; give another --output" in said(capsys)
     assert all(np.array_equal(before[name], value) for name, value in weights(output).items())
 
 
@@ -181,9 +181,9 @@ def test_weights_and_limits(inputs: Path, tmp_path: Path, capsys: pytest.Capture
         (["--max-length", "65"], 1, "a length of 65 tokens: the model has 64 positions"),
         (["--weights", "none.yaml"], 2, "none.yaml: there is no such file"),
         (["--runner", "FlinkRunner"], 2, "unknown argument '--runner'"),
-        (["--held-out", "{}/pairs/*.parquet"], 1, "no pair is left to learn from"),
+        (["--held-out", "{}/pairs/*.parquet"], 1, "no pair is left for training"),
         (["--corpus", "{}/init/config.json"], 1, "unknown input format"),
-        (["--model", "{}/pairs"], 1, "holds no config.json"),
+        (["--model", "{}/pairs"], 1, "has no config.json"),
         (["--model", "{}/llama", "--dry-run"], 1, "is a llama, a decoder-only language model; give an encoder"),
     ],
 )

@@ -31,7 +31,7 @@ def flags_with(cluster: dict[str, Any], workers: int) -> list[str]:
 
 def test_no_pool(cluster: dict[str, Any], mixture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert build(mixture, tmp_path / "out", *flags_with(cluster, NO_POOL)) == 1
-    assert f"no worker pool (Connection refused): start it, or mend --environment_config localhost:{NO_POOL}" in said(
+    assert f"no worker pool (Connection refused): start it, or fix --environment_config localhost:{NO_POOL}" in said(
         capsys
     )
 

@@ -127,7 +127,7 @@ def test_a_job_outlives_its_command_and_a_task_manager(
     process.communicate()
     kill_task_manager(cluster)
     assert cappy(*work.arguments, "--output", output, *flags) == 1
-    assert "a job that was submitted before is still at work" in said(capsys)
+    assert "a job that was submitted before is still running" in said(capsys)
     wait_for(lambda: running_jobs(cluster) == 0)
     check_disturbed(cluster)
     assert cappy(*work.arguments, "--output", output, *flags) == 0

@@ -15,7 +15,7 @@ from beam_pipelines.jobs.adapt.adaptation import adaptation_instructions, adapta
 from beam_pipelines.jobs.adapt.config import AdaptConfig
 from beam_pipelines.jobs.build_corpus.candidates import candidate_columns
 from beam_pipelines.report.text import plural
-from beam_pipelines.runs.folder import described, hold, is_finished, load_manifest, open_run
+from beam_pipelines.runs.folder import describe_run, hold, is_finished, load_manifest, open_run
 from beam_pipelines.runs.release import versions
 from beam_pipelines.transforms.results import Result, write_rejects
 from cappy_model.metrics.rouge import RougeL
@@ -37,7 +37,7 @@ def make_pairs(config: AdaptConfig, folder: str) -> dict[str, Any]:
         "files": [file.fingerprint_inputs() for file in source.files],
     }
     output, storage = OutputDir(folder, config.storage), config.storage
-    run = described(hashed, config)
+    run = describe_run(hashed, config)
     if config.overwrite or not is_finished(folder, run, storage):
         with hold(folder, storage):
             open_run(folder, run, overwrite=config.overwrite, storage=storage)

@@ -11,7 +11,7 @@ from beam_pipelines.jobs.build_corpus.datasets import DatasetPlan
 from beam_pipelines.jobs.build_corpus.labelling import finish_shard
 from beam_pipelines.jobs.build_corpus.negatives import LABELLED_INSTRUCTION, reduce_instructions
 from beam_pipelines.jobs.build_corpus.render import UnitRenderer
-from beam_pipelines.runners.forecast import Measured, Work
+from beam_pipelines.runners.forecast import Cost, Timing
 from beam_pipelines.templates.mixture import MixtureFile
 from beam_pipelines.transforms.results import Result
 from beam_pipelines.transforms.shuffle import gather, slice_chunk
@@ -20,7 +20,7 @@ from cappy_model.metrics.rouge import RougeL
 SAMPLE_INSTRUCTIONS = 400
 
 
-def corpus_work(datasets: Iterable[DatasetPlan], mixture: MixtureFile, *, pairs: bool) -> Work:
+def corpus_work(datasets: Iterable[DatasetPlan], mixture: MixtureFile, *, pairs: bool) -> Cost:
     """Return the work of one core for all instructions of all datasets and, with `pairs`, their pairs.
 
     Measured on this machine: about 400 instructions of each dataset take every step that a worker takes. Candidates are
@@ -28,10 +28,10 @@ def corpus_work(datasets: Iterable[DatasetPlan], mixture: MixtureFile, *, pairs:
     corpus.
     """
     rouge = RougeL(mixture.rouge) if pairs else None
-    return sum((_work_of(dataset, mixture, rouge) for dataset in datasets), Work())
+    return sum((_work_of(dataset, mixture, rouge) for dataset in datasets), Cost())
 
 
-def _work_of(dataset: DatasetPlan, mixture: MixtureFile, rouge: RougeL | None) -> Work:
+def _work_of(dataset: DatasetPlan, mixture: MixtureFile, rouge: RougeL | None) -> Cost:
     rows = max(1, SAMPLE_INSTRUCTIONS // len(dataset.dataset.templates))
     first = dataset.input.first_with_rows
     file, spec = replace(first, rows=min(rows, first.rows), limit=rows), dataset.read._replace(unit_rows=rows)
@@ -45,8 +45,8 @@ def _work_of(dataset: DatasetPlan, mixture: MixtureFile, rouge: RougeL | None) -
         if rouge is not None:
             written += _bytes_of(_label(rendered, mixture, rouge, dataset.render.seed))
     if not instructions:
-        return Work()
-    measured = Measured(instructions, Work(time.perf_counter() - started, written))
+        return Cost()
+    measured = Timing(instructions, Cost(time.perf_counter() - started, written))
     return measured.scaled_to(dataset.instructions)
 
 

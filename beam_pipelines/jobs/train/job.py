@@ -13,7 +13,7 @@ from beam_pipelines.jobs.train.files import Mirror, delete_earlier_run, held_out
 from beam_pipelines.jobs.train.manifest import TrainedScorer, write_results
 from beam_pipelines.jobs.train.plan import TrainPlan, fingerprint_inputs, plan
 from beam_pipelines.report.text import plural
-from beam_pipelines.runs.folder import described, hold, is_finished, load_manifest, open_run
+from beam_pipelines.runs.folder import describe_run, hold, is_finished, load_manifest, open_run
 from beam_pipelines.runs.job import LocalJob
 from schemas.errors import CappyError
 
@@ -34,7 +34,7 @@ def run(config: TrainConfig) -> dict[str, Any]:
     """
     settled = plan(config)
     hashed = fingerprint_inputs(settled)
-    described_run = described(hashed, config)
+    described_run = describe_run(hashed, config)
     if not config.overwrite and is_finished(settled.output, described_run, config.storage):
         manifest = load_manifest(settled.output, config.storage)
         _LOG.info("%s: already finished at %s; --overwrite runs it again", settled.output, manifest["finished"])

@@ -65,7 +65,7 @@ def test_files_out_of_reach(doctor: Doctor, tmp_path: Path) -> None:
 
 def test_a_worker_that_sees_other_disks() -> None:
     assert "does not see" in str(probe.answer("memory://doctor/never-written", {}))
-    assert "this machine does not see" in str(cluster._unanswered("memory://doctor/never-answered", {}))
+    assert "this machine does not see" in str(cluster._unconfirmed("memory://doctor/never-answered", {}))
     assert probe._problem(probe.read_first, "nosuch://x/*", {}) is not None
 
 

@@ -105,7 +105,7 @@ def test_a_job_still_at_work_in_the_folder_is_named() -> None:
     states = beam_job_api_pb2.JobState
     known = [beam_job_api_pb2.JobInfo(job_name=name, state=state) for state in (states.DONE, states.RUNNING)]
     with job_server(JobsOf(known)) as endpoint:
-        with pytest.raises(CappyError, match=f"{name}: .* still at work in this folder. Wait"):
+        with pytest.raises(CappyError, match=f"{name}: .* still running in this folder. Wait"):
             check_idle(job_options(endpoint))
         check_idle(job_options(endpoint, folder="/another"))
         check_idle(job_options(endpoint, "--job_name=mine"))
@@ -122,7 +122,7 @@ def test_what_a_job_server_refuses_is_said_in_words() -> None:
     with job_server(JobsOf([])) as endpoint:
         pipeline = beam.Pipeline(options=job_options(endpoint, "--environment_type=EXTERNAL", "--environment_config=x"))
         pipeline | beam.Create([1])
-        with pytest.raises(CappyError, match=r"INVALID_ARGUMENT \(unknown urn beam:new:v9\).* start one that does"):
+        with pytest.raises(CappyError, match=r"INVALID_ARGUMENT \(unknown urn beam:new:v9\).* start one that is"):
             run_remotely(pipeline)
 
 
@@ -178,7 +178,7 @@ def test_a_job_that_a_new_job_server_has_forgotten_is_known_to_flink(flink_maste
     with job_server(JobsOf([])) as endpoint:
         check_idle(job_options(endpoint))
         check_idle(job_options(endpoint, flink_master, folder="/another"))
-        with pytest.raises(CappyError, match="still at work in this folder. Wait"):
+        with pytest.raises(CappyError, match="still running in this folder. Wait"):
             check_idle(job_options(endpoint, flink_master))
 
 
@@ -257,11 +257,11 @@ def test_what_a_worker_lacks_is_named() -> None:
         ("Can't get attribute '_OnOurCode' on <module 'beam_pipelines.io.units' from", "(_OnOurCode is not in it)"),
         (
             "java.net.ConnectException: finishConnect(..) failed: Connection refused",
-            "If it is the worker pool: start it, or mend --environment_config pools:50000,",
+            "If it is the worker pool: start it, or fix --environment_config pools:50000,",
         ),
         (
             "AnnotatedConnectException: finishConnect(..) failed: Connection refused: pools/10.0.0.7:50000\nCaused by",
-            "no worker pool (Connection refused): start it, or mend --environment_config pools:50000,",
+            "no worker pool (Connection refused): start it, or fix --environment_config pools:50000,",
         ),
         (
             "AnnotatedConnectException: Connection refused: pools/10.0.0.7:8081\nCaused by: Connection refused",
@@ -271,7 +271,7 @@ def test_what_a_worker_lacks_is_named() -> None:
             "java.io.InvalidClassException: org.apache.flink.api.common.ExecutionConfig; local class incompatible",
             "built for another version of Flink than the cluster's (InvalidClassException: org.apache.flink.api",
         ),
-        ("java.util.concurrent.TimeoutException: Waited 3 minutes (plus 1 ns)", "did not take up its work (Waited 3"),
+        ("java.util.concurrent.TimeoutException: Waited 3 minutes (plus 1 ns)", "did not start (Waited 3"),
         ("jobmanager.scheduler.NoResourceAvailableException: Could not", "lower --parallelism"),
     ],
 )

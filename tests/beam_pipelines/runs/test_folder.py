@@ -48,7 +48,7 @@ def test_a_run_of_another_job_is_not_replaced(tmp_path: Path, overwrite: bool) -
 
 
 def test_a_difference_that_follows_from_another_is_not_told(tmp_path: Path) -> None:
-    before = {"settings": {"instructions_only": True, "shards": None}}
+    before: dict[str, Any] = {"settings": {"instructions_only": True, "shards": None}}
     claim(str(tmp_path), **before)
     make(tmp_path, SHARD)
     with pytest.raises(CappyError, match=r"another run: settings\.instructions_only: true -> false\. Give"):
@@ -107,7 +107,7 @@ def test_a_folder_that_a_killed_launcher_left_is_ours(tmp_path: Path) -> None:
 def test_a_second_job_is_kept_off_a_folder(tmp_path: Path) -> None:
     folder = str(tmp_path / "out")
     with hold(folder, {}):
-        with pytest.raises(CappyError, match="another job is at work in it"), hold(folder, {}):
+        with pytest.raises(CappyError, match="another job is running in it"), hold(folder, {}):
             pass
         claim(folder, seed=1)
     with hold(folder, {}):
@@ -116,7 +116,7 @@ def test_a_second_job_is_kept_off_a_folder(tmp_path: Path) -> None:
 
 def test_a_refused_folder_is_left_as_it_was(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(CappyError, match="not ours"), hold(str(tmp_path), {}):
+    with pytest.raises(CappyError, match="not a job's folder"), hold(str(tmp_path), {}):
         claim(str(tmp_path), seed=1)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
@@ -145,9 +145,7 @@ def test_overwriting_does_not_delete_what_is_to_be_read(tmp_path: Path, protocol
     unit = f"{folder}/part-00000-00000-00000.parquet"
     with fsspec.open(unit, "wb") as file:
         file.write(b"scored")
-    with pytest.raises(
-        UsageError, match=r"part-00000-00000-00000.parquet: is to be read, and --overwrite would delete"
-    ):
+    with pytest.raises(UsageError, match=r"part-00000-00000-00000.parquet: is an input, and --overwrite would delete"):
         open_run(folder, {"job": "j", "facts": {"seed": 2}}, overwrite=True, storage={}, reading=[unit])
     with fsspec.open(unit, "rb") as file:
         assert file.read() == b"scored"

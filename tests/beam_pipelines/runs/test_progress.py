@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from beam_pipelines.io.output import OutputDir
-from beam_pipelines.runs.folder import progress
+from beam_pipelines.runs import progress
 from beam_pipelines.runs.progress import Progress, Stage
 from schemas.stats import REAL_TOKENS, Stats
 
@@ -119,7 +119,7 @@ def test_bars_on_a_terminal_of_unknown_size(tmp_path: Path) -> None:
     write(tmp_path / "pairs", "shard-0.parquet", 7)
     program = f"""if True:
         import time
-        from beam_pipelines.runs.folder import progress
+        from beam_pipelines.runs import progress
         progress._BAR_SECONDS = 0.05
         with progress.Progress({str(tmp_path)!r}, [progress.Stage("pairs", None, 1, resumes=True)], {{}}):
             time.sleep(0.3)
