@@ -1,4 +1,4 @@
-"""Small inputs, good and bad, and what the tests ask of a run."""
+"""Small inputs, good and bad, and checks that every finished run must pass."""
 
 import io
 import json
@@ -25,7 +25,7 @@ ALL_MAY_FAIL = ("--max-reject-rate", "1")
 
 
 def mixture_of(root: Path, datasets: Mapping[str, tuple[Mapping[str, bytes], Templates]]) -> Path:
-    """Writes files, templates and a mixture of them; its path. Each dataset has ids of its own for its templates."""
+    """Write files, templates and a mixture of them; return its path. Template ids differ between datasets."""
     entries = []
     for name, (contents, templates) in datasets.items():
         (root / "data" / name).mkdir(parents=True)
@@ -53,20 +53,20 @@ def good(count: int, start: int = 0) -> list[dict[str, Any]]:
 
 
 def said(capsys: pytest.CaptureFixture[str]) -> str:
-    """What the command wrote to stderr, which is never a traceback nor an error that nobody thought of."""
+    """Return the stderr of the command; fail for a traceback or an unexpected error."""
     error = capsys.readouterr().err
     assert "Traceback" not in error and "--debug shows" not in error, error
     return error
 
 
 def rejects_of(output: Path, dataset: str) -> list[tuple[str, str]]:
-    """(position, reason) of the rejects of a dataset, sorted."""
+    """Return (position, reason) of the rejects of a dataset, sorted."""
     rows = [row for row in rows_of(output / "rejects") if row["source"].startswith(f"{dataset}/")]
     return sorted((row["position"], row["reason"]) for row in rows)
 
 
 def damaged(data: bytes, group: int) -> bytes:
-    """A Parquet file whose footer is whole and whose row group is not."""
+    """Return a Parquet file with an intact footer and a damaged row group."""
     chunk = pq.read_metadata(pa.BufferReader(data)).row_group(group).column(0)
     start = chunk.dictionary_page_offset or chunk.data_page_offset
     stop = start + chunk.total_compressed_size
@@ -74,7 +74,7 @@ def damaged(data: bytes, group: int) -> bytes:
 
 
 def check_accounts(output: Path) -> dict[str, Any]:
-    """Recounts everything a manifest says from the files themselves."""
+    """Check every count of a manifest against the files; return the manifest."""
     manifest = manifest_of(output)
     instructions, rejects = rows_of(output / "instructions"), rows_of(output / "rejects")
     rendered = Counter(row["template_id"] for row in instructions)

@@ -1,4 +1,4 @@
-"""`cappy build-corpus` over bad data and templates: a clear error or a reject row, never a traceback or a lost row."""
+"""`cappy build-corpus` over bad data and templates: an error or a reject row, never a traceback or a lost row."""
 
 import gzip
 import subprocess
@@ -39,7 +39,7 @@ UNREADABLE = {
     "repeated.csv": (b"text,text\na,b\n", "its first line must name each column once"),
     "latin.csv": (b"text,answer,caf\xe9\na,b,c\n", "latin.csv"),
     "utf16.csv": ("text,answer\na,b\n".encode("utf-16"), "utf16.csv"),
-    "page.html": (b"<html>", "the ending of the name"),
+    "page.html": (b"<html>", "unknown input format"),
 }
 
 
@@ -100,7 +100,7 @@ BAD_LINES: list[tuple[bytes, str | None]] = [
 
 
 def test_bad_json_lines_become_rejects(tmp_path: Path) -> None:
-    """Each one at its byte, plain and compressed; the good ones around them stay."""
+    """Each is rejected at its byte offset, in plain and compressed files; the good lines around it are kept."""
     content, expected = b"", []
     for index, (line, reason) in enumerate(BAD_LINES):
         content += json_lines(*good(1, index)) + b"\n"
@@ -174,8 +174,8 @@ def test_bad_parquet_rows_become_rejects(tmp_path: Path) -> None:
     assert manifest["datasets"]["groups"]["rows"] == 300
 
 
-def test_stream_that_breaks_off_is_no_silent_loss(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """How many rows are lost cannot be known, so whatever is reported, it is not a good end."""
+def test_truncated_stream_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The number of rows lost is unknown, so they cannot be counted as rejects."""
     packed = gzip.compress(json_lines(*good(5_000)))
     mixture = mixture_of(tmp_path, {"d": ({"a.jsonl.gz": packed[: len(packed) // 2]}, PLAIN)})
     assert build(mixture, tmp_path / "out") == 1
@@ -237,7 +237,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_template_that_cannot_be_used_is_named(case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unusable_template_is_named(case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     jinja, choices = REFUSED[case]
     mixture = mixture_of(tmp_path, {"d": ({"a.parquet": WHOLE}, [template("r-0", "at fault", jinja, choices)])})
     assert build(mixture, tmp_path / "out") in (1, 2)
@@ -260,18 +260,18 @@ MORE_HOSTILE = [
     "{{ text }}{{ 10 ** 1000000000 }}|||x",
     "{{ text }}{{ '{:10000000000}'.format(1) }}|||x",
 ]
-# VmHWM, since ru_maxrss of a new process starts at the size of the one that has started it: the tests' own.
-RUN_AND_WEIGH = (
+# VmHWM rather than ru_maxrss, which starts at the size of the parent process: that of the tests.
+RUN_AND_REPORT_MEMORY = (
     "import re, sys; from beam_pipelines.cli import main; status = main(sys.argv[1:]); "
     "print('kilobytes', re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]); sys.exit(status)"
 )
 
 
-def test_hostile_templates_end_soon_and_small(tmp_path: Path) -> None:
+def test_hostile_templates_end_within_limits_of_time_and_memory(tmp_path: Path) -> None:
     templates = [template(f"h-{reason}", reason, jinja) for reason, jinja in HOSTILE.items()]
     templates += [template(f"m-{i}", f"more {i}", jinja) for i, jinja in enumerate(MORE_HOSTILE)]
     mixture = mixture_of(tmp_path, {"d": ({"a.parquet": WHOLE}, [*PLAIN, *templates])})
-    command = [sys.executable, "-c", RUN_AND_WEIGH, "build-corpus", "--mixture", str(mixture)]
+    command = [sys.executable, "-c", RUN_AND_REPORT_MEMORY, "build-corpus", "--mixture", str(mixture)]
     command += ["--output", str(tmp_path / "out"), "--direct_num_workers=1", *ALL_MAY_FAIL]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
@@ -294,7 +294,7 @@ def test_template_without_variables_loses_no_row(tmp_path: Path) -> None:
     assert check_accounts(tmp_path / "out")["totals"]["instructions"] == 60
 
 
-def test_data_is_never_taken_for_a_template(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_data_is_never_parsed_as_a_template(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     texts = ["{{ 7 * 7 }} {% for x in y %}", "a ||| b", "x| |y", "{# no #}", "3ed2dface8203c4c9dfb1a5dc58e41e0"]
     rows = [{"text": text, "answer": f"{text} </script><script>alert({i})</script>"} for i, text in enumerate(texts)]
     mixture = mixture_of(tmp_path, {"d": ({"a.jsonl": json_lines(*rows)}, PLAIN)})

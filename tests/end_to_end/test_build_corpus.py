@@ -1,4 +1,4 @@
-"""`cappy build-corpus`, by its command, over small data: what it writes, and that the numbers add up."""
+"""`cappy build-corpus` over small data: its files, their bytes, and the counts of its manifest."""
 
 import json
 import re
@@ -32,7 +32,7 @@ from tests.conftest import (
 from tests.end_to_end.inputs import ONE_PROCESS, PORTABLE, TWO_PROCESSES, TWO_THREADS, check_accounts
 
 
-def test_writes_what_the_design_says(corpus: Path, tmp_path: Path) -> None:
+def test_files_have_their_schemas_and_counts(corpus: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     assert build(corpus, output) == 0
     manifest = check_accounts(output)
@@ -53,7 +53,7 @@ def test_writes_what_the_design_says(corpus: Path, tmp_path: Path) -> None:
     assert cappy("verify", output) == 0
 
 
-def test_pairs_say_what_is_right_and_what_is_wrong(corpus: Path, tmp_path: Path) -> None:
+def test_labels_follow_references_and_choices(corpus: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     assert build(corpus, output) == 0
     instructions = {row["instruction_id"]: row for row in rows_of(output / "instructions")}
@@ -80,7 +80,7 @@ def test_same_bytes_whatever_the_workers(corpus: Path, tmp_path: Path, flags: li
     assert build(corpus, tmp_path / "only", "--instructions-only") == 0
     notes = [row for row in rows_of(tmp_path / "only" / "instructions") if row["dataset"] == "notes"]
     for number in range(2):
-        # Each file has rows for every shard, and some in which the shard finds a fault.
+        # Each file has rows for every shard, some of which are rejected there.
         rows = [{**row, "instruction_id": "0" * 32} if i % 3 else row for i, row in enumerate(notes[number::2])]
         write_candidates(rows, tmp_path / f"candidates-{number}.parquet")
     given = ["--shards", 3, "--candidates", tmp_path / "candidates-*.parquet", "--max-reject-rate", 1]
@@ -115,7 +115,7 @@ def columns_of(card: str, name: str) -> list[str]:
     return re.findall(r"^\| `(\w+)`", card.split(f"## Columns of `{name}`")[1].split("##")[0], re.M)
 
 
-def test_the_card_says_what_is_there_and_nothing_else(corpus: Path, tmp_path: Path) -> None:
+def test_the_card_describes_the_files_that_exist(corpus: Path, tmp_path: Path) -> None:
     assert build(corpus, tmp_path / "only", "--instructions-only", "--seed", 7) == 0
     card = (tmp_path / "only" / "README.md").read_text()
     assert "pairs" not in card and "rejects" not in card and "Labels" not in card
@@ -133,7 +133,7 @@ def test_the_card_says_what_is_there_and_nothing_else(corpus: Path, tmp_path: Pa
     assert manifest["generators"] == {"tiny-lm": written} and f"tiny-lm ({written:,} pairs)" in card
 
 
-def test_a_template_without_wrong_responses_is_told_of(
+def test_a_template_without_wrong_responses_is_a_warning(
     corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     every = [{**NOTES[0], "jinja": "Read: {{ note }}|||It is about a note"}, NOTES[1]]
@@ -149,7 +149,7 @@ def test_a_template_without_wrong_responses_is_told_of(
         assert template["without_wrong"] == sum(row["instruction_id"] not in wrong for row in rows)
     edit_mixture(corpus, lambda m: m["negatives"].update(mismatched=0))
     assert build(corpus, tmp_path / "none") == 0
-    assert "warning" not in capsys.readouterr().out, "none were asked for"
+    assert "warning" not in capsys.readouterr().out, "none were requested"
 
 
 def test_cap_samples_rows_of_each_template(corpus: Path, tmp_path: Path) -> None:
@@ -252,22 +252,22 @@ def test_finished_run_is_recognised_and_another_refused(
     assert "negatives.wrong_choices: 2 -> 1" in capsys.readouterr().err
 
 
-def test_order_of_datasets_and_templates_is_of_the_run(
+def test_order_of_datasets_and_templates_is_part_of_the_fingerprint(
     corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert build(corpus, tmp_path / "out") == 0
     edit_mixture(corpus, lambda m: m["datasets"].reverse())
     assert build(corpus, tmp_path / "out") == 1
-    assert "holds another run: datasets: other order." in capsys.readouterr().err
+    assert "holds another run: datasets: different order." in capsys.readouterr().err
     edit_mixture(corpus, lambda m: m["datasets"].reverse())
     write_templates(tmp_path / "templates", "things", [*TOPICS[1:], {**TOPICS[0], "id": "t-9"}])
     assert build(corpus, tmp_path / "out") == 1
     error = capsys.readouterr().err
-    assert "datasets[things:train].templates: other order" in error
+    assert "datasets[things:train].templates: different order" in error
     assert 'datasets[things:train].templates[colour].id: "t-0" -> "t-9"' in error
 
 
-def test_killed_run_is_continued_to_the_same_bytes(corpus: Path, tmp_path: Path) -> None:
+def test_killed_run_is_repeated_to_the_same_bytes(corpus: Path, tmp_path: Path) -> None:
     assert build(corpus, tmp_path / "whole") == 0
     output = tmp_path / "killed"
     command = [

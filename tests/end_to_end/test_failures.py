@@ -1,4 +1,4 @@
-"""What is wrong before a row is read, or with a run as a whole: flags, mixtures, candidates, folders, reject rates."""
+"""Errors found before a row is read, or in a run as a whole: flags, mixtures, candidates, folders, reject rates."""
 
 import json
 from collections.abc import Callable
@@ -242,7 +242,9 @@ def test_damaged_manifest_is_named(
         assert "manifest" in said(capsys)
 
 
-def test_verify_tells_what_became_of_the_files(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_reports_damaged_and_missing_files(
+    small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert build(small, tmp_path / "out") == 0
     victim = next((tmp_path / "out" / "pairs").glob("*.parquet"))
     for damage, message in (

@@ -1,6 +1,6 @@
-"""build-corpus, score and rerank on Prism, where its binary is: the bytes of the in-process runner.
+"""build-corpus, score and rerank on Prism: the same bytes as on the in-process runner.
 
-`make prism` builds it.
+`make prism` builds the binary; without it the tests are skipped.
 """
 
 import subprocess
@@ -18,12 +18,12 @@ SECONDS = 240
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(prism_binary() is None, reason="no prism here; `make prism` builds it"),
+    pytest.mark.skipif(prism_binary() is None, reason="needs the prism binary; `make prism` builds it"),
 ]
 
 
 def run(job: str, *arguments: object, on_prism: bool) -> None:
-    """A job that succeeds, in a process of its own, on Prism or in the in-process runner."""
+    """Run a job in its own process, on Prism or on the in-process runner; fail unless it succeeds."""
     flags = ["--runner=PrismRunner", f"--prism_location={prism_binary()}"] if on_prism else ONE_PROCESS
     command = [sys.executable, "-m", "beam_pipelines.program", job, *map(str, arguments), *flags]
     done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)

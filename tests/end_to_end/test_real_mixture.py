@@ -1,4 +1,4 @@
-"""The real mixture: five of T0's datasets with PromptSource's templates."""
+"""build-corpus over the real mixture: five of T0's datasets with PromptSource's templates."""
 
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def test_the_real_mixture_gives_291_035_instructions(tmp_path: Path) -> None:
 
 
 def compare_with_golden(output: Path) -> int:
-    """Ground-truth pairs equal PromptSource's own renderings of the same rows; how many were compared."""
+    """Check ground-truth pairs against PromptSource's own renderings of the same rows; return the number compared."""
     instructions = {
         (row["template_id"], row["dataset"], row["example_id"]): row for row in rows_of(output / "instructions")
     }
