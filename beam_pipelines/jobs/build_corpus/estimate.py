@@ -1,4 +1,4 @@
-"""Estimate the work of a corpus: render and label some rows of each dataset, and time it."""
+"""Estimate the cost of a corpus: render and label some rows of each dataset, and time it."""
 
 import time
 from collections.abc import Iterable
@@ -20,18 +20,18 @@ from cappy_model.metrics.rouge import RougeL
 SAMPLE_INSTRUCTIONS = 400
 
 
-def corpus_work(datasets: Iterable[DatasetPlan], mixture: MixtureFile, *, pairs: bool) -> Cost:
-    """Return the work of one core for all instructions of all datasets and, with `pairs`, their pairs.
+def corpus_cost(datasets: Iterable[DatasetPlan], mixture: MixtureFile, *, pairs: bool) -> Cost:
+    """Return the cost on one core of all instructions of all datasets and, with `pairs`, their pairs.
 
     Measured on this machine: about 400 instructions of each dataset take every step that a worker takes. Candidates are
     not counted. The bytes are rough: the instructions of one example are adjacent here and compress better than in a
     corpus.
     """
     rouge = RougeL(mixture.rouge) if pairs else None
-    return sum((_work_of(dataset, mixture, rouge) for dataset in datasets), Cost())
+    return sum((_cost_of(dataset, mixture, rouge) for dataset in datasets), Cost())
 
 
-def _work_of(dataset: DatasetPlan, mixture: MixtureFile, rouge: RougeL | None) -> Cost:
+def _cost_of(dataset: DatasetPlan, mixture: MixtureFile, rouge: RougeL | None) -> Cost:
     rows = max(1, SAMPLE_INSTRUCTIONS // len(dataset.dataset.templates))
     first = dataset.input.first_with_rows
     file, spec = replace(first, rows=min(rows, first.rows), limit=rows), dataset.read._replace(unit_rows=rows)

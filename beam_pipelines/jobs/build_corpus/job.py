@@ -15,7 +15,7 @@ from beam_pipelines.jobs.build_corpus.candidates import PLACED_CANDIDATE, candid
 from beam_pipelines.jobs.build_corpus.card import CARD
 from beam_pipelines.jobs.build_corpus.config import BuildCorpusConfig
 from beam_pipelines.jobs.build_corpus.datasets import DatasetPlan, plan_dataset
-from beam_pipelines.jobs.build_corpus.estimate import corpus_work
+from beam_pipelines.jobs.build_corpus.estimate import corpus_cost
 from beam_pipelines.jobs.build_corpus.labelling import finish_shard
 from beam_pipelines.jobs.build_corpus.manifest import corpus_manifest
 from beam_pipelines.jobs.build_corpus.negatives import LABELLED_INSTRUCTION, reduce_instructions
@@ -181,9 +181,9 @@ def describe(plan: CorpusPlan, options: PipelineOptions) -> str:
     candidates = f", {plural(plan.candidates.rows, 'candidate')}" if plan.candidates else ""
     instructions, units = plural(plan.instructions, "instruction"), plural(plan.units, "unit")
     lines.append(f"at most {instructions}{candidates}, about {units}, {shards}")
-    work = corpus_work(plan.datasets, plan.mixture, pairs=not plan.config.instructions_only)
+    cost = corpus_cost(plan.datasets, plan.mixture, pairs=not plan.config.instructions_only)
     without = ", candidates not counted" if candidates else ""
-    lines.append(f"measured on some rows of each dataset here{without}: {forecast(work, options, 'core')}")
+    lines.append(f"measured on some rows of each dataset here{without}: {forecast(cost, options, 'core')}")
     return "\n".join(lines)
 
 

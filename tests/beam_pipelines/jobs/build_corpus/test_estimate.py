@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from beam_pipelines.jobs.build_corpus import BuildCorpusConfig
 from beam_pipelines.jobs.build_corpus.datasets import DatasetPlan
-from beam_pipelines.jobs.build_corpus.estimate import corpus_work
+from beam_pipelines.jobs.build_corpus.estimate import corpus_cost
 from beam_pipelines.jobs.build_corpus.job import JOB, plan
 from beam_pipelines.runners.forecast import Cost
 from beam_pipelines.runners.options import DRY_RUN, beam_options
@@ -24,10 +24,10 @@ def test_time_is_measured_and_scaled_to_all_instructions(corpus: Path, tmp_path:
     planned = plan(BuildCorpusConfig(mixture=str(corpus), output=str(tmp_path / "out")), DRY_RUN)
     for dataset in planned.datasets:
         million = with_instructions(dataset, 10**6)
-        whole = corpus_work([million], planned.mixture, pairs=True)
+        whole = corpus_cost([million], planned.mixture, pairs=True)
         assert whole.seconds > 1  # a million instructions take a core more than a second
-        assert corpus_work([million], planned.mixture, pairs=False).bytes < whole.bytes
-        assert corpus_work([with_instructions(dataset, 0)], planned.mixture, pairs=True) == Cost()
+        assert corpus_cost([million], planned.mixture, pairs=False).bytes < whole.bytes
+        assert corpus_cost([with_instructions(dataset, 0)], planned.mixture, pairs=True) == Cost()
 
 
 def test_a_first_file_without_rows_is_not_timed(corpus: Path, tmp_path: Path) -> None:
