@@ -9,7 +9,7 @@ from typing import Literal
 from markupsafe import Markup
 
 from beam_pipelines.report.svg import Drawing, Scale, labels_of, linear_ticks, log_ticks, scale_of, x_axis
-from beam_pipelines.report.text import compact, decimal, human, number, plural, shorten
+from beam_pipelines.report.text import columns, compact, decimal, human, number, plural, shorten
 
 WIDE = 960
 MOST_ROWS = 64
@@ -51,12 +51,13 @@ def longest(bars: Sequence[Bar], noun: str, limit: int) -> list[Bar]:
 
 
 def stacked_bars(
-    bars: Sequence[Bar], *, title: str, axis: str, label_width: int = 300, meanings: Mapping[str, str] | None = None
+    bars: Sequence[Bar], *, title: str, axis: str, widest: int = 300, meanings: Mapping[str, str] | None = None
 ) -> Markup:
     """Draw horizontal bars one below another, each followed by its total; headings separate groups of them.
 
-    `meanings` maps colours to what they stand for, where that is not their name.
+    `meanings` maps colours to their meaning, if that is not their name. Labels take at most `widest` pixels.
     """
+    label_width = min(widest, max(12 + math.ceil(_CHARACTER * columns(bar.label)) for bar in bars))
     headings = any(not bar.parts for bar in bars)
     ends = list(accumulate(19 if bar.parts else 32 for bar in bars))
     top = 44
@@ -155,19 +156,19 @@ def dot_rows(rows: Sequence[Dots], series: Mapping[str, str], *, title: str, axi
     scale = scale_of(values, label_width, WIDE - 24 - column * len(series))
     ticks = labels_of(linear_ticks(scale.low, scale.high))
     x_axis(drawing, scale, ticks, axis, top=top, bottom=bottom, above=False)
-    columns = {name: WIDE - 2 - column * index for index, name in enumerate(reversed(list(series)))}
-    for name, x in columns.items():
+    ends = {name: WIDE - 2 - column * index for index, name in enumerate(reversed(list(series)))}
+    for name, x in ends.items():
         drawing.text(x, 12, name, colour="dim", align="end", size=11)
     for index, row in enumerate(rows):
         y = top + (index + 0.5) * row_height
         drawing.text(0, y - 8, row.label, bold=True, size=12.5)
         drawing.text(0, y + 9, row.detail, colour="dim", size=11.5)
-        ends = min(row.values.values()), max(row.values.values())
-        drawing.line([(scale(end), y) for end in ends], colour="rule", width=3)
+        extent = min(row.values.values()), max(row.values.values())
+        drawing.line([(scale(value), y) for value in extent], colour="rule", width=3)
         for name, colour in series.items():
             value = decimal(row.values[name])
             drawing.circle(scale(row.values[name]), y, 5.5, colour=colour, tip=f"{row.label}: {name} {value}")
-            drawing.text(columns[name], y, value, align="end", size=11.5)
+            drawing.text(ends[name], y, value, align="end", size=11.5)
     return drawing.markup(title)
 
 

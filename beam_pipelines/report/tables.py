@@ -17,7 +17,7 @@ COARSER = (1, 2, 4, 5, 10, 20, 40, 50, 100, 200)
 
 _NBSP = "\u00a0"
 _WORDY = 440
-"""Width of long labels, in pixels."""
+"""The most width of long labels, in pixels."""
 
 
 def content(manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def reject_reasons(manifest: Mapping[str, Any]) -> Markup | None:
 def reason_bars(bars: Sequence[Bar], noun: str, *, title: str, axis: str) -> Markup | None:
     """Draw the longest bars, with room for long labels; None without bars."""
     drawn = longest(bars, noun, MOST_REASONS)
-    return stacked_bars(drawn, title=title, axis=axis, label_width=_WORDY) if drawn else None
+    return stacked_bars(drawn, title=title, axis=axis, widest=_WORDY) if drawn else None
 
 
 def score_histograms(

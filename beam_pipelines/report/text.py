@@ -90,20 +90,21 @@ def human(code: str) -> str:
 def shorten(text: str, width: int) -> str:
     """Fit `text` on one line of `width` columns, two for an East Asian character, by cutting its middle."""
     text = " ".join(clean(text).split())
-    if sum(map(_columns, text)) <= width:
+    if columns(text) <= width:
         return text
     head, tail = _fit(text, (width - 1) * 2 // 3), _fit(text[::-1], (width - 1) // 3)[::-1]
     return f"{head}{_ELLIPSIS}{tail}"
 
 
-def _columns(character: str) -> int:
-    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+def columns(text: str) -> int:
+    """Return the width of a line of text in columns, two for an East Asian character."""
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 
 def _fit(text: str, width: int) -> str:
     taken = 0
     for position, character in enumerate(text):
-        taken += _columns(character)
+        taken += columns(character)
         if taken > width:
             return text[:position]
     return text
