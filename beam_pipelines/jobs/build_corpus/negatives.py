@@ -34,7 +34,7 @@ def wrong_choices(
 ) -> list[str]:
     """Return the distinct choices that differ, once stripped, from every reference: at most `limit`, by smallest hash.
 
-    Choices are compared by text, never by index: some templates list a choice twice, or have a target that is none.
+    Choices are compared by text, never by index: some templates list a choice twice, or have a target outside of them.
     """
     correct = {reference.strip() for reference in references}
     wrong = [choice for choice in dict.fromkeys(map(str.strip, choices)) if choice and choice not in correct]
