@@ -136,8 +136,8 @@ def describe(plan: RerankPlan, options: PipelineOptions) -> str:
     def select_rows(unit: Unit) -> int:
         reduced = reduce_unit(unit, columns, plan.config.top_k)
         slices = [data for chunk in reduced.rows for _, data in slice_chunk(chunk, GROUP, 1)]
-        chunks = gather(slices, kept_schema(columns), part_schema(columns))
-        return len(parquet_bytes([select(*chunks, columns, plan.config.top_k).rows], columns.output))
+        kept, parts = gather(slices, kept_schema(columns), part_schema(columns))
+        return len(parquet_bytes([select(kept, parts, columns, plan.config.top_k).rows], columns.output))
 
     sample = measure_first_rows(source, plan.spec, CHUNK_ROWS, select_rows)
     if sample.rows:
