@@ -30,7 +30,7 @@ Doctor = Callable[..., tuple[int, dict[str, str], str]]
 
 @pytest.fixture
 def doctor(capsys: pytest.CaptureFixture[str]) -> Doctor:
-    """Runs the command; its exit status, the lines of its findings by what they are about, and its verdict."""
+    """Return a function that runs the command; it returns exit status, findings by name, and verdict."""
 
     def run(*flags: object) -> tuple[int, dict[str, str], str]:
         status = cappy("doctor", *flags)
@@ -64,7 +64,7 @@ def test_files_out_of_reach(doctor: Doctor, tmp_path: Path) -> None:
 
 
 def test_a_worker_that_sees_other_disks() -> None:
-    assert "does not see" in str(probe.answer("memory://doctor/never-written", {}))
+    assert "does not see" in str(probe.confirm("memory://doctor/never-written", {}))
     assert "this machine does not see" in str(cluster._unconfirmed("memory://doctor/never-answered", {}))
     assert probe._problem(probe.read_first, "nosuch://x/*", {}) is not None
 

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.fixture
 def without(monkeypatch):
-    """A function that makes modules look uninstalled, with all that lies in them."""
+    """Return a function that makes modules, and those within them, look uninstalled."""
 
     def hide(*names):
         real_import, real_find = importlib.import_module, importlib.util.find_spec

@@ -17,8 +17,8 @@ from apache_beam.options.pipeline_options import PipelineOptions, WorkerOptions
 from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.transforms.environments import DockerEnvironment
 
-from beam_pipelines.runners.local import HandedOver
-from beam_pipelines.runs.folder import job as base
+from beam_pipelines.runners import pipeline_job
+from schemas.errors import HandedOver
 from tests.cappy_model.models import save_tiny_generator, save_tiny_scorer
 from tests.conftest import cappy, template
 
@@ -52,13 +52,13 @@ Build = Callable[[beam.Pipeline], None]
 
 
 def fill(folder: str, files: Mapping[str, bytes]) -> None:
-    """Writes files below a folder of fsspec's `memory://`."""
+    """Write files below a folder of fsspec's `memory://`."""
     for name, content in files.items():
         fsspec.filesystem("memory").pipe_file(f"{folder}/{name}", content)
 
 
 def fill_with_rows() -> None:
-    """What the jobs read: rows, and a mixture with its templates."""
+    """Write the inputs of the jobs: rows, and a mixture with its templates."""
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(ROWS), sink)
     templates = {"dataset": "tasks", "templates": {"t": template("t", "t", "{{ instruction }}|||{{ response }}")}}
@@ -69,7 +69,7 @@ def fill_with_rows() -> None:
 
 
 def fill_with_models(tmp_path: Path) -> None:
-    """The models of the jobs that have one, made in a folder of this machine."""
+    """Write the models of the jobs that have one, built in a local folder."""
     for name, save in (("scorer", save_tiny_scorer), ("generator", save_tiny_generator)):
         folder = save(tmp_path / name)
         fill(f"/bucket/{name}", {path.name: path.read_bytes() for path in folder.iterdir()})
@@ -86,20 +86,20 @@ COMPUTING = ("generate", "score")
 
 
 def submitted(monkeypatch: pytest.MonkeyPatch, job: str, *flags: str) -> tuple[Build, PipelineOptions]:
-    """What `cappy JOB` would have run, and by which options."""
+    """Return the pipeline that `cappy JOB` would have run, and its options."""
     found: list[tuple[Build, PipelineOptions]] = []
 
     def execute(build: Build, options: PipelineOptions, progress: object, *, module: str) -> None:
         found.append((build, options))
         raise HandedOver("not run")
 
-    monkeypatch.setattr(base, "execute", execute)
+    monkeypatch.setattr(pipeline_job, "execute", execute)
     assert cappy(job, *COMMANDS[job], "--output=memory://bucket/out", *flags) == 0
     return found[0]
 
 
 def translated(build: Build, options: PipelineOptions) -> Any:
-    """The portable pipeline, in the environment that DataflowRunner gives it."""
+    """Return the portable pipeline, in the environment that DataflowRunner gives it."""
     pipeline = beam.Pipeline(options=options)
     build(pipeline)
     image = options.view_as(WorkerOptions).sdk_container_image
@@ -107,7 +107,7 @@ def translated(build: Build, options: PipelineOptions) -> Any:
 
 
 def hints(proto: Any) -> dict[str, dict[str, bytes]]:
-    """The hints of the steps that have any, by the step's name; composites are left out."""
+    """Return the hints of the steps that have any, by the step's name; composites are left out."""
     environments = proto.components.environments
     return {
         step.unique_name: found
@@ -122,7 +122,7 @@ def hints(proto: Any) -> dict[str, dict[str, bytes]]:
 
 
 def payloads(proto: Any) -> Iterator[tuple[str, bytes]]:
-    """What the steps of a pipeline carry, pickled things unpacked (Beam compresses them)."""
+    """Yield the payloads of the steps of a pipeline, pickled ones unpacked (Beam compresses them)."""
     for step in proto.components.transforms.values():
         payload = step.spec.payload
         if step.spec.urn == "beam:transform:pardo:v1":

@@ -84,7 +84,7 @@ class JobsOf(beam_job_api_pb2_grpc.JobServiceServicer):
 
 @contextmanager
 def job_server(*services: beam_job_api_pb2_grpc.JobServiceServicer) -> Iterator[str]:
-    """A server on the loopback interface; the flag that names it."""
+    """Serve on the loopback interface; yield the flag that names the server."""
     server = grpc.server(ThreadPoolExecutor(1))
     for service in services:
         beam_job_api_pb2_grpc.add_JobServiceServicer_to_server(service, server)
@@ -160,7 +160,7 @@ class Flink(BaseHTTPRequestHandler):
 
 @contextmanager
 def listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
-    """A server on the loopback interface; the flag that names it as a JobManager."""
+    """Serve on the loopback interface; yield the flag that names the server as a JobManager."""
     with ThreadingHTTPServer(("localhost", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"--flink_master=localhost:{server.server_port}"
@@ -169,7 +169,7 @@ def listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
 
 @pytest.fixture
 def flink_master() -> Iterator[str]:
-    """The flag that names the JobManager."""
+    """Serve a JobManager; yield the flag that names it."""
     with listening(Flink) as flag:
         yield flag
 
@@ -217,7 +217,7 @@ def test_what_is_no_flink_hides_no_error(
 
 
 def job_that_ends_with(error: BaseException, *flags: str) -> Mock:
-    """A pipeline whose run ends so."""
+    """Return a pipeline whose run ends with this error."""
     result = Mock(**{"wait_until_finish.side_effect": error})
     return Mock(options=job_options("--job_endpoint=there:1", *flags), **{"run.return_value": result})
 

@@ -1,4 +1,4 @@
-"""Every job as Dataflow gets it: hints, images, sizes, and nothing of the machine that submits it."""
+"""Every job as submitted to Dataflow: hints, images, sizes, and nothing of the submitting machine."""
 
 import gzip
 import io
@@ -25,9 +25,13 @@ from apache_beam.transforms.environments import python_sdk_dependencies
 from beam_pipelines.io.formats.base import ReadSpec
 from beam_pipelines.io.inputs import open_input
 from beam_pipelines.io.units import Unit, list_reads, read_units
-from beam_pipelines.jobs.build_corpus.job import job as build_corpus
-from beam_pipelines.jobs.rerank.job import job as rerank
-from beam_pipelines.jobs.score.job import job as score
+from beam_pipelines.jobs.build_corpus import BuildCorpusConfig
+from beam_pipelines.jobs.build_corpus import job as build_corpus
+from beam_pipelines.jobs.rerank import RerankConfig
+from beam_pipelines.jobs.rerank import job as rerank
+from beam_pipelines.jobs.score import ScoreConfig
+from beam_pipelines.jobs.score import job as score
+from beam_pipelines.runners.options import Placement
 from beam_pipelines.runs.finish import FinishRun
 from schemas.chunks import CHUNK_BYTES, CHUNK_ROWS
 from tests.beam_pipelines.runners.dataflow_jobs import (
@@ -47,12 +51,13 @@ from tests.beam_pipelines.runners.dataflow_jobs import (
 from tests.conftest import cappy
 
 REQUEST_LIMIT = 10 * 10**6
-"""Bytes of a job's graph that Dataflow takes."""
+"""Maximum bytes of a job's graph on Dataflow."""
+REMOTE = Placement(local=False, one_process=False)
 
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The files of `memory://bucket`."""
+    """Return the files of `memory://bucket`."""
     fill_with_rows()
     fill_with_models(tmp_path_factory.mktemp("models"))
     memory: Any = fsspec.get_filesystem_class("memory")
@@ -61,7 +66,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def bucket(filled: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`memory://bucket`, anew for each test; and nobody asks Google about buckets."""
+    """Restore `memory://bucket` for each test, and make no request to Google about buckets."""
     monkeypatch.setattr(fsspec.get_filesystem_class("memory"), "store", dict(filled))
     monkeypatch.setenv("CAPPY_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(GoogleCloudOptions, "_warn_if_soft_delete_policy_enabled", lambda self, name: None)
@@ -73,8 +78,8 @@ def test_the_accelerator_is_where_units_are_done_and_nowhere_else(job: str, monk
     found = hints(proto)
     assert all(each == {"accelerator": ACCELERATOR.encode()} for each in found.values())
     stage = f"{job.capitalize()}Units"
-    assert all(name.startswith(f"{stage}/DoMissing/") for name in found)
-    assert {name.split("/")[2] for name in found} == {"SkipFinished", "Work", "WriteUnits", "AllStats"}
+    assert all(name.startswith(f"{stage}/ComputeMissing/") for name in found)
+    assert {name.split("/")[2] for name in found} == {"SkipFinished", "Compute", "WriteUnits", "AllStats"}
     assert any("RunInference" in name for name in found)
     assert not hints(translated(*submitted(monkeypatch, job, *DATAFLOW)))
 
@@ -82,8 +87,8 @@ def test_the_accelerator_is_where_units_are_done_and_nowhere_else(job: str, monk
 @pytest.mark.parametrize(
     ("job", "steps"),
     [
-        ("build-corpus", {"LabelAndWrite/Finish"}),
-        ("rerank", {"SelectAndWrite/Select"}),
+        ("build-corpus", {"WritePairs/"}),
+        ("rerank", {"SelectAndWrite/"}),
         ("evaluate", {"EvaluateShards/", "Conclude/"}),
     ],
 )
@@ -95,15 +100,15 @@ def test_what_holds_a_shard_asks_for_its_memory(job: str, steps: set[str], monke
 
 
 def test_larger_shards_ask_for_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    planned = rerank.plan(rerank.RerankConfig(input="memory://bucket/in/rows/*", output="memory://bucket/out"))
-    large = replace(planned, input=replace(planned.input, bytes=10**12), shards=2_000)
+    planned = rerank.plan(RerankConfig(input="memory://bucket/in/rows/*", output="memory://bucket/out"), REMOTE)
+    large = replace(planned, inputs=(replace(planned.inputs[0], bytes=10**12),), shards=2_000)
 
     def build(root: beam.Pipeline) -> None:
-        rerank.build(root, large, FinishRun(large.folder, dict, rerank.CARD, 0.0))
+        rerank.build(root, large, FinishRun(large.output, dict, rerank.CARD, 0.0))
 
     _, options = submitted(monkeypatch, "rerank", *DATAFLOW)
-    (found,) = hints(translated(build, options)).values()
-    assert int(found["min_ram_bytes"]) == 4 * (600 * 2**20 + 5 * 500_000_000)
+    (memory,) = {each["min_ram_bytes"] for each in hints(translated(build, options)).values()}
+    assert int(memory) == 4 * (600 * 2**20 + 5 * 500_000_000)
 
 
 @pytest.mark.parametrize("job", COMMANDS)
@@ -149,7 +154,7 @@ def test_thousands_of_files_fit_into_a_request(job: str, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("ending", ["parquet", "jsonl", "jsonl.gz"])
 def test_an_element_is_a_unit_of_16_mb(ending: str) -> None:
-    """A unit ends with the row that reaches so many, and is as large when it goes from worker to worker."""
+    """A unit ends with the row that reaches 16 MB, and is no larger when encoded between workers."""
     row = 100_000
     texts = pa.table({"t": [f"{i:03d}".ljust(row, ".") for i in range(400)]})
     sink = io.BytesIO()
@@ -160,14 +165,14 @@ def test_an_element_is_a_unit_of_16_mb(ending: str) -> None:
     data = gzip.compress(sink.getvalue(), 1) if ending.endswith("gz") else sink.getvalue()
     fsspec.filesystem("memory").pipe_file(f"/bucket/large/rows.{ending}", data)
     source = open_input([f"memory://bucket/large/*.{ending}"], {})
-    wanted, coder = ReadSpec(source.schema, CHUNK_ROWS), coders.registry.get_coder(Unit)
+    spec, coder = ReadSpec(source.schema, CHUNK_ROWS), coders.registry.get_coder(Unit)
     (file,) = source.files
-    sizes = [len(coder.encode(unit)) for read in list_reads(file, CHUNK_ROWS) for unit in read_units(read, wanted)]
+    sizes = [len(coder.encode(unit)) for read in list_reads(file, CHUNK_ROWS) for unit in read_units(read, spec)]
     assert len(sizes) == 3 and max(sizes) < CHUNK_BYTES + row + 10_000
 
 
 def _many(job: str, count: int) -> Any:
-    """How a job is built over so many files, each with a hash of its own."""
+    """Return the function that builds a job over `count` files, each with a hash of its own."""
     files = {"output": "memory://bucket/out", "input": "memory://bucket/in/rows/*"}
 
     def more(found: Any) -> Any:
@@ -181,18 +186,13 @@ def _many(job: str, count: int) -> Any:
 
     if job == "build-corpus":
         mixture = COMMANDS[job][0].split("=")[1]
-        corpus = build_corpus.plan(build_corpus.BuildCorpusConfig(mixture=mixture, output=files["output"]))
-        corpus = replace(corpus, inputs=(more(corpus.inputs[0]),))
-        finish = FinishRun(
-            corpus.folder, build_corpus.CorpusSummary(corpus.mixture, build_corpus.facts(corpus)), None, 0
-        )
-        return lambda root: build_corpus.build(root, corpus, finish)
+        corpus = build_corpus.plan(BuildCorpusConfig(mixture=mixture, output=files["output"]), REMOTE)
+        (dataset,) = corpus.datasets
+        return _builder(build_corpus, replace(corpus, datasets=(replace(dataset, input=more(dataset.input)),)))
     if job == "rerank":
-        chosen = rerank.plan(rerank.RerankConfig(**files))
-        chosen = replace(chosen, input=more(chosen.input))
-        finish = FinishRun(chosen.folder, rerank.SelectionSummary(rerank.facts(chosen)), rerank.CARD, 0)
-        return lambda root: rerank.build(root, chosen, finish)
-    config = score.ScoreConfig(
+        chosen = rerank.plan(RerankConfig(**files), REMOTE)
+        return _builder(rerank, replace(chosen, inputs=(more(chosen.inputs[0]),)))
+    config = ScoreConfig(
         **files,
         model="memory://bucket/scorer",
         score_column="s",
@@ -200,19 +200,23 @@ def _many(job: str, count: int) -> Any:
         dtype="bfloat16",
         tokens_per_batch=8192,
     )
-    scored = score.plan(config, local=False)
-    scored = replace(scored, input=more(scored.input))
-    finish = FinishRun(scored.folder, score.ScoreSummary(score.facts(scored), "m"), score.CARD, 0)
-    return lambda root: score.build(root, scored, finish)
+    scored = score.plan(config, REMOTE)
+    return _builder(score, replace(scored, inputs=(more(scored.inputs[0]),)))
+
+
+def _builder(job: Any, plan: Any) -> Any:
+    """Return the function that builds the pipeline of a job's module for its plan."""
+    finish = FinishRun(plan.output, job.JOB.manifest(plan, job.fingerprint_inputs(plan)), job.JOB.card, 0)
+    return lambda root: job.build(root, plan, finish)
 
 
 def test_the_fingerprint_does_not_know_of_hints() -> None:
-    config = score.ScoreConfig(
+    config = ScoreConfig(
         input="memory://bucket/in/rows/*", output="memory://bucket/out", model="memory://bucket/scorer",
         score_column="s", device="cuda", dtype="bfloat16", tokens_per_batch=8192,
     )  # fmt: skip
-    plain, hinted = (score.plan(each, local=False) for each in (config, replace(config, accelerator=ACCELERATOR)))
-    assert score.facts(plain) == score.facts(hinted)
+    plain, hinted = (score.plan(each, REMOTE) for each in (config, replace(config, accelerator=ACCELERATOR)))
+    assert score.fingerprint_inputs(plain) == score.fingerprint_inputs(hinted)
 
 
 @pytest.mark.parametrize(
@@ -221,13 +225,12 @@ def test_the_fingerprint_does_not_know_of_hints() -> None:
         (("--accelerator=nvidia-l4", *GPU), "must be type:T;count:N"),
         (
             (f"--accelerator={ACCELERATOR}", "--device=cpu", "--dtype=float32", "--tokens-per-batch=9"),
-            "nothing would compute on it",
+            "nothing would use the GPU",
         ),
     ],
 )
 def test_accelerators_that_cannot_be(flags: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    told = COMMANDS["score"][:3]
-    assert cappy("score", *told, "--output=memory://bucket/out", *DATAFLOW, *flags) == 2
+    assert cappy("score", *COMMANDS["score"][:3], "--output=memory://bucket/out", *DATAFLOW, *flags) == 2
     assert message in capsys.readouterr().err
 
 
@@ -244,7 +247,7 @@ def test_a_flag_that_dataflow_needs_is_missed_before_anything_is_read(capsys: py
 
 @pytest.fixture
 def uploads(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
-    """What goes to Google's storage. There is nobody to talk to, and nobody is asked who we are."""
+    """Return the files sent to Google's storage. Nothing is sent, and no credentials are used."""
     reason = "the extra `gcp` is not installed, which DataflowRunner needs for its requests"
     apiclient = pytest.importorskip(
         "apache_beam.runners.dataflow.internal.apiclient", reason=reason, exc_type=ImportError
@@ -265,7 +268,7 @@ def test_dataflows_own_job_file(job: str, uploads: dict[str, bytes], capsys: pyt
     threads = ("--experiments=no_use_multiple_sdk_containers", "--number_of_worker_harness_threads=4")
     output = "--output=memory://bucket/out"
     assert cappy(job, *COMMANDS[job], output, *DATAFLOW, *threads, *hint, template, "--no_auth") == 0
-    assert "the same command without --template_location finds it done" in capsys.readouterr().out
+    assert "the same command without --template_location finds it finished" in capsys.readouterr().out
     request = json.loads(uploads["gs://some-bucket/templates/job"])
     (pool,) = request["environment"]["workerPools"]
     assert {image["containerImage"] for image in pool["sdkHarnessContainerImages"]} == {IMAGE}

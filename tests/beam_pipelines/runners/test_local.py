@@ -92,7 +92,7 @@ def test_hints_are_for_those_who_heed_them(
 
 @pytest.fixture
 def dataflow(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A command that submits to Dataflow, where nothing is sent."""
+    """Return a command that submits to Dataflow; nothing is sent."""
     monkeypatch.setattr(fsspec.get_filesystem_class("memory"), "store", {})
     monkeypatch.setattr(GoogleCloudOptions, "_warn_if_soft_delete_policy_enabled", lambda self, name: None)
     fill_with_rows()
@@ -116,7 +116,7 @@ def test_a_job_that_is_only_written_is_not_waited_for(
 ) -> None:
     monkeypatch.setattr(launch, "_run", lambda pipeline: "DONE")
     assert cappy(*dataflow, "--template_location=gs://some-bucket/job") == 0
-    assert capsys.readouterr().out.startswith("gs://some-bucket/job: is the job, for Dataflow to run.")
+    assert capsys.readouterr().out.startswith("gs://some-bucket/job: holds the job, for Dataflow to run.")
 
 
 def test_an_interrupt_says_that_the_job_goes_on(
@@ -127,4 +127,4 @@ def test_an_interrupt_says_that_the_job_goes_on(
 
     monkeypatch.setattr(launch, "_run", interrupt)
     assert cappy(*dataflow) == 130
-    assert "the job goes on without us" in capsys.readouterr().err
+    assert "the job continues without this command" in capsys.readouterr().err
