@@ -1,6 +1,7 @@
-"""What an operator builds and applies: versions that agree, files that exist, templates that know the jobs' flags."""
+"""The files of `deploy/`: versions that agree, paths that exist, templates that match the flags of the jobs."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -37,20 +38,20 @@ def documents(path: Path) -> list[dict[str, Any]]:
 
 
 def images(found: Any) -> list[str]:
-    """Every `image` within a document."""
+    """Return every `image` in a document."""
     if isinstance(found, dict):
         return [v for k, v in found.items() if k == "image"] + [i for v in found.values() for i in images(v)]
     return [image for each in found for image in images(each)] if isinstance(found, list) else []
 
 
 def instructions(path: Path, word: str) -> list[list[str]]:
-    """The words of each instruction of a Dockerfile."""
+    """Return the words of each instruction `word` of a Dockerfile."""
     lines = path.read_text().replace("\\\n", " ").splitlines()
     return [line.split()[1:] for line in lines if line.startswith(f"{word} ")]
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
-def test_what_images_copy_is_there(path: Path) -> None:
+def test_copied_files_exist(path: Path) -> None:
     values = dict(words[0].split("=", 1) for words in instructions(path, "ARG") if "=" in words[0])
     ignored = (ROOT / ".dockerignore").read_text().split("\n")
     for *sources, _ in instructions(path, "COPY"):
@@ -60,12 +61,12 @@ def test_what_images_copy_is_there(path: Path) -> None:
                 assert (ROOT / source).exists() and source.split("/")[0] not in ignored, source
 
 
-def test_the_image_has_all_that_is_packaged() -> None:
+def test_the_image_has_all_packages() -> None:
     copied = {source for *sources, _ in instructions(DATAFLOW / "Dockerfile", "COPY") for source in sources}
     assert {"setup.py", "constraints.txt", "README.md", "schemas", "cappy_model", "beam_pipelines"} <= copied
 
 
-def test_images_are_of_the_version_of_beam_that_is_tested() -> None:
+def test_images_have_the_tested_version_of_beam() -> None:
     assert f"ARG BEAM={beam_version()}\n" in (DATAFLOW / "Dockerfile").read_text()
     servers = [
         image for path in MANIFESTS for each in documents(path) for image in images(each) if "job_server" in image
@@ -73,7 +74,7 @@ def test_images_are_of_the_version_of_beam_that_is_tested() -> None:
     assert set(servers) == {f"apache/beam_flink{FLINK_VERSION}_job_server:{beam_version()}"} and len(servers) == 2
 
 
-def test_flink_is_of_one_version() -> None:
+def test_flink_has_one_version() -> None:
     found = {image for path in MANIFESTS for each in documents(path) for image in images(each) if "flink:" in image}
     assert found == {f"flink:{FLINK_VERSION}-java17"}
     (session,) = documents(FLINK / "kubernetes" / "session.yaml")
@@ -93,7 +94,7 @@ def test_every_taskmanager_has_workers_in_its_own_network() -> None:
 
 
 @pytest.mark.parametrize("folder", ["kubernetes", "kubernetes-gpu"])
-def test_patches_hit_what_they_are_for(folder: str) -> None:
+def test_patches_match_the_session(folder: str) -> None:
     (kustomization,) = documents(FLINK / folder / "kustomization.yaml")
     (session,) = documents(FLINK / "kubernetes" / "session.yaml")
     assert all((FLINK / folder / name).exists() for name in kustomization["resources"])
@@ -111,14 +112,14 @@ SUBMITTED = ("kubernetes", "kubernetes-gpu")
 
 
 def command_of(folder: str) -> list[str]:
-    """What a job on Kubernetes runs."""
+    """Return the command of a job on Kubernetes."""
     (job,) = documents(FLINK / folder / "submit.yaml")
     command: list[str] = job["spec"]["template"]["spec"]["containers"][0]["command"]
     return command
 
 
 @pytest.mark.parametrize("folder", SUBMITTED)
-def test_the_job_server_is_asked_for_where_it_is(folder: str) -> None:
+def test_endpoints_are_those_of_the_job_server(folder: str) -> None:
     deployment, service = documents(FLINK / "kubernetes" / "jobserver.yaml")
     labels = deployment["spec"]["template"]["metadata"]["labels"]
     assert service["spec"]["selector"] == labels == deployment["spec"]["selector"]["matchLabels"]
@@ -130,7 +131,7 @@ def test_the_job_server_is_asked_for_where_it_is(folder: str) -> None:
 
 @pytest.mark.parametrize("folder", SUBMITTED)
 def test_a_job_on_kubernetes_stages_nothing(folder: str) -> None:
-    """Workers fetch what is staged through their TaskManager, which does not see the job server's disk."""
+    """Workers fetch staged files from their TaskManager, which does not see the disk of the job server."""
     flags = command_of(folder)
     beams = flags[flags.index("--runner=PortableRunner") :]
     assert not python_sdk_dependencies(beam_options(beams, local_mode="multi_processing"))
@@ -144,7 +145,7 @@ def test_each_slot_of_a_corpus_job_has_a_process_and_each_gpu_one() -> None:
 
 
 @pytest.mark.parametrize("folder", SUBMITTED)
-def test_jobs_know_the_flags_that_are_given_on_kubernetes(folder: str) -> None:
+def test_flags_on_kubernetes_exist(folder: str) -> None:
     _, job, *flags = command_of(folder)
     known = {parameter["name"] for parameter in json.loads(metadata.text(job))["parameters"]}
     own = flags[: flags.index("--runner=PortableRunner")]
@@ -161,7 +162,7 @@ def test_compose_shares_what_jobs_stage_with_taskmanagers() -> None:
     assert len(readers) == 3 and all("artifacts:/tmp/beam-artifact-staging" in each["volumes"] for each in readers)
 
 
-def test_restarts_come_when_a_worker_that_died_is_forgotten() -> None:
+def test_restarts_wait_until_a_dead_worker_has_left_the_cache() -> None:
     (compose,) = documents(FLINK / "compose.yaml")
     (session,) = documents(FLINK / "kubernetes" / "session.yaml")
     command = command_of("kubernetes")
@@ -171,31 +172,29 @@ def test_restarts_come_when_a_worker_that_died_is_forgotten() -> None:
         assert int(settings["restart-strategy.fixed-delay.delay"].removesuffix(" s")) * 1000 > cached
 
 
-@pytest.mark.parametrize("job", submit.JOBS)
-def test_templates_are_those_of_the_jobs_flags(job: str) -> None:
+@pytest.mark.parametrize("job", submit.PIPELINES)
+def test_templates_are_current(job: str) -> None:
     written = (DATAFLOW / "templates" / f"{job}.json").read_text()
-    assert written == metadata.text(job), "python deploy/dataflow/metadata.py writes them anew"
+    assert written == metadata.text(job), "update the files: python deploy/dataflow/metadata.py"
     for parameter in json.loads(written)["parameters"]:
         assert re.fullmatch("[a-z][a-z_]*", parameter["name"]) and parameter["helpText"]
 
 
-def test_there_is_a_template_for_each_job() -> None:
-    assert {path.stem for path in (DATAFLOW / "templates").iterdir()} == {job.name for job in template.JOBS}
-    assert set(submit.JOBS) == {job.name for job in template.JOBS}
-    built = (DATAFLOW / "build.sh").read_text()
-    assert f"for job in {' '.join(submit.JOBS)}; do" in built
+def test_every_pipeline_has_a_template() -> None:
+    assert {path.stem for path in (DATAFLOW / "templates").iterdir()} == set(submit.PIPELINES)
+    assert set(submit.PIPELINES) == {"build-corpus", "generate", "score", "rerank", "evaluate"}
 
 
 def test_parameters_become_flags() -> None:
     given = ["--mixture=gs://b/m.yaml", "--max_reject_rate=0.5", "--overwrite=true", "--instructions_only=false"]
     beams = ["--runner=DataflowRunner", "--template_location=gs://b/job_object"]
-    found = template.arguments(template.job_named("build-corpus"), [*given, *beams])
+    found = template.arguments("build-corpus", [*given, *beams])
     assert found == ["--mixture=gs://b/m.yaml", "--max-reject-rate=0.5", "--overwrite", *beams]
     with pytest.raises(template.UsageError, match="overwrite=1: must be true or false"):
-        template.arguments(template.job_named("build-corpus"), ["--overwrite=1"])
+        template.arguments("build-corpus", ["--overwrite=1"])
 
 
-def test_a_template_starts_its_job(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_template_runs_its_job(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[list[str]] = []
     monkeypatch.setattr(template, "cappy", lambda arguments: started.append(arguments) or 0)
     monkeypatch.setenv("CAPPY_JOB", "score")
@@ -223,7 +222,7 @@ ONE_PROCESS = ["--experiments=no_use_multiple_sdk_containers", "--number_of_work
         ("generate", ["--model=m", "--engine=openai"], False),
     ],
 )
-def test_a_model_is_held_once_on_a_machine(job: str, flags: list[str], model: bool) -> None:
+def test_a_machine_holds_one_model(job: str, flags: list[str], model: bool) -> None:
     found = submit.command([job, *PLACE, "--output=gs://b/o", *flags])
     assert (set(ONE_PROCESS) <= set(found)) is model
     assert found[0] == job and found[-len(flags) :] == flags if flags else True
@@ -231,7 +230,7 @@ def test_a_model_is_held_once_on_a_machine(job: str, flags: list[str], model: bo
     assert not any("worker_accelerator" in flag for flag in found)
 
 
-def test_the_same_output_is_the_same_job() -> None:
+def test_the_same_output_has_the_same_job_name() -> None:
     names = [submit.job_name("score", output) for output in ("gs://b/o", "gs://b/o", "gs://b/p")]
     assert names[0] == names[1] != names[2] and re.fullmatch("[a-z]([-a-z0-9]*[a-z0-9])?", names[0])
 
@@ -246,20 +245,51 @@ def test_the_same_output_is_the_same_job() -> None:
     ],
     ids=["no accelerator", "no output", "no pipeline", "no bucket"],
 )
-def test_what_cannot_be_submitted(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_before_submission(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         submit.command(arguments)
     assert caught.value.code == 2 and "error:" in capsys.readouterr().err
 
 
-def test_beam_knows_every_flag_that_is_added() -> None:
+def test_added_flags_are_known_to_beam() -> None:
     arguments = submit.command(["score", *PLACE, "--output=gs://b/o"])
     beams = [flag for flag in arguments[1:] if not flag.startswith(("--output", "--staging", "--temp", "--runner"))]
     beam_options([*beams, "--runner=FlinkRunner"], local_mode="multi_threading")
 
 
-def test_the_script_is_one() -> None:
+def test_build_script_without_arguments() -> None:
     bash = shutil.which("bash")
     assert bash is not None
-    subprocess.run([bash, "-n", str(DATAFLOW / "build.sh")], check=True)
     assert subprocess.run([bash, str(DATAFLOW / "build.sh")], capture_output=True).returncode == 2
+
+
+def test_build_script_builds_a_template_for_every_pipeline(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    for name in ("docker", "gcloud"):
+        (tmp_path / name).write_text(f'#!/bin/sh\necho {name} "$@" >> {log}\ncat > /dev/null\n')
+        (tmp_path / name).chmod(0o755)
+    done = subprocess.run(
+        ["bash", str(DATAFLOW / "build.sh"), "R", "1", "gs://b/t", "--build-arg", "MODEL=m"],
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = log.read_text().splitlines()
+    assert [line for line in lines if "MODEL=m" in line] == [
+        "docker build --file deploy/dataflow/Dockerfile.gpu --build-arg CORPUS=R/cappy:1 --build-arg MODEL=m "
+        "--tag R/cappy-gpu:1 ."
+    ]
+    launchers = {
+        (line.split("IMAGE=")[1].split()[0], line.split("JOB=")[1].split()[0]) for line in lines if "JOB=" in line
+    }
+    assert launchers == {
+        ("R/cappy:1", "build-corpus"),
+        ("R/cappy-gpu:1", "generate"),
+        ("R/cappy-gpu:1", "score"),
+        ("R/cappy:1", "rerank"),
+        ("R/cappy:1", "evaluate"),
+    }
+    assert sum(line.startswith("gcloud dataflow flex-template build gs://b/t/") for line in lines) == len(launchers)

@@ -1,46 +1,47 @@
-"""Writes templates/JOB.json, which tell Dataflow the parameters of the flex templates, from the jobs' own flags."""
+"""Write templates/JOB.json, which describes the parameters of a flex template to Dataflow, from the job's flags."""
 
 import argparse
 import json
 from pathlib import Path
 from typing import Any
 
-from submit import JOBS
-from template import job_named, parameters
+from submit import PIPELINES
+from template import parameters
+
+from beam_pipelines.runs.job import JOBS
 
 TEMPLATES = Path(__file__).parent / "templates"
-# What no launcher can settle for its workers.
+# No launcher can settle these for its workers.
 _ALSO_REQUIRED = {"score": ("device", "dtype", "tokens_per_batch")}
 
 
-def metadata(name: str) -> dict[str, Any]:
-    """The metadata of a job's template."""
-    job = job_named(name)
-    required = _ALSO_REQUIRED.get(name, ())
-    found = [_parameter(each, action, required=each in required) for each, action in parameters(job).items()]
+def metadata(job: str) -> dict[str, Any]:
+    """Return the metadata of a job's template, required parameters first."""
+    required = _ALSO_REQUIRED.get(job, ())
+    found = [_parameter(name, action, required=name in required) for name, action in parameters(job).items()]
     return {
-        "name": f"cappy {name}",
-        "description": job.help,
+        "name": f"cappy {job}",
+        "description": JOBS[job].help,
         "parameters": sorted(found, key=lambda parameter: parameter["isOptional"]),
     }
 
 
 def _parameter(name: str, action: argparse.Action, *, required: bool) -> dict[str, Any]:
-    told: dict[str, Any] = {
+    parameter: dict[str, Any] = {
         "name": name,
         "label": name.replace("_", " "),
         "helpText": (action.help or "").replace("%%", "%"),
         "isOptional": not (action.required or required),
     }
     allowed = ("true", "false") if action.nargs == 0 else action.choices
-    return {**told, "regexes": [f"^({'|'.join(allowed)})$"]} if allowed else told
+    return {**parameter, "regexes": [f"^({'|'.join(allowed)})$"]} if allowed else parameter
 
 
-def text(name: str) -> str:
-    """The content of a job's file."""
-    return json.dumps(metadata(name), indent=2, ensure_ascii=False) + "\n"
+def text(job: str) -> str:
+    """Return the content of a job's file."""
+    return json.dumps(metadata(job), indent=2, ensure_ascii=False) + "\n"
 
 
 if __name__ == "__main__":
-    for each in JOBS:
-        (TEMPLATES / f"{each}.json").write_text(text(each), encoding="utf-8")
+    for job in PIPELINES:
+        (TEMPLATES / f"{job}.json").write_text(text(job), encoding="utf-8")
