@@ -14,7 +14,6 @@ from importlib import metadata
 from typing import Any, NoReturn
 
 from beam_pipelines import DISTRIBUTION
-from beam_pipelines.program import interrupted
 from beam_pipelines.runs.flags import add_flags, config_from, json_object, positive
 from beam_pipelines.runs.job import JOBS, load_config, load_job
 from schemas.errors import CappyError, HandedOver, UsageError
@@ -47,8 +46,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return DONE
     except CappyError as error:
         return _fail(arguments, error, WRONG_USAGE if isinstance(error, UsageError) else FAILED)
-    except KeyboardInterrupt:
-        return interrupted()
     except Exception as error:  # the last resort: no user shall see a traceback
         return _fail(arguments, CappyError(f"unexpected {type(error).__name__}: {error}; --debug shows where"), FAILED)
 

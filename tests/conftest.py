@@ -14,7 +14,7 @@ import pytest
 import yaml
 from hypothesis import settings
 
-from beam_pipelines.cli import main
+from beam_pipelines.program import main
 
 # No deadline: the time of one example says nothing on a busy machine.
 settings.register_profile("cappy", deadline=None)
@@ -95,7 +95,7 @@ def sentence(seed: int, words: int) -> str:
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
-    """A mixture of three datasets (Parquet, JSON Lines, compressed CSV), 120 rows each; the path of its YAML file."""
+    """Return the mixture file of three datasets (Parquet, JSON Lines, compressed CSV) of 120 rows each."""
     data, templates = tmp_path / "data", tmp_path / "templates"
     data.mkdir()
     labels = [i % 3 for i in range(120)]
@@ -129,7 +129,7 @@ def corpus(tmp_path: Path) -> Path:
 
 
 def edit_mixture(path: Path, change: Callable[[dict[str, Any]], object]) -> Path:
-    """Changes a mixture file in place."""
+    """Change a mixture file in place."""
     content = yaml.safe_load(path.read_text())
     change(content)
     path.write_text(yaml.safe_dump(content))
@@ -137,7 +137,7 @@ def edit_mixture(path: Path, change: Callable[[dict[str, Any]], object]) -> Path
 
 
 def cappy(*arguments: object) -> int:
-    """Runs the program in this process with one worker; its exit status."""
+    """Run the program in this process with one worker; return its exit status."""
     try:
         return main([*map(str, arguments)])
     except SystemExit as error:  # argparse
@@ -156,17 +156,17 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
 
 
 def manifest_of(output: Path) -> dict[str, Any]:
-    """The manifest of a finished run."""
+    """Return the manifest of a finished run."""
     content: dict[str, Any] = json.loads((output / "manifest.json").read_text())
     return content
 
 
 def metrics_of(output: Path) -> dict[str, Any]:
-    """What a finished run measured."""
+    """Return the metrics.json of a finished run."""
     content: dict[str, Any] = json.loads((output / "metrics.json").read_text())
     return content
 
 
 def data_bytes(output: Path) -> dict[str, bytes]:
-    """The bytes of every data file of a run, by path."""
+    """Return the bytes of every data file of a run, by path."""
     return {str(path.relative_to(output)): path.read_bytes() for path in sorted(output.rglob("*.parquet"))}

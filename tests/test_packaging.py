@@ -1,4 +1,4 @@
-"""The sdist is what `--setup_file` stages on workers: it must carry everything, and install without torch."""
+"""`--setup_file` stages the sdist on workers: it must contain all files, and install without torch."""
 
 import shutil
 import subprocess
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="module")
 def sdist(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The names of the files of the sdist, below its folder."""
+    """Return the names of the files of the sdist, below its folder."""
     folder = tmp_path_factory.mktemp("sdist")
     command = ["setup.py", "--quiet", "egg_info", "--egg-base", str(folder), "sdist", "--dist-dir", str(folder)]
     subprocess.run([sys.executable, *command], cwd=ROOT, check=True, capture_output=True, timeout=120)
@@ -26,25 +26,25 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def names_in(archive: Path) -> list[str]:
-    """The names of the files of an sdist, below its folder."""
+    """Return the names of the files of an sdist, below its folder."""
     with tarfile.open(archive) as content:
         return [name.split("/", 1)[1] for name in content.getnames() if "/" in name]
 
 
-def test_the_sdist_carries_every_file_of_the_packages(sdist: list[str]) -> None:
+def test_the_sdist_has_every_file_of_the_packages(sdist: list[str]) -> None:
     tracked = subprocess.run(
         ["git", "ls-files", "schemas", "cappy_model", "beam_pipelines", "setup.py", "README.md", "LICENSE"],
         cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
     if tracked.returncode:
-        pytest.skip("not a git checkout, so there is no list of files to compare with")
+        pytest.skip("not a git checkout: no list of files to compare with")
     assert len(tracked.stdout.split()) > 50
     assert set(tracked.stdout.split()) - set(sdist) == set()
 
 
 @pytest.mark.slow
 def test_beam_stages_every_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a copy, since Beam builds in the folder of setup.py."""
+    """Uses a copy, since Beam builds in the folder of setup.py."""
     packages = ("schemas", "cappy_model", "beam_pipelines")
     for name in packages:
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -68,8 +68,8 @@ def test_the_base_install_needs_no_torch() -> None:
     assert "transformers" not in base
 
 
-def test_the_constraints_pin_what_the_extras_ask_for() -> None:
+def test_the_constraints_pin_the_requirements() -> None:
     pins = {line.split("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
-    wanted = {"apache-beam", "torch", "transformers", "pyarrow", "rouge-score", "fsspec", "jinja2", "pydantic", "s3fs"}
-    assert not {name for name in wanted if name not in {pin.replace("_", "-") for pin in pins}}
+    required = {"apache-beam", "torch", "transformers", "pyarrow", "rouge-score", "fsspec", "jinja2", "pydantic", "s3fs"}
+    assert not {name for name in required if name not in {pin.replace("_", "-") for pin in pins}}
     assert "torch==2.13.0" in (ROOT / "constraints.txt").read_text()

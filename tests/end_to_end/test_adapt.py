@@ -111,7 +111,7 @@ def test_instructions_of_the_validation_are_excluded_from_training(
     assert manifest_of(tmp_path / "two" / "scorer")["pairs"]["held_out_instructions"] == 10
     (inputs / "validation.jsonl").write_bytes(json_lines(*candidates(30)))
     assert cappy(*flags(inputs, tmp_path / "all")) == 1
-    assert "no pair is left to learn from: of 120 read, 120 have a held-out instruction" in said(capsys)
+    assert "no pair is left for training: of 120 read, 120 have a held-out instruction" in said(capsys)
 
 
 def test_missing_wrong_responses_are_reported(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
