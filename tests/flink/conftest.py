@@ -34,14 +34,14 @@ class Work:
     expected: Mapping[str, bytes]
 
     def command(self, output: Path, flags: Sequence[str]) -> list[str]:
-        """The job as a process of its own."""
+        """Return the command that runs the job as a process."""
         arguments = [*self.arguments, "--output", output, *flags]
         return [sys.executable, "-m", "beam_pipelines.program", *map(str, arguments)]
 
 
 @pytest.fixture(scope="session")
 def cluster() -> dict[str, Any]:
-    """The running cluster's state."""
+    """Return the state of the running cluster."""
     if not flink.processes(flink.HOME):
         pytest.skip("no Flink cluster is running; `make flink-up` starts one")
     return flink.running(flink.HOME)
@@ -49,7 +49,7 @@ def cluster() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def works(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Work]:
-    """A job that shuffles and two that map, of many units each."""
+    """Return a job that shuffles and two that map, of many units each."""
     root = tmp_path_factory.mktemp("works")
     rows = [{"text": f"question {i} {'and so on ' * 20}", "answer": f"answer {i} {i * i}"} for i in range(12_000)]
     files = {f"{i}.jsonl": json_lines(*rows[i * 1_500 : (i + 1) * 1_500]) for i in range(8)}
@@ -87,7 +87,7 @@ def _instructions(path: Path) -> Path:
 
 
 def bare_python(folder: Path) -> Path:
-    """A Python with all that is installed here, except what is installed as editable: so without this project."""
+    """Create a Python with all packages of this one, except editable ones, so without this project."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     (packages,) = folder.glob("lib/python*/site-packages")
     installed = [path for path in sys.path if Path(path).name == "site-packages"]
@@ -97,7 +97,7 @@ def bare_python(folder: Path) -> Path:
 
 @contextmanager
 def pool_of(python: Path, folder: Path, *paths: Path) -> Iterator[int]:
-    """A pool of workers of another Python, with `paths` to import from, started in `folder`; its port."""
+    """Start a pool of workers of another Python in `folder`, with `paths` to import from; yield its port."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]

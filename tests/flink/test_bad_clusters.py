@@ -1,4 +1,4 @@
-"""Workers that are not there, that run other code or none of ours, that see other disks: said in words."""
+"""Errors of clusters whose workers are missing, lack this project, run other code, or see other disks."""
 
 import shutil
 import sys
@@ -21,7 +21,7 @@ NO_POOL = 1  # a port that nobody listens at
 
 @pytest.fixture
 def mixture(tmp_path: Path) -> Path:
-    """A mixture of two rows."""
+    """Write a mixture of two rows."""
     return mixture_of(tmp_path, {"d": ({"0.jsonl": json_lines(*good(2))}, PLAIN)})
 
 

@@ -1,4 +1,4 @@
-"""What is lost in the middle of a job: TaskManagers, workers, the job itself, the command that submitted it."""
+"""Losses in the middle of a job: TaskManagers, workers, the job itself, the command that submitted it."""
 
 import signal
 import subprocess
@@ -24,7 +24,7 @@ ALL_SLOTS = flink.TASK_MANAGERS * flink.SLOTS  # so that each TaskManager, and i
 
 
 def kill_task_manager(cluster: dict[str, Any]) -> None:
-    """Kills one, and starts another in its place, as a cluster's manager would."""
+    """Kill one, and start another in its place, as a cluster's manager would."""
     flink.processes(flink.HOME)["taskmanager-0"].kill()
     log = flink.HOME / "logs" / "taskmanager-0.log"
     cluster["processes"]["taskmanager-0"] = flink.start(flink.task_manager(flink.HOME, Path(cluster["jar"])), log)
@@ -60,7 +60,7 @@ def wait_for(condition: Callable[[], object]) -> None:
 
 
 def run_disturbed(work: Work, output: Path, flags: list[str], disturb: Callable[[], None]) -> tuple[int, Parts]:
-    """Runs a job, disturbs it two files later; its exit status, and the files that stood then."""
+    """Run a job and disturb it two files later; return its exit status, and the files that existed then."""
     wanted = len(parts(output)) + 2
     status: Future[int] = Future()
 
@@ -76,7 +76,7 @@ def run_disturbed(work: Work, output: Path, flags: list[str], disturb: Callable[
 
 
 def start(work: Work, output: Path, flags: list[str]) -> "subprocess.Popen[str]":
-    """Starts a job and waits until it has written some files, and not all."""
+    """Start a job and wait until it has written some files, but not all."""
     process = subprocess.Popen(work.command(output, flags), stderr=subprocess.PIPE, text=True)
     wait_for(lambda: process.poll() is not None or len(list(output.rglob("part*.parquet"))) >= 2)
     assert process.poll() is None, "the job ended before it could be disturbed"

@@ -173,7 +173,7 @@ def test_an_element_is_a_unit_of_16_mb(ending: str) -> None:
 
 def _many(job: str, count: int) -> Any:
     """Return the function that builds a job over `count` files, each with a hash of its own."""
-    files = {"output": "memory://bucket/out", "input": "memory://bucket/in/rows/*"}
+    files: dict[str, Any] = {"output": "memory://bucket/out", "input": "memory://bucket/in/rows/*"}
 
     def more(found: Any) -> Any:
         name = "some/folder/of/generated/candidates-{0:05d}-of-02000.parquet"
