@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def interrupted() -> int:
     """Print that the program was interrupted; return the exit status."""
-    print("\ncappy: interrupted; give the same command again to finish", file=sys.stderr)
+    print("\ncappy: interrupted; run the same command again to finish", file=sys.stderr)
     return INTERRUPTED
 
 

@@ -20,7 +20,9 @@ class ModelConfig(JobConfig):
 
     device: str = flag("auto", metavar="D", help="auto, cpu, cuda (all GPUs) or cuda:N")
     dtype: str = flag("auto", metavar="T", help="number format: auto, float32, bfloat16 or float16")
-    tokens_per_batch: int | None = flag(None, metavar="N", help="tokens of a batch, padding included (default: by the device)")
+    tokens_per_batch: int | None = flag(
+        None, metavar="N", help="tokens of a batch with padding (default: by the device)"
+    )
     accelerator: str | None = flag(
         None,
         metavar="A",

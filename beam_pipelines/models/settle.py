@@ -49,9 +49,7 @@ def model_source(config: Any, model: str) -> "ModelSource":
     return ModelSource(name, config.allow_pickle, config.trust_remote_code, config.storage)
 
 
-def settle(
-    config: ModelConfig, source: "ModelSource", *, local: bool, tokens: Callable[[str, str], int]
-) -> ModelSpec:
+def settle(config: ModelConfig, source: "ModelSource", *, local: bool, tokens: Callable[[str, str], int]) -> ModelSpec:
     """Return the model spec sent to workers.
 
     `tokens` gives the tokens per batch for a device and a dtype, where neither a flag nor an earlier run of the output
@@ -73,7 +71,7 @@ def settle(
 
 
 def _earlier_tokens(config: RunConfig) -> int | None:
-    """Return the tokens per batch of the run in the output folder: a resumed run keeps them, whatever memory is free."""
+    """Return the tokens per batch of the run in the output folder: a resumed run keeps them."""
     stored = read_bytes(join(absolute(config.output), RUN), config.storage)
     try:
         return int(json.loads(stored)["facts"]["model"]["tokens_per_batch"]) if stored else None

@@ -132,7 +132,7 @@ def test_interrupt_while_beam_is_imported(tmp_path: Path) -> None:
     hooked += "signal.raise_signal(signal.SIGINT) if name == 'apache_beam' else None})); "
     command = [sys.executable, "-c", hooked + "from beam_pipelines.program import main; sys.exit(main(['doctor']))"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, preexec_fn=heed_interrupts)
-    assert (ended.returncode, ended.stderr) == (130, "\ncappy: interrupted; give the same command again to finish\n")
+    assert (ended.returncode, ended.stderr) == (130, "\ncappy: interrupted; run the same command again to finish\n")
 
 
 @pytest.mark.parametrize("at", ["start", "first file"])

@@ -9,7 +9,7 @@ import apache_beam as beam
 import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_pipelines.io.formats import ReadSpec
+from beam_pipelines.io.formats.base import ReadSpec
 from beam_pipelines.io.inputs import open_input
 from beam_pipelines.io.output import parquet_bytes
 from beam_pipelines.io.storage import absolute
