@@ -70,6 +70,6 @@ def test_the_base_install_needs_no_torch() -> None:
 
 def test_the_constraints_pin_the_requirements() -> None:
     pins = {line.split("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
-    required = {"apache-beam", "torch", "transformers", "pyarrow", "rouge-score", "fsspec", "jinja2", "pydantic", "s3fs"}
-    assert not {name for name in required if name not in {pin.replace("_", "-") for pin in pins}}
+    names = {"apache-beam", "torch", "transformers", "pyarrow", "rouge-score", "fsspec", "jinja2", "pydantic", "s3fs"}
+    assert not {name for name in names if name not in {pin.replace("_", "-") for pin in pins}}
     assert "torch==2.13.0" in (ROOT / "constraints.txt").read_text()

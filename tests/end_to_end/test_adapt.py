@@ -172,7 +172,7 @@ def test_no_candidates(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"score": 0.5}, "--validation: column 'score' is there already"),
+        ({"score": 0.5}, "--validation: column 'score' exists already"),
         ({"rank": 1}, "--validation: the input has a column 'rank'"),
         ({"references": None}, "--validation: --reference-column: column 'references' is null"),
         ({"references": [1]}, "--validation: --reference-column: column 'references' is list<item: int64>"),
