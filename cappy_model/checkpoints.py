@@ -1,4 +1,4 @@
-"""Scorer checkpoints: finding one (folder, fsspec URL, hub id), naming its content, loading it."""
+"""Model checkpoints: find one (folder, fsspec URL or hub id), identify its content, and load it."""
 
 import hashlib
 import re
@@ -36,20 +36,20 @@ _SAFE = ("*.safetensors", "*.json", "*.txt", "*.model")
 _PICKLED = ("*.bin", "*.pt")
 _CODE = ("*.py",)
 _HUB_ID = re.compile(r"(?P<id>[\w.-]+(/[\w.-]+)?)(@(?P<revision>[\w./-]+))?")
-_ABOUT_RUN = frozenset({RUN, MANIFEST, METRICS})  # what training has left beside the model, and is no part of it
+_ABOUT_RUN = frozenset({RUN, MANIFEST, METRICS})  # written by training next to the model, not part of it
 _BLOCK = 2**20
 
 
 class ModelError(CappyError):
-    """A model that cannot be found, loaded or used as a scorer."""
+    """A model that cannot be found, loaded or used for its purpose."""
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where a model is, and what may be run of it.
+    """The location of a model and the permissions to load it.
 
     `name`: a folder, an fsspec URL, or a hub id with an optional `@revision`. Pickled weights and the model's own code
-    can do anything on this machine, so both have to be asked for.
+    can execute anything on this machine, so both are opt-in. `storage`: fsspec options for a URL.
     """
 
     name: str
@@ -64,7 +64,7 @@ class ModelSource:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model's files on this machine, and what names their content: a hash, or the commit of a hub's repository."""
+    """A model's files on this machine. `content`: a hash of the files, or the commit of the hub repository."""
 
     source: ModelSource
     folder: Path
@@ -72,7 +72,7 @@ class Checkpoint:
 
 
 def find_checkpoint(source: ModelSource) -> Checkpoint:
-    """Finds a model's files, fetching them where they are elsewhere. Raises ModelError."""
+    """Find a model's files, and fetch them if they are remote. Raises ModelError."""
     if Path(source.name).is_dir():
         folder = Path(source.name)
         return _checked(Checkpoint(source, folder, _content_hash(folder, source._patterns)))
@@ -81,7 +81,7 @@ def find_checkpoint(source: ModelSource) -> Checkpoint:
         return _checked(Checkpoint(source, folder, _content_hash(folder, source._patterns)))
     match = _HUB_ID.fullmatch(source.name)
     if not match:
-        raise ModelError(f"{source.name}: no such folder, and no id of a model hub (name/model[@revision])")
+        raise ModelError(f"{source.name}: no such folder, and not a hub id (name/model[@revision])")
     folder = _downloaded(source, match["id"], match["revision"])
     return _checked(Checkpoint(source, folder, folder.name))
 
@@ -89,21 +89,21 @@ def find_checkpoint(source: ModelSource) -> Checkpoint:
 def _checked(checkpoint: Checkpoint) -> Checkpoint:
     folder, source = checkpoint.folder, checkpoint.source
     if not (folder / "config.json").is_file():
-        raise ModelError(f"{source.name}: holds no config.json; a model is a folder as save_pretrained writes it")
+        raise ModelError(f"{source.name}: has no config.json; give a folder that save_pretrained has written")
     if any(folder.glob("*.safetensors")) or (source.allow_pickle and any(folder.glob("*.bin"))):
         return checkpoint
     pickled = sorted(path.name for path in folder.glob("*.bin"))
     if pickled:
         raise ModelError(
             f"{source.name}: its weights are pickled ({pickled[0]}), which can run any code; convert them to "
-            "safetensors, or give --allow-pickle (allow_pickle=True) if you trust where they come from"
+            "safetensors, or give --allow-pickle (allow_pickle=True) if you trust their source"
         )
-    raise ModelError(f"{source.name}: holds no weights (*.safetensors)")
+    raise ModelError(f"{source.name}: has no weights (*.safetensors)")
 
 
 def _files(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
-    found = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
-    return sorted(path for path in found if path.name not in _ABOUT_RUN)
+    paths = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
+    return sorted(path for path in paths if path.name not in _ABOUT_RUN)
 
 
 def _content_hash(folder: Path, patterns: tuple[str, ...]) -> str:
@@ -117,7 +117,7 @@ def _content_hash(folder: Path, patterns: tuple[str, ...]) -> str:
 
 
 def _copied(source: ModelSource) -> Path:
-    """A copy of a URL's folder in this machine's cache, made once for each state of its files."""
+    """Copy the folder of a URL into the cache of this machine, once for each state of its files."""
     from fsspec.core import url_to_fs
 
     try:
@@ -134,10 +134,10 @@ def _copied(source: ModelSource) -> Path:
                 fresh.rename(target)
             except OSError:
                 shutil.rmtree(fresh)  # another process was faster
-    except Exception as error:  # each file system has errors of its own
+    except Exception as error:  # file systems raise errors of their own types
         raise ModelError(f"{source.name}: cannot be fetched: {type(error).__name__}: {error}") from error
     if not names:
-        raise ModelError(f"{source.name}: holds no file of a model")
+        raise ModelError(f"{source.name}: has no model files")
     return target
 
 
@@ -155,7 +155,7 @@ def _downloaded(source: ModelSource, repository: str, revision: str | None) -> P
 
 
 def load_config(checkpoint: Checkpoint) -> tuple[PreTrainedConfig, PreTrainedTokenizerBase]:
-    """A model's configuration and tokenizer, without its weights. Raises ModelError."""
+    """Load a model's configuration and tokenizer, without its weights. Raises ModelError."""
     source, folder = checkpoint.source, str(checkpoint.folder)
     with _loading(source):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=source.trust_remote_code)
@@ -164,15 +164,15 @@ def load_config(checkpoint: Checkpoint) -> tuple[PreTrainedConfig, PreTrainedTok
 
 
 def check_scorer(checkpoint: Checkpoint, config: PreTrainedConfig) -> None:
-    """Raises ModelError unless the head has one logit."""
+    """Raise ModelError unless the head has one logit."""
     if config.num_labels != 1:
         raise ModelError(f"{checkpoint.source.name}: has a head of {config.num_labels} logits; a scorer has one")
 
 
 def load(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A scorer's model (in evaluation mode, on the CPU) and its tokenizer.
+    """Load a scorer (in evaluation mode, on the CPU) and its tokenizer.
 
-    Raises ModelError unless it is a sequence classifier with one logit, all of its weights, and a tokenizer of its own.
+    Raises ModelError unless it is a sequence classifier with one logit, all of its weights, and its own tokenizer.
     """
     config, tokenizer = load_config(checkpoint)
     check_scorer(checkpoint, config)
@@ -180,7 +180,7 @@ def load(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[PreTrainedModel, P
 
 
 def settle_padding(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Gives a configuration the padding token of the tokenizer where it has none. Raises ModelError where both lack."""
+    """Set a missing padding token of the configuration from the tokenizer. Raises ModelError if neither has one."""
     if config.pad_token_id is None:
         config.pad_token_id = tokenizer.pad_token_id
     if config.pad_token_id is None:
@@ -188,7 +188,7 @@ def settle_padding(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase)
 
 
 def generates_by(checkpoint: Checkpoint, config: PreTrainedConfig) -> Any:
-    """The auto class of a model that generates: encoder-decoder, or decoder-only, told apart by its configuration.
+    """Return the auto class of a generative model, encoder-decoder or decoder-only, according to its configuration.
 
     Raises ModelError for a model that is neither.
     """
@@ -207,9 +207,9 @@ def generates_by(checkpoint: Checkpoint, config: PreTrainedConfig) -> Any:
 
 
 def load_generator(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A language model (in evaluation mode, on the CPU) and its tokenizer.
+    """Load a language model (in evaluation mode, on the CPU) and its tokenizer.
 
-    Raises ModelError unless it is decoder-only or an encoder-decoder, with all of its weights and its own tokenizer.
+    Raises ModelError unless it is decoder-only or encoder-decoder, with all of its weights and its own tokenizer.
     """
     config, tokenizer = load_config(checkpoint)
     return load_model(checkpoint, generates_by(checkpoint, config), config, tokenizer, dtype), tokenizer
@@ -224,13 +224,14 @@ def load_model(
     *,
     new_head: bool = False,
 ) -> PreTrainedModel:
-    """A model (in evaluation mode, on the CPU) as the auto class `loader` makes it; a `new_head` needs no weights.
+    """Load a model (in evaluation mode, on the CPU) with the auto class `loader`.
 
-    Raises ModelError for weights that are missing or cannot be read, and for the tokenizer of another model.
+    With `new_head` only the weights of the layers are required. Raises ModelError for weights that are missing or
+    cannot be read, and for the tokenizer of another model.
     """
     source = checkpoint.source
     with _loading(source):
-        model, found = loader.from_pretrained(
+        model, info = loader.from_pretrained(
             str(checkpoint.folder),
             config=config,
             dtype=dtype,
@@ -241,32 +242,32 @@ def load_model(
     layers = tuple(
         f"{model.base_model_prefix}.{name}" for name, _ in model.base_model.named_children() if name != "pooler"
     )
-    lacking = sorted(key for key in found["missing_keys"] if not new_head or key.startswith(layers))
+    lacking = sorted(key for key in info["missing_keys"] if not new_head or key.startswith(layers))
     if lacking:
         missing = ", ".join(lacking[:3])
-        raise ModelError(f"{source.name}: lacks weights ({missing}), so it was not trained as what it is to be here")
-    known = model.get_input_embeddings().num_embeddings
-    if len(tokenizer) > known:
+        raise ModelError(f"{source.name}: lacks weights ({missing}), so it was not trained for this use")
+    embeddings = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > embeddings:
         raise ModelError(
-            f"{source.name}: its tokenizer has {len(tokenizer)} ids, its model {known}: they do not belong together"
+            f"{source.name}: its tokenizer has {len(tokenizer)} ids, its model {embeddings}: they do not match"
         )
-    ready: PreTrainedModel = model.eval()
-    return ready
+    evaluating: PreTrainedModel = model.eval()
+    return evaluating
 
 
 @contextmanager
 def _loading(source: ModelSource) -> Iterator[None]:
-    """What transformers says becomes an error that names the model; it prints nothing meanwhile."""
+    """Turn errors of transformers into a ModelError that names the model, and silence its output."""
     try:
         with quiet():
             yield
-    except Exception as error:  # what a damaged file or a model of another make leads to has no type of its own
+    except Exception as error:  # damaged files and unknown models raise errors of any type
         raise ModelError(f"{source.name}: cannot be loaded: {str(error).strip()}") from error
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps transformers from printing bars and warnings while it loads or saves."""
+    """Suppress the progress bars and warnings of transformers."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -1,4 +1,4 @@
-"""Devices and number formats: what is asked for, what is there, and how many tokens a batch may have on it."""
+"""Devices, dtypes, and the token budget of a batch on a device."""
 
 import torch
 from transformers import PreTrainedConfig
@@ -9,7 +9,7 @@ DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 CPU_TOKENS = 2_048
-"""Tokens of a batch on a CPU core: few enough that a layer's activations stay in its cache."""
+"""Token budget of a batch on a CPU core, small enough that the activations of a layer stay in its cache."""
 
 _MAX_CUDA_TOKENS = 65_536
 _SHARE_OF_FREE_MEMORY = 0.5
@@ -20,13 +20,13 @@ _WIDTHS_PER_TOKEN = 16
 _CPU_GENERATION_BYTES = 2**31
 _MAX_CPU_GENERATION_TOKENS = 2**16
 _MAX_CUDA_GENERATION_TOKENS = 2**20
-_BYTES_PER_LOGIT = 16  # as they are, their exponentials, and of some of them the cumulative sum
+_BYTES_PER_LOGIT = 16  # the logits, their exponentials, and the cumulative sums of some
 
 
 def settle_device(device: str) -> str:
-    """`cpu` or `cuda` (all GPUs of this machine) or `cuda:N`; `auto` takes the GPUs where there are any.
+    """Return `cpu`, `cuda` (all GPUs of this machine) or `cuda:N`; `auto` is `cuda` if there is a GPU, else `cpu`.
 
-    Raises UsageError for a device that is not here.
+    Raises UsageError for an unknown or missing device.
     """
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
@@ -34,34 +34,34 @@ def settle_device(device: str) -> str:
         return device
     name, _, index = device.partition(":")
     if name != "cuda" or (index and not index.isdecimal()):
-        raise UsageError(f"device {device!r} is not known; there are {', '.join(DEVICES)} and cuda:N")
+        raise UsageError(f"unknown device {device!r}: choose from {', '.join(DEVICES)} and cuda:N")
     if not torch.cuda.is_available() or int(index or 0) >= torch.cuda.device_count():
         raise UsageError(
-            f"device {device} is not here: torch {torch.__version__} finds {torch.cuda.device_count()} GPUs; "
-            "`cappy doctor` says more, and --device cpu works everywhere"
+            f"device {device} is not available: torch {torch.__version__} finds {torch.cuda.device_count()} GPUs; "
+            "see `cappy doctor`, or use --device cpu"
         )
     return device
 
 
 def settle_dtype(dtype: str, device: str) -> str:
-    """`auto` is bfloat16 on a GPU and on a processor with instructions for it, else float32.
+    """Return the dtype; `auto` is bfloat16 where the device has it, else float16 on a GPU and float32 on a CPU.
 
-    Raises UsageError for a name that is none of `DTYPES`.
+    Raises UsageError for a name that is not in `DTYPES`.
     """
     if dtype not in DTYPES:
-        raise UsageError(f"dtype {dtype!r} is not known; there are {', '.join(DTYPES)}")
+        raise UsageError(f"unknown dtype {dtype!r}: choose from {', '.join(DTYPES)}")
     if dtype != "auto":
         return dtype
     if device.startswith("cuda"):
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
-    found = torch.cpu.get_capabilities()
-    return "bfloat16" if found.get("avx512_bf16") or found.get("amx_bf16") or found.get("bf16") else "float32"
+    has = torch.cpu.get_capabilities()
+    return "bfloat16" if has.get("avx512_bf16") or has.get("amx_bf16") or has.get("bf16") else "float32"
 
 
 def settle_tokens_per_batch(config: PreTrainedConfig, device: str, dtype: str) -> int:
-    """The tokens that a batch may have: a constant on a CPU; on a GPU a power of two for half of its free memory.
+    """Return the token budget of a batch: a constant on a CPU; on a GPU a power of two for half of its free memory.
 
-    To be asked before the model is loaded there.
+    Call it before the model is loaded on the GPU.
     """
     if device == "cpu":
         return CPU_TOKENS
@@ -72,7 +72,7 @@ def settle_tokens_per_batch(config: PreTrainedConfig, device: str, dtype: str) -
 
 
 def token_bytes(config: PreTrainedConfig, dtype: str) -> int:
-    """Bytes of the keys and values of a token in a language model's cache."""
+    """Return the bytes of one token's keys and values in the cache of a language model."""
     text = config.get_text_config(decoder=True)
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     size = (
@@ -84,14 +84,14 @@ def token_bytes(config: PreTrainedConfig, dtype: str) -> int:
 
 
 def logit_tokens(config: PreTrainedConfig, dtype: str) -> int:
-    """The memory that a row's logits take while they are filtered, in tokens of the cache."""
+    """Return the memory of a row's logits while they are filtered, in tokens of the cache."""
     return int(config.get_text_config(decoder=True).vocab_size * _BYTES_PER_LOGIT // token_bytes(config, dtype))
 
 
 def settle_generation_tokens(config: PreTrainedConfig, device: str, dtype: str) -> int:
-    """The tokens that a batch may have while responses are drawn (see `Generator`): a power of two.
+    """Return the token budget of a batch in generation (see `Generator`): a power of two.
 
-    For two gigabytes on each core of a CPU, or half of a GPU's free memory.
+    It fills 2 GB per CPU core, or half of a GPU's free memory.
     """
     room, most = _CPU_GENERATION_BYTES, _MAX_CPU_GENERATION_TOKENS
     if device != "cpu":
@@ -101,7 +101,7 @@ def settle_generation_tokens(config: PreTrainedConfig, device: str, dtype: str) 
 
 
 def cuda_devices(device: str) -> list[torch.device]:
-    """The GPUs that `cuda` or `cuda:N` stands for."""
+    """Return the GPUs denoted by `cuda` (all) or `cuda:N`."""
     if ":" in device:
         return [torch.device(device)]
     return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]

@@ -1,37 +1,37 @@
-"""What this machine grants a process: cores and memory, within the limits of its control groups, and a cache."""
+"""Resources of this machine: cores and memory within the limits of the control groups, and the cache folder."""
 
 import os
 from pathlib import Path
 
 CACHE = "CAPPY_CACHE"
-"""Environment variable: where copies of what is elsewhere are kept; default ~/.cache/cappy."""
+"""Environment variable with the cache folder; default ~/.cache/cappy."""
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 CGROUP_MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 def cache_folder() -> Path:
-    """Where copies of what is elsewhere are kept on this machine: models of URLs, checkpoints on their way there."""
+    """Return the local cache folder: copies of models from URLs, and checkpoints before their upload."""
     return Path(os.environ.get(CACHE, Path.home() / ".cache" / "cappy"))
 
 
 def cores_within(quota: float | None) -> int:
-    """Cores for this process, at least 1: the least of its affinity and `quota`, that of its control group."""
+    """Return the cores of this process, at least 1: the minimum of its affinity and its control group's `quota`."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(cores, int(quota))) if quota is not None else cores
 
 
 def usable_cores() -> int:
-    """Cores that this process may use, at least 1."""
+    """Return the number of cores that this process may use, at least 1."""
     quota, _ = cgroup_limits(CGROUP_ROOT, read_text(CGROUP_MEMBERSHIP))
     return cores_within(quota)
 
 
 def cgroup_limits(root: Path, membership: str) -> tuple[float | None, int | None]:
-    """The tightest limits of a process's control groups: cores, and bytes of memory; None where there is no limit.
+    """Return the tightest limits of a process's control groups: cores, and bytes of memory; None is no limit.
 
-    `membership` is the text of /proc/self/cgroup; versions 1 and 2 are read. A group's own folder may be hidden inside
-    a container, which then shows it as the root, so the parents up to `root` are looked at as well.
+    `membership` is the text of /proc/self/cgroup, version 1 or 2. A container may hide the group's own folder and show
+    it as the root, so the parents up to `root` are read too.
     """
     cores: list[float] = []
     memory: list[int] = []
@@ -43,9 +43,9 @@ def cgroup_limits(root: Path, membership: str) -> tuple[float | None, int | None
             if folder == mount.parent:
                 break
             cores += _quota(folder)
-            found = (read_text(folder / name).strip() for name in ("memory.max", "memory.limit_in_bytes"))
+            limits = (read_text(folder / name).strip() for name in ("memory.max", "memory.limit_in_bytes"))
             # Version 1 writes "no limit" as a number near 2**63.
-            memory += [int(text) for text in found if text.isdigit() and int(text) < 2**60]
+            memory += [int(text) for text in limits if text.isdigit() and int(text) < 2**60]
     return min(cores, default=None), min(memory, default=None)
 
 
@@ -59,7 +59,7 @@ def _quota(group: Path) -> list[float]:
 
 
 def read_text(path: Path) -> str:
-    """The text of a file, empty where it cannot be read."""
+    """Return the text of a file, or "" if it cannot be read."""
     try:
         return path.read_text()
     except OSError:

@@ -1,4 +1,4 @@
-"""Lanes: the places where batches are computed, several at a time, and what happens when memory runs out on one."""
+"""Lanes: compute several batches at a time, on all cores or GPUs, and halve a batch that runs out of memory."""
 
 import copy
 import queue
@@ -16,8 +16,8 @@ from transformers import PreTrainedModel
 from cappy_model.devices import cuda_devices
 from cappy_model.host import usable_cores
 
-_PER_GPU = 2  # a batch is launched while the results of the other one are awaited
-_BATCHES_PER_LANE = 2  # one computed, one at hand
+_PER_GPU = 2  # one batch is launched while the results of the other are awaited
+_BATCHES_PER_LANE = 2  # one in computation, one waiting
 _NO_MEMORY_ON_CPU = "can't allocate memory"
 
 Batch = TypeVar("Batch")
@@ -34,7 +34,7 @@ class Lane(NamedTuple):
 
 @dataclass
 class Outcome(Generic[Batch, Result]):
-    """What came of a batch: its parts that were computed, those that do not fit alone, and how often memory ran out."""
+    """The outcome of a batch: its computed parts, the single rows that do not fit, and the out-of-memory errors."""
 
     done: list[tuple[Batch, Result]] = field(default_factory=list)
     unfit: list[Batch] = field(default_factory=list)
@@ -42,10 +42,10 @@ class Outcome(Generic[Batch, Result]):
 
 
 class Lanes:
-    """A lane for each core of a CPU, each with one thread of torch's; or two for each GPU, which has its own model.
+    """One lane per CPU core, each with one torch thread; or two lanes per GPU, which share a replica of the model.
 
-    One thread for a batch makes a result independent of how many batches are computed beside it, and wastes nothing on
-    threads waiting for each other. Safe to use from several threads at once.
+    With one thread per batch a result does not depend on the number of lanes, and no thread waits for another one.
+    Thread-safe.
     """
 
     def __init__(self, model: PreTrainedModel, device: str) -> None:
@@ -62,10 +62,10 @@ class Lanes:
         compute: Callable[[Lane, Batch], Result],
         halve: Callable[[Batch], tuple[Batch, ...]],
     ) -> Iterator[Outcome[Batch, Result]]:
-        """What came of each batch, in order. A few are on their way at any time.
+        """Yield the outcome of each batch, in order; a few are in flight at a time.
 
-        `compute` holds the lane's lock for as long as it needs the device. Where memory runs out, `halve` makes two of
-        the batch, or nothing where it cannot be smaller.
+        `compute` holds the lane's lock while it uses the device. When memory runs out, `halve` splits the batch in two,
+        or returns () if it cannot be split.
         """
         waiting: deque[Future[Outcome[Batch, Result]]] = deque()
         for batch in batches:
@@ -108,7 +108,7 @@ def _unless_memory_runs_out(compute: Callable[[Lane, Batch], Result], lane: Lane
     except RuntimeError as error:  # torch.OutOfMemoryError is one
         if not isinstance(error, torch.OutOfMemoryError) and _NO_MEMORY_ON_CPU not in str(error):
             raise
-    if lane.device.type == "cuda":  # not before the error and its frames, which hold tensors, are gone
+    if lane.device.type == "cuda":  # only after the error is freed, since its frames hold tensors
         torch.cuda.empty_cache()
     return None
 

@@ -1,4 +1,4 @@
-"""What every part of the project agrees on: record schemas, identifiers, chunks, all_stats and the manifest of a run.
+"""The contract between all parts of the project: record schemas, identifiers, chunks, statistics and manifests.
 
 Depends on pyarrow, numpy and the standard library only.
 """

@@ -1,4 +1,4 @@
-"""Errors that a user can cause, printed as they are: the value, the place and the remedy."""
+"""Errors that a user can cause. Messages are printed as they are: the value, the place and the remedy."""
 
 
 class CappyError(Exception):
@@ -10,4 +10,4 @@ class UsageError(CappyError):
 
 
 class HandedOver(Exception):
-    """No error: the job was not run but written for others to run. The text says what comes next."""
+    """Not an error: the job was written out to be run elsewhere. The text says the next step."""

@@ -1,7 +1,7 @@
 """Stable identifiers and seeds.
 
-Every identifier is a hash of named facts (never of a position in a run), and every random choice is drawn from
-`seed_for`, so that the same inputs give the same bytes whatever the runner, the number of workers and the retries.
+Every identifier is a hash of stable properties, never of a position in a run, and every random choice uses
+`seed_for`, so the same inputs give the same bytes on any runner, with any number of workers and retries.
 """
 
 import hashlib
@@ -31,33 +31,33 @@ def _extend(prefix: "hashlib.blake2b", part: str) -> str:
 
 
 def digest(*parts: str | None) -> str:
-    """The 128-bit blake2b of the length-prefixed `parts`, as 32 hex characters. None differs from the empty string."""
+    """Return the 128-bit blake2b of the length-prefixed `parts` as 32 hex characters; None differs from ""."""
     return _hasher(*parts).hexdigest()
 
 
 def digest_of(data: bytes) -> str:
-    """The 128-bit blake2b of bytes as they are, as 32 hex characters."""
+    """Return the 128-bit blake2b of bytes as 32 hex characters."""
     return hashlib.blake2b(data, digest_size=DIGEST_BYTES).hexdigest()
 
 
 def pair_ids(instruction: str) -> Callable[[str], str]:
-    """From a response to the identifier of the (instruction, response) pair: a function of the two texts alone.
+    """Return a function from a response to the identifier of its pair, which depends on the two texts alone.
 
-    An instruction that has many responses is hashed once.
+    The instruction is hashed once, for all of its responses.
     """
     return partial(_extend, _hasher(instruction))
 
 
 def instruction_ids(dataset: str, subset: str | None, split: str | None, template_id: str) -> Callable[[str], str]:
-    """From an example_id to the identifier of that example of a dataset as rendered by one template."""
+    """Return a function from an example_id to the instruction_id of that example rendered by one template."""
     return partial(_extend, _hasher(dataset, subset, split, template_id))
 
 
 def text_key(text: str) -> int:
-    """64-bit unsigned hash of a text: decides the shard of an instruction, and its place in the shard."""
+    """Return a 64-bit unsigned hash of a text; it decides the shard of an instruction and its order in the shard."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
 def seed_for(seed: int, *stable_id: str | None) -> int:
-    """A uniform 64-bit unsigned integer for the run's `seed` and an identifier that does not depend on the run."""
+    """Return a uniform 64-bit unsigned integer for the run's `seed` and an identifier independent of the run."""
     return int.from_bytes(_hasher(str(seed), *stable_id).digest()[:8], "big")

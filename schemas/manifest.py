@@ -1,4 +1,4 @@
-"""What a run says of itself: `run.json` before it starts, `manifest.json` when it is done, and the dataset card."""
+"""Metadata of a run: the fingerprint, the names of its files (`run.json`, `manifest.json`, ...), the dataset card."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -16,19 +16,22 @@ METRICS = "metrics.json"
 
 
 def to_json(content: Mapping[str, Any]) -> bytes:
-    """Readable JSON, its keys in the order given."""
+    """Return indented JSON in UTF-8, with keys in the given order."""
     return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
 
 
-def fingerprint(facts: Mapping[str, Any]) -> str:
-    """A 128-bit hash of everything that shapes the bytes of a run's output, as 32 hex characters."""
-    return digest_of(json.dumps(facts, sort_keys=True).encode())
+def fingerprint(inputs: Mapping[str, Any]) -> str:
+    """Return a 128-bit hash of the fingerprint inputs as 32 hex characters.
+
+    The inputs are all that determines the bytes of a run's output: see `run.json`, where they are kept as `facts`.
+    """
+    return digest_of(json.dumps(inputs, sort_keys=True).encode())
 
 
 def differences(before: Any, now: Any, path: str = "") -> Iterator[str]:
-    """What differs between two fingerprinted sets of facts, as `path: before -> now` lines.
+    """Yield the differences between two sets of fingerprint inputs, as lines `path: before -> now`.
 
-    Entries of a list that have a `name` are compared with the entry of the same name.
+    List entries that have a `name` are compared with the entry of the same name.
     """
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for key in dict.fromkeys([*before, *now]):
@@ -42,12 +45,12 @@ def differences(before: Any, now: Any, path: str = "") -> Iterator[str]:
 def _differences_of_lists(before: list[Any], now: list[Any], path: str) -> Iterator[str]:
     old, new = _by_name(before), _by_name(now)
     if old is not None and new is not None:
-        both = [name for name in old if name in new]
-        yield from (f"{path}[{name}]: there -> gone" for name in old if name not in new)
-        yield from (f"{path}[{name}]: not there -> there" for name in new if name not in old)
-        if both != [name for name in new if name in old]:
-            yield f"{path}: other order"
-        for name in both:
+        common = [name for name in old if name in new]
+        yield from (f"{path}[{name}]: present -> missing" for name in old if name not in new)
+        yield from (f"{path}[{name}]: missing -> present" for name in new if name not in old)
+        if common != [name for name in new if name in old]:
+            yield f"{path}: different order"
+        for name in common:
             yield from differences(old[name], new[name], f"{path}[{name}]")
     elif len(before) != len(now):
         yield f"{path}: {_short(before)} -> {_short(now)}"
@@ -57,7 +60,7 @@ def _differences_of_lists(before: list[Any], now: list[Any], path: str) -> Itera
 
 
 def _by_name(entries: list[Any]) -> dict[str, Any] | None:
-    """The entries by their `name`, where each has one of its own."""
+    """Return the entries by their `name`, or None unless each has a unique one."""
     named = {entry["name"]: entry for entry in entries if isinstance(entry, Mapping) and "name" in entry}
     return named if len(named) == len(entries) else None
 
@@ -68,9 +71,9 @@ def _short(value: Any) -> str:
 
 
 def dataset_card(title: str, text: str, configs: Mapping[str, str]) -> str:
-    """A README.md with which `datasets.load_dataset(DIR)` finds the Parquet files.
+    """Return a README.md that lets `datasets.load_dataset(DIR)` find the Parquet files.
 
-    `configs` maps configuration names to patterns; the first one is the default.
+    `configs` maps configuration names to file patterns; the first one is the default.
     """
     lines = ["configs:"]
     for index, (name, pattern) in enumerate(configs.items()):

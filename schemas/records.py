@@ -1,4 +1,4 @@
-"""The Arrow schemas of the project's records, as files and chunks hold them. Text is UTF-8 throughout."""
+"""Arrow schemas of the records in files and chunks. All text is UTF-8."""
 
 import pyarrow as pa
 
@@ -7,7 +7,7 @@ _TEXTS = pa.list_(pa.field("item", pa.string(), nullable=False))
 
 
 def _schema(**columns: pa.DataType | tuple[pa.DataType]) -> pa.Schema:
-    """A schema; a type in a one-tuple marks a nullable column."""
+    """Return a schema of the columns; a type in a one-tuple marks a nullable column."""
     return pa.schema(
         [
             pa.field(name, spec[0] if isinstance(spec, tuple) else spec, nullable=isinstance(spec, tuple))
@@ -60,7 +60,7 @@ LABELLED_PAIR = _schema(
     label_source=_TEXT,
     generator=(_TEXT,),
 )
-"""A training pair: `label` in [0, 1] says how correct the response is, `label_source` where that is known from."""
+"""A training pair: `label` in [0, 1] is the correctness of the response, `label_source` one of `LABEL_SOURCES`."""
 
 SELECTION = _schema(
     instruction_id=_TEXT,
@@ -70,8 +70,8 @@ SELECTION = _schema(
     rank=pa.int32(),
     num_candidates=pa.int32(),
 )
-"""One of the best candidates of a group: its raw `score`, its `rank` (1 is the best), and how many candidates of the
-group have a score. What else the candidate's row held follows in further columns."""
+"""One of the best candidates of a group: its raw `score`, its `rank` (1 is the best), and the number of candidates of
+the group that have a score. The other columns of the candidate's row follow."""
 
 REJECT = _schema(
     stage=_TEXT,
@@ -81,17 +81,17 @@ REJECT = _schema(
     detail=_TEXT,
     excerpt=(_TEXT,),
 )
-"""A row that could not be used: a short stable `reason`, where it stood (`source`, `position`), and what was there."""
+"""A row that could not be used: a short stable `reason`, its place (`source`, `position`), and an excerpt of it."""
 
 GROUND_TRUTH = "ground_truth"
 GENERATED = "generated"
 WRONG_CHOICE = "wrong_choice"
 MISMATCH = "mismatch"
 LABEL_SOURCES = (GROUND_TRUTH, GENERATED, WRONG_CHOICE, MISMATCH)
-"""Where a label comes from. Ground truth outranks generated, and generated outranks the two kinds of wrong response."""
+"""Sources of labels. Ground truth outranks generated, which outranks the two kinds of wrong response."""
 
 OUTCOMES = ("rendered", "sampled_out", "not_applicable", "rejected")
-"""What becomes of a row under a template: one of these, always."""
+"""Outcomes of a row under a template; each row has exactly one."""
 
 EXCERPT_CHARACTERS = 500
 
@@ -99,7 +99,7 @@ EXCERPT_CHARACTERS = 500
 def reject(
     *, stage: str, reason: str, source: str, position: str, detail: str, excerpt: str | None
 ) -> dict[str, object]:
-    """One REJECT row; `excerpt` is cut at 500 characters and made valid UTF-8."""
+    """Return one REJECT row; `excerpt` is cut at 500 characters, and both texts are made valid UTF-8."""
     if excerpt is not None:
         excerpt = excerpt[:EXCERPT_CHARACTERS].encode("utf-8", "backslashreplace").decode()
     detail = detail.encode("utf-8", "backslashreplace").decode()
@@ -114,7 +114,7 @@ def reject(
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Whether a column of this type holds text: string, large_string, string_view or a dictionary of them."""
+    """Return whether a column of this type holds text: string, large_string, string_view or a dictionary of them."""
     if pa.types.is_dictionary(kind):
         return is_text(kind.value_type)
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)

@@ -1,4 +1,4 @@
-"""What a run counts, in a form that merges in any order: integers by key, the smallest samples by hash, and files."""
+"""Statistics of a run that merge in any order: integer counts by key, samples with the smallest hashes, and files."""
 
 import json
 from collections import Counter
@@ -13,11 +13,11 @@ SAMPLES_PER_KEY = 6
 Key = tuple[str, ...]
 
 REAL_TOKENS = ("tokens", "real")
-"""The key that counts the tokens, without padding, which a model has read or written."""
+"""Key of the tokens that a model has read or written, without padding."""
 
 
 class FileEntry(NamedTuple):
-    """A file that a run wrote: its path below the output folder, rows, bytes, and blake2b-128 as hex."""
+    """A file that a run wrote: its path below the output folder, rows, bytes, and blake2b-128 in hex."""
 
     path: str
     rows: int
@@ -27,9 +27,9 @@ class FileEntry(NamedTuple):
 
 @dataclass
 class Stats:
-    """Counts by key; per key the rows with the smallest hashes; the files written.
+    """Counts by key, sample rows by key (those with the smallest hashes), and the files written.
 
-    Adding all_stats gives the same whatever their order, so nothing in a manifest depends on how a run was spread.
+    The sum of several statistics does not depend on their order, so a manifest does not depend on the parallelism.
     """
 
     counts: Counter[Key] = field(default_factory=Counter)
@@ -37,11 +37,11 @@ class Stats:
     files: set[FileEntry] = field(default_factory=set)
 
     def sample(self, key: str, hashed: int, row: dict[str, Any]) -> None:
-        """Offers a row as a sample of `key`."""
+        """Offer a row as a sample of `key`; the rows with the smallest hashes are kept."""
         self._keep(key, [(hashed, row)])
 
     def add(self, other: "Stats") -> "Stats":
-        """Takes in everything of `other`; returns self."""
+        """Add `other` in place; return self."""
         self.counts.update(other.counts)
         for key, rows in other.samples.items():
             self._keep(key, rows)
@@ -53,7 +53,7 @@ class Stats:
         self.samples[key] = sorted(both.items())[:SAMPLES_PER_KEY]
 
     def under(self, *prefix: str) -> dict[str, Any]:
-        """The counts whose keys start with `prefix`, as nested dictionaries of the rest of their keys, sorted."""
+        """Return the counts whose keys start with `prefix`, nested by the rest of the key and sorted."""
         nested: dict[str, Any] = {}
         for key in sorted(key for key in self.counts if key[: len(prefix)] == prefix):
             *path, last = key[len(prefix) :]
@@ -64,9 +64,9 @@ class Stats:
         return nested
 
     def to_json(self) -> bytes:
-        """All of it as JSON in ASCII; equal all_stats give equal bytes.
+        """Return the statistics as JSON in ASCII; equal statistics give equal bytes.
 
-        Raises TypeError for a sample that holds more than JSON can: text, numbers, None, lists, dictionaries.
+        Raises TypeError for a sample with a value that JSON cannot hold.
         """
         content = {
             "counts": [[*key, count] for key, count in sorted(self.counts.items())],
@@ -77,7 +77,7 @@ class Stats:
 
     @classmethod
     def from_json(cls, data: bytes) -> "Stats":
-        """The stats that `to_json` wrote. Raises ValueError, KeyError, TypeError or AttributeError for others."""
+        """Read the output of `to_json`. Raises ValueError, KeyError, TypeError or AttributeError for other bytes."""
         content = json.loads(data)
         return cls(
             Counter({tuple(key): count for *key, count in content["counts"]}),
@@ -87,16 +87,16 @@ class Stats:
 
 
 LENGTH_EDGES = np.unique(np.round(np.geomspace(1, 2**20, 81)).astype(np.int64))
-"""Upper edges of the buckets of text lengths, in characters: four or so to a doubling, the last one 1,048,576."""
+"""Upper edges of the text length buckets, in characters: about four per doubling, up to 1,048,576."""
 
 
 def count_lengths(stats: Stats, key: Key, lengths: np.ndarray) -> None:
-    """Counts lengths (int64[n], characters) into the buckets of `LENGTH_EDGES`.
+    """Count lengths (int64[n], characters) in the buckets of `LENGTH_EDGES`.
 
-    Bucket i ends at edge i, inclusive; the last one also takes everything longer.
+    Bucket i ends at edge i, inclusive; the last one also counts all longer texts.
     """
-    found = np.minimum(np.searchsorted(LENGTH_EDGES, lengths), len(LENGTH_EDGES) - 1)
-    buckets, counts = np.unique(found, return_counts=True)
+    numbers = np.minimum(np.searchsorted(LENGTH_EDGES, lengths), len(LENGTH_EDGES) - 1)
+    buckets, counts = np.unique(numbers, return_counts=True)
     for bucket, count in zip(buckets.tolist(), counts.tolist(), strict=True):
         stats.counts[(*key, f"{bucket:03d}")] += count
 
@@ -105,14 +105,14 @@ LABEL_BINS = 20
 
 
 def count_labels(stats: Stats, key: Key, labels: np.ndarray) -> None:
-    """Counts labels (float32[n] in [0, 1]) into 20 equal bins; 1.0 falls into the last one."""
+    """Count labels (float32[n] in [0, 1]) in 20 equal bins; 1.0 is in the last one."""
     bins, counts = np.unique(np.minimum((labels * LABEL_BINS).astype(np.int64), LABEL_BINS - 1), return_counts=True)
     for bucket, count in zip(bins.tolist(), counts.tolist(), strict=True):
         stats.counts[(*key, f"{bucket:02d}")] += count
 
 
 FIXED_POINT = 2**20
-"""Sums of scores are integers, in units of 1 / 2**20, so that they do not depend on the order of adding."""
+"""Sums of scores are integers in units of 1 / 2**20, so that they do not depend on the order of addition."""
 
 SCORE_BINS = 4_000
 BINS_PER_SCORE = 20
@@ -120,13 +120,13 @@ BINS_PER_SCORE = 20
 
 
 def count_scores(stats: Stats, key: Key, scores: np.ndarray) -> None:
-    """Counts scores (float[n], without NaN) into `SCORE_BINS`, bin i from i / 20 - 100; the outer two take the rest."""
+    """Count scores (float[n], no NaN) in `SCORE_BINS` bins; bin i starts at i / 20 - 100, the outer two are open."""
     bins, counts = np.unique(score_bins(scores), return_counts=True)
     for number, count in zip(bins.tolist(), counts.tolist(), strict=True):
         stats.counts[(*key, f"{number:04d}")] += count
 
 
 def score_bins(scores: np.ndarray) -> np.ndarray:
-    """int64[n]: the bin of each score (float[n], without NaN), as `count_scores` counts them."""
-    found = np.floor(scores * BINS_PER_SCORE) + SCORE_BINS // 2
-    return np.clip(found, 0, SCORE_BINS - 1).astype(np.int64)
+    """Return the bin of each score (float[n], no NaN) as `count_scores` counts it: int64[n]."""
+    numbers = np.floor(scores * BINS_PER_SCORE) + SCORE_BINS // 2
+    return np.clip(numbers, 0, SCORE_BINS - 1).astype(np.int64)

@@ -1,6 +1,6 @@
-"""How responses are drawn from a language model: decodings by name, and what every engine is told and gives back.
+"""Decodings by name, and the interface of engines: their settings and their results.
 
-Without torch, so that a launcher can check a command line, and an engine behind a web API needs no model here.
+Without torch, for the check of a command line, and for engines behind a web API.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,15 +11,15 @@ from schemas.errors import CappyError, UsageError
 
 
 class GenerationError(CappyError):
-    """An engine that cannot generate at all, whatever the prompt."""
+    """An engine that fails for every prompt."""
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """A way of drawing `samples` responses to a prompt, with exactly the filters it names.
+    """A decoding method: how `samples` responses to a prompt are generated, with no other filter than those named.
 
-    `beams` > 1 is a beam search, whose best hypothesis is its one sample; `temperature` 0 takes the likeliest token
-    each time. `top_k` tokens at most, `top_p` the least probability of those kept; None: every token.
+    `beams` > 1 is a beam search, whose best hypothesis is the one sample; `temperature` 0 is greedy. `top_k`: maximum
+    tokens to sample from; `top_p`: minimum total probability of the tokens to sample from; None: no filter.
     """
 
     name: str
@@ -30,8 +30,8 @@ class Decoding:
     top_p: float | None = None
 
     def __post_init__(self) -> None:
-        """Raises UsageError for values that make no sense, alone or together."""
-        for wrong, what in (
+        """Raise UsageError for values that are invalid, alone or together."""
+        for wrong, reason in (
             (not self.name, "has no name"),
             (self.samples < 1, f"samples is {self.samples}, and must be 1 or more"),
             (self.beams < 1, f"beams is {self.beams}, and must be 1 or more"),
@@ -46,11 +46,11 @@ class Decoding:
             (self.beams > 1 and self.temperature != 1, "a beam search has no temperature"),
         ):
             if wrong:
-                raise UsageError(f"decoding {self.name!r}: {what}")
+                raise UsageError(f"decoding {self.name!r}: {reason}")
 
     @property
     def random(self) -> bool:
-        """Whether its responses are samples."""
+        """Whether responses are sampled at random."""
         return self.beams == 1 and self.temperature > 0
 
 
@@ -65,29 +65,29 @@ PRESETS: Mapping[str, Decoding] = {
         Decoding("greedy", temperature=0.0),
     )
 }
-"""Decodings by name. All but `greedy` are the paper's (tanyuqian/cappy): 17 candidates of an instruction."""
+"""Decodings by name. All but `greedy` are the paper's (tanyuqian/cappy): 17 candidates per instruction."""
 
 PAPER = ("beam4", "sampling", "temp0.9", "topk40", "topp0.95")
 
 
 def decodings_named(names: Sequence[str], custom: Mapping[str, Decoding]) -> tuple[Decoding, ...]:
-    """The decodings of these names, of `custom` ones or presets. Raises UsageError for one unknown, or named twice."""
-    known = {**PRESETS, **custom}
+    """Look up decodings in `custom` and the presets. Raises UsageError for an unknown or repeated name."""
+    available = {**PRESETS, **custom}
     for name in names:
-        if name not in known:
-            raise UsageError(f"decoding {name!r} is not known; there are {', '.join(known)}")
+        if name not in available:
+            raise UsageError(f"unknown decoding {name!r}: choose from {', '.join(available)}")
         if list(names).count(name) > 1:
             raise UsageError(f"decoding {name!r} is named twice")
-    return tuple(known[name] for name in names)
+    return tuple(available[name] for name in names)
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """What is drawn for each prompt, by whatever engine: the decodings, `min_new_tokens` to `max_new_tokens` each.
+    """The generation settings of any engine: the decodings of each prompt, and the limits of prompts and responses.
 
-    A response ends before the first of the texts in `stop`. With `chat` the prompt is the user's turn of a chat.
-    `max_prompt_tokens`: longer prompts are cut, at the side that `truncation_side` (left or right) names; None: by the
-    model.
+    A response has `min_new_tokens` to `max_new_tokens` tokens, and ends before the first of the texts in `stop`. With
+    `chat` the prompt is the user's turn of a chat. Prompts of more than `max_prompt_tokens` are cut at the
+    `truncation_side` (left or right); None: the default of the model.
     """
 
     decodings: tuple[Decoding, ...]
@@ -100,10 +100,10 @@ class Drawing:
 
 
 class Sample(NamedTuple):
-    """One response. `finish_reason`: `stop` (it ended by itself or at a stop text), `length` (cut), or as an API says.
+    """One response. `finish_reason`: `stop` (an end token or a stop text), `length` (cut), or the reason of an API.
 
     The log-likelihood is the model's own, before any filter, summed and averaged over `num_tokens`: the tokens of the
-    response and the end token, where it has one. None where the engine does not tell.
+    response and its end token, if any. None if the engine does not report it.
     """
 
     decoding: str
@@ -116,16 +116,16 @@ class Sample(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """Why there is no response to a prompt: a short stable code, and the detail."""
+    """The reason why a prompt has no response: a short stable code, and the detail."""
 
     reason: str
     detail: str
 
 
 class Drawn(NamedTuple):
-    """What came of a prompt: its samples in the order of the decodings, or why there are none.
+    """The result of a prompt: its samples in the order of the decodings, or a failure.
 
-    `prompt_tokens` as the model read them, 0 where that is not known; `truncated`: whether the prompt was cut.
+    `prompt_tokens`: tokens that the model read, 0 if unknown; `truncated`: whether the prompt was cut.
     """
 
     samples: tuple[Sample, ...]
@@ -135,11 +135,14 @@ class Drawn(NamedTuple):
 
 
 class Engine(Protocol):
-    """Something that draws responses; safe to use from several threads."""
+    """A generator of responses; thread-safe."""
 
     def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Drawn]:
-        """What came of each prompt, in order. Equal prompts with equal seeds (64 bit) give the same samples again, as
-        far as the engine can promise. Raises GenerationError when no prompt could be served."""
+        """Generate the responses to each prompt, in order; `seeds` are 64-bit, one for each prompt.
+
+        Equal prompts with equal seeds give equal samples, as far as the engine can guarantee it. Raises GenerationError
+        if no prompt could be served.
+        """
 
     def out_of_memory(self) -> int:
-        """How often memory ran out and a batch was halved, so far."""
+        """Return the number of out-of-memory errors so far; each has halved a batch."""

@@ -1,4 +1,4 @@
-"""The generator: prompts in, responses of a language model out, with the model's own likelihood of each."""
+"""The generator: responses of a local language model to prompts, with the model's log-likelihood of each."""
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,14 +21,14 @@ from cappy_model.score.batching import token_batches
 
 @dataclass
 class _Draft:
-    """The samples of a prompt so far: by place of the decoding and sample index."""
+    """The samples of a prompt so far, by decoding number and sample index."""
 
     samples: dict[tuple[int, int], Sample] = field(default_factory=dict)
     failure: Failure | None = None
 
 
 class _Batch(NamedTuple):
-    """Prompts (by their place) of which some decodings are drawn together: those without beams, or one with."""
+    """Prompts, by position, and the decodings generated together: all without beams, or one with beams."""
 
     prompts: np.ndarray
     ids: list[np.ndarray]
@@ -37,15 +37,14 @@ class _Batch(NamedTuple):
 
 
 class Generator:
-    """A loaded language model with everything it needs to draw responses; safe to use from several threads at once.
+    """A loaded language model, decoder-only or encoder-decoder; thread-safe. Load it with `from_pretrained`.
 
-    Decoder-only or encoder-decoder. A batch holds so many prompts that their rows (a row for each sample or beam) times
-    the longest prompt with its response, and what its logits take, in tokens of the cache, stay within
-    `tokens_per_batch`; one prompt with all its rows may exceed it.
+    The cost of a batch is its rows (one for each sample or beam) times the tokens of the longest prompt and response
+    and of the logits, in tokens of the cache. It is at most `tokens_per_batch`, except for a single prompt.
 
-    A sample is a function of prompt, seed, decoding and index alone, but for the last digits of the model's numbers,
-    which batches can move. Of the settings that a model brings for generating, only its special tokens are used, and
-    those it forces at the first or last place: a decoding has exactly the filters it names. Made by `from_pretrained`.
+    A sample depends on prompt, seed, decoding and index alone, up to rounding errors that differ with the batch. Of the
+    model's own generation settings only the special tokens are used, forced ones included: a decoding has exactly the
+    filters it names.
     """
 
     def __init__(
@@ -60,7 +59,7 @@ class Generator:
         self.config = model.config
         self.drawing, self.device, self.dtype = drawing, device, str(model.dtype).removeprefix("torch.")
         self.tokens_per_batch = tokens_per_batch
-        self._tokens_beside = drawing.max_new_tokens + logit_tokens(self.config, self.dtype)
+        self._extra_tokens = drawing.max_new_tokens + logit_tokens(self.config, self.dtype)
         self._tokenizer = tokenizer
         self._special = special_tokens(model, tokenizer)
         model.generation_config = GenerationConfig()
@@ -85,10 +84,11 @@ class Generator:
         trust_remote_code: bool = False,
         storage: Mapping[str, Any] | None = None,
     ) -> "Generator":
-        """Loads a language model: a folder, an fsspec URL, or a hub id (`name/model[@revision]`).
+        """Load a language model from a folder, an fsspec URL, or a hub id (`name/model[@revision]`).
 
-        `device`, `dtype`, `storage` as for `Scorer.from_pretrained`; `tokens_per_batch` by the device.
-        Raises ModelError for a model that does not generate, UsageError for a device that is not here.
+        `tokens_per_batch`: token budget of a batch (see the class); None: chosen for the device. The other arguments
+        are those of `Scorer.from_pretrained`. Raises ModelError for a model that cannot be loaded or does not generate,
+        UsageError for a device or dtype that is unknown or not available.
         """
         source = ModelSource(id_or_path, allow_pickle, trust_remote_code, storage or {})
         settled = settle_device(device)
@@ -98,10 +98,10 @@ class Generator:
         return cls(model, tokenizer, drawing, device=settled, tokens_per_batch=tokens)
 
     def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Drawn]:
-        """What came of each prompt, in order, with a seed (64 bit) for each.
+        """Generate the responses to each prompt, in order; `seeds` are 64-bit, one for each prompt.
 
-        A prompt without tokens, or one that does not fit into memory, is a failure of its own.
-        Raises GenerationError for a broken model.
+        A prompt without tokens, or one that does not fit into memory, has a Failure.
+        Raises GenerationError for a model that returns NaN.
         """
         encoded = self._prompts.encode(prompts)
         drafts = [_Draft() for _ in prompts]
@@ -118,47 +118,47 @@ class Generator:
         return [_drawn(draft, prompt) for draft, prompt in zip(drafts, encoded, strict=True)]
 
     def out_of_memory(self) -> int:
-        """How often memory ran out and a batch was halved, so far."""
+        """Return the number of out-of-memory errors so far; each has halved a batch."""
         return self._out_of_memory
 
     def _weight(self, decodings: Sequence[int]) -> int:
-        """The rows that a prompt has at once."""
+        """Return the rows of a prompt in a batch of these decodings."""
         return sum(max(one.samples, one.beams) for one in (self.drawing.decodings[place] for place in decodings))
 
     def _batches(self, prompts: list[EncodedPrompt], seeds: Sequence[int]) -> Iterator[_Batch]:
         valid = np.array([place for place, prompt in enumerate(prompts) if len(prompt.ids)], dtype=np.int64)
-        lengths = np.array([len(prompts[place].ids) + self._tokens_beside for place in valid], dtype=np.int64)
+        lengths = np.array([len(prompts[place].ids) + self._extra_tokens for place in valid], dtype=np.int64)
         for group in self._groups:
             for batch in token_batches(lengths, self.tokens_per_batch // self._weight(group), padded=True):
                 places = valid[batch]
                 yield _Batch(places, [prompts[p].ids for p in places], [seeds[p] for p in places], group)
 
     def _halve(self, batch: _Batch) -> tuple[_Batch, ...]:
-        """The halves of a batch that does not fit, and no such large batch again."""
+        """Split a batch that does not fit, and lower the batch budget; () for a single prompt."""
         count = len(batch.prompts)
         if count == 1:
             return ()
-        size = (max(map(len, batch.ids)) + self._tokens_beside) * count * self._weight(batch.decodings)
+        size = (max(map(len, batch.ids)) + self._extra_tokens) * count * self._weight(batch.decodings)
         self.tokens_per_batch = min(self.tokens_per_batch, size // 2)
         parts = (slice(None, count // 2), slice(count // 2, None))
         return tuple(_Batch(batch.prompts[part], batch.ids[part], batch.seeds[part], batch.decodings) for part in parts)
 
     def _compute(self, lane: Lane, batch: _Batch) -> list[tuple[int, int, int, Rolled]]:
-        """(place of the prompt, place of the decoding, sample index, response) of each row."""
+        """Return (position of the prompt, decoding number, sample index, response) of each row."""
         with lane.lock:
             prompts = padded(batch.ids, self._special.pad, left=not self.config.is_encoder_decoder)
             on_device = (prompts[0].to(lane.device), prompts[1].to(lane.device))
             decoding = self.drawing.decodings[batch.decodings[0]]
             if decoding.beams > 1:
-                found = self._beam_search(lane.model, on_device, decoding.beams)
+                responses = self._beam_search(lane.model, on_device, decoding.beams)
                 keys = [(int(prompt), batch.decodings[0], 0) for prompt in batch.prompts]
             else:
                 rows, keys = self._rows(batch)
-                found = self._roll_out(lane.model, on_device, rows)
-        return [(*key, rolled) for key, rolled in zip(keys, found, strict=True)]
+                responses = self._roll_out(lane.model, on_device, rows)
+        return [(*key, rolled) for key, rolled in zip(keys, responses, strict=True)]
 
     def _rows(self, batch: _Batch) -> tuple[Rows, list[tuple[int, int, int]]]:
-        """A row for each sample, those of a decoding together."""
+        """Return one row for each sample, grouped by decoding, and the key of each row."""
         prompts, decodings, numbers, keys = [], [], [], []
         for place in batch.decodings:
             decoding = self.drawing.decodings[place]
@@ -186,7 +186,7 @@ class Generator:
         return np.array([any(stop in text for stop in self.drawing.stop) for text in texts])
 
     def _beam_search(self, model: Any, prompts: tuple[torch.Tensor, torch.Tensor], beams: int) -> list[Rolled]:
-        """The best hypothesis of each prompt by transformers' own beam search, and its likelihood by a forward pass."""
+        """Run transformers' beam search, and return the best hypothesis of each prompt with its likelihoods."""
         special, drawing = self._special, self.drawing
         config = GenerationConfig(
             num_beams=beams,
@@ -210,19 +210,19 @@ class Generator:
         cache = copy.deepcopy(prefix)
         if cache is not None:
             cache.batch_repeat_interleave(beams)
-        found = model.generate(
+        hypotheses = model.generate(
             input_ids=ids,
             attention_mask=mask,
             past_key_values=cache,
             generation_config=config,
             stopping_criteria=criteria,
         )
-        responses = [self._ended(row) for row in found[:, first:].cpu().numpy()]
+        responses = [self._ended(row) for row in hypotheses[:, first:].cpu().numpy()]
         likelihoods = likelihoods_of(model, prompts, responses, special.start, prefix)
         return [Rolled(*both) for both in zip(responses, likelihoods, strict=True)]
 
     def _ended(self, tokens: np.ndarray) -> np.ndarray:
-        """A response's tokens up to its end token, or up to the one that completes a stop text."""
+        """Cut the tokens of a response after its end token, or after the token that completes a stop text."""
         ends = np.flatnonzero(np.isin(tokens, self._special.ends))
         tokens = tokens[: ends[0] + 1] if len(ends) else tokens
         for length in range(1, len(tokens)):

@@ -1,7 +1,7 @@
-"""Tokens drawn one after the other from a language model, for many rows at once, each by a decoding of its own.
+"""Autoregressive sampling for many rows at once, each with its own decoding.
 
-The work on a prompt is done once, whatever the number of its rows; rows that have ended leave the batch; and each row
-has its own random numbers, so a response does not depend on what it was drawn beside.
+Each prompt is computed once for all of its rows, and finished rows leave the batch. Each row has its own random
+numbers, so a response does not depend on the other rows of its batch.
 """
 
 import copy
@@ -18,12 +18,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from cappy_model.generate.decodings import Decoding, GenerationError
 from cappy_model.generate.sampling import next_tokens
 
-_COMPACT_BELOW = 0.75  # of the rows still open: copying the cache of so few pays
-_LOGITS_AT_ONCE = 2**25  # numbers; of a large vocabulary a batch's logits are gigabytes
+_COMPACT_BELOW = 0.75  # share of unfinished rows below which copying their cache pays off
+_LOGITS_AT_ONCE = 2**25  # numbers; with a large vocabulary the logits of a batch take gigabytes
 
 
 class SpecialTokens(NamedTuple):
-    """The ids that mean something: ends of a response, padding, the decoder's start, and tokens forced by the model."""
+    """Special token ids: ends of a response, padding, the decoder's start, and the forced first and last tokens."""
 
     ends: tuple[int, ...]
     pad: int
@@ -33,7 +33,7 @@ class SpecialTokens(NamedTuple):
 
 
 def special_tokens(model: Any, tokenizer: PreTrainedTokenizerBase) -> SpecialTokens:
-    """The ids that mean something to a model, by its own settings for generating, else by its tokenizer."""
+    """Return the special tokens of a model, from its generation config, else from its tokenizer."""
     own = model.generation_config
     ends = own.eos_token_id if own.eos_token_id is not None else tokenizer.eos_token_id
     listed = tuple(ends) if isinstance(ends, list | tuple) else () if ends is None else (ends,)
@@ -48,15 +48,16 @@ def special_tokens(model: Any, tokenizer: PreTrainedTokenizerBase) -> SpecialTok
 
 
 def _first_of(*tokens: int | None) -> int:
-    """The first token that there is; any will do where there is none, as padding is masked."""
+    """Return the first token that is not None; 0 if there is none, which is safe since padding is masked."""
     return next((token for token in tokens if token is not None), 0)
 
 
 @dataclass(frozen=True)
 class Rows:
-    """What is drawn: for each row the place of its prompt in the batch, its decoding, and its uniform numbers.
+    """The rows of a batch, one for each sample.
 
-    `prompts` int64[n]; `decodings` int64[n], ascending places in a list; `uniforms` float64[n, new tokens].
+    `prompts` int64[n]: the prompt of each row; `decodings` int64[n]: its decoding, ascending; `uniforms`
+    float64[n, new tokens]: its random numbers in [0, 1).
     """
 
     prompts: np.ndarray
@@ -65,42 +66,42 @@ class Rows:
 
 
 class Rolled(NamedTuple):
-    """Token ids int64[k] of a response, its end token included, and the log-likelihood float32[k] of each."""
+    """Token ids int64[k] of a response, its end token included, and their log-likelihoods float32[k]."""
 
     tokens: np.ndarray
     log_likelihoods: np.ndarray
 
 
 class _State:
-    """A batch on its way: the cache, and what each of its rows needs beside it."""
+    """The state of a batch: the cache, and the mask, encoder output and next logits of each row."""
 
     def __init__(self, model: Any, ids: torch.Tensor, mask: torch.Tensor, start: int) -> None:
         self._model, self._mask = model, mask
         if model.config.is_encoder_decoder:
             self._encoder = model.get_encoder()(input_ids=ids, attention_mask=mask)
             first = torch.full((len(ids), 1), start, device=ids.device)
-            found = self._decode(first, None)
+            output = self._decode(first, None)
         else:
             self._encoder = None
-            found = model(input_ids=ids, use_cache=True, **_masked(model, mask, 0), **last_logits(model))
-        self._cache, self.logits = found.past_key_values, found.logits[:, -1].float()
+            output = model(input_ids=ids, use_cache=True, **_masked(model, mask, 0), **last_logits(model))
+        self._cache, self.logits = output.past_key_values, output.logits[:, -1].float()
 
     def select(self, rows: torch.Tensor) -> None:
-        """Goes on with these rows, each as often as it is named."""
+        """Keep these rows, int64[n]; a repeated row is copied."""
         self._cache.batch_select_indices(rows)
         self._mask, self.logits = self._mask[rows], self.logits[rows]
         if self._encoder is not None:
             self._encoder.last_hidden_state = self._encoder.last_hidden_state[rows]
 
     def step(self, tokens: torch.Tensor) -> None:
-        """Takes in a token of each row."""
+        """Append a token to each row, int64[n], and compute the next logits."""
         if self._encoder is None:
             self._mask = torch.cat([self._mask, torch.ones_like(self._mask[:, :1])], dim=1)
             masked = _masked(self._model, self._mask, self._mask.shape[1] - 1)
-            found = self._model(input_ids=tokens[:, None], past_key_values=self._cache, use_cache=True, **masked)
+            output = self._model(input_ids=tokens[:, None], past_key_values=self._cache, use_cache=True, **masked)
         else:
-            found = self._decode(tokens[:, None], self._cache)
-        self._cache, self.logits = found.past_key_values, found.logits[:, -1].float()
+            output = self._decode(tokens[:, None], self._cache)
+        self._cache, self.logits = output.past_key_values, output.logits[:, -1].float()
 
     def _decode(self, tokens: torch.Tensor, cache: Any) -> Any:
         return self._model(
@@ -113,12 +114,12 @@ class _State:
 
 
 def takes(model: PreTrainedModel, name: str) -> bool:
-    """Whether the forward pass of a model has an argument of this name."""
+    """Return whether the forward pass of a model has an argument of this name."""
     return name in inspect.signature(model.forward).parameters
 
 
 def last_logits(model: PreTrainedModel) -> dict[str, int]:
-    """Asks a model for no more than the logits of the last place, where it can be asked."""
+    """Return the argument that limits a forward pass to the logits of the last position, if the model has it."""
     return {"logits_to_keep": 1} if takes(model, "logits_to_keep") else {}
 
 
@@ -132,10 +133,10 @@ def roll_out(
     min_new_tokens: int,
     stopped: Callable[[np.ndarray], np.ndarray] | None,
 ) -> list[Rolled]:
-    """The responses of all rows. `prompts` are ids and mask int64[m, longest], padded on the left for a decoder.
+    """Generate the responses of all rows.
 
-    `stopped` says of token ids int64[k, so far] whether a stop text stands in them: bool[k].
-    Raises GenerationError for a model that gives NaN.
+    `prompts`: ids and mask int64[m, longest], padded on the left for a decoder-only model. `stopped` returns whether
+    token ids int64[k, length] contain a stop text: bool[k]. Raises GenerationError for a model that returns NaN.
     """
     count, longest = rows.uniforms.shape
     tokens, likelihoods = np.zeros((count, longest), dtype=np.int64), np.zeros((count, longest), dtype=np.float32)
@@ -144,29 +145,30 @@ def roll_out(
     state = _State(model, *prompts, special.start)
     state.select(torch.from_numpy(rows.prompts).to(device))
     uniforms = torch.from_numpy(rows.uniforms).to(device)
-    current, still_open = np.arange(count), np.ones(count, dtype=bool)
+    current, unfinished = np.arange(count), np.ones(count, dtype=bool)
     for step in range(longest):
         scores = _without(state.logits, special.ends) if step < min_new_tokens else state.logits
         chosen = _choose(scores, decodings, rows.decodings[current], uniforms[current, step])
         forced = special.first if step == 0 else special.last if step == longest - 1 else None
         if forced is not None:
             chosen = torch.full_like(chosen, forced)
-        found = log_likelihoods(state.logits, chosen).cpu().numpy()
-        if np.isnan(found).any():
-            raise GenerationError("the model gives NaN: its weights are broken, or overflow; try --dtype float32")
-        places = current[still_open]
-        tokens[places, step], likelihoods[places, step] = chosen.cpu().numpy()[still_open], found[still_open]
+        step_likelihoods = log_likelihoods(state.logits, chosen).cpu().numpy()
+        if np.isnan(step_likelihoods).any():
+            raise GenerationError("the model returns NaN: its weights are broken, or overflow; try --dtype float32")
+        places = current[unfinished]
+        tokens[places, step] = chosen.cpu().numpy()[unfinished]
+        likelihoods[places, step] = step_likelihoods[unfinished]
         lengths[places] = step + 1
         ended = np.isin(tokens[current, step], special.ends)
         if stopped is not None:
             ended |= stopped(tokens[current, : step + 1])
-        still_open &= ~ended
-        if step == longest - 1 or not still_open.any():
+        unfinished &= ~ended
+        if step == longest - 1 or not unfinished.any():
             break
-        if still_open.mean() < _COMPACT_BELOW:
-            kept = torch.from_numpy(np.flatnonzero(still_open)).to(device)
+        if unfinished.mean() < _COMPACT_BELOW:
+            kept = torch.from_numpy(np.flatnonzero(unfinished)).to(device)
             state.select(kept)
-            chosen, current, still_open = chosen[kept], current[still_open], still_open[still_open]
+            chosen, current, unfinished = chosen[kept], current[unfinished], unfinished[unfinished]
         state.step(chosen)
     return [Rolled(tokens[row, :length], likelihoods[row, :length]) for row, length in enumerate(lengths)]
 
@@ -178,40 +180,40 @@ def _without(logits: torch.Tensor, tokens: tuple[int, ...]) -> torch.Tensor:
 def _choose(
     logits: torch.Tensor, decodings: Sequence[Decoding], places: np.ndarray, uniforms: torch.Tensor
 ) -> torch.Tensor:
-    """The next token of each row by its own decoding; rows of one decoding stand together."""
+    """Choose the next token of each row by its own decoding; rows are grouped by decoding."""
     bounds = [0, *(np.flatnonzero(np.diff(places)) + 1).tolist(), len(places)]
     spans = [slice(first, stop) for first, stop in pairwise(bounds)]
     return torch.cat([next_tokens(logits[span], decodings[places[span.start]], uniforms[span]) for span in spans])
 
 
 def log_likelihoods(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """log p of tokens int64[...] under logits float[..., vocabulary]: float32[...]."""
+    """Return log p of tokens int64[...] under logits float[..., vocabulary]: float32[...]."""
     logits = logits.float()
     return logits.gather(-1, tokens[..., None])[..., 0] - logits.logsumexp(-1)
 
 
 def prefix_cache(model: Any, prompts: tuple[torch.Tensor, torch.Tensor]) -> Any:
-    """The cache of prompts but for their last tokens, for work on them that is done more than once.
+    """Return the cache of prompts without their last tokens, to be used several times.
 
-    None where there is nothing to keep: an encoder-decoder's encoder is no part of it, nor is a prompt of one token.
+    None for an encoder-decoder, whose cache does not hold the prompt, and for prompts of one token.
     """
     ids, mask = prompts
     if model.config.is_encoder_decoder or ids.shape[1] == 1:
         return None
-    found = model(input_ids=ids[:, :-1], **_masked(model, mask[:, :-1], 0), use_cache=True, **last_logits(model))
-    return found.past_key_values
+    output = model(input_ids=ids[:, :-1], **_masked(model, mask[:, :-1], 0), use_cache=True, **last_logits(model))
+    return output.past_key_values
 
 
 def likelihoods_of(
     model: Any, prompts: tuple[torch.Tensor, torch.Tensor], responses: Sequence[np.ndarray], start: int, prefix: Any
 ) -> list[np.ndarray]:
-    """The log-likelihood float32[k] of each token of a response to each prompt, in one forward pass or a few.
+    """Return the log-likelihoods float32[k] of the tokens of one response int64[k] to each prompt.
 
-    `prefix` is what `prefix_cache` gave.
+    `prompts` are as in `roll_out`, `prefix` is their `prefix_cache`. One forward pass, or several to limit the logits.
     """
     longest = max(map(len, responses))
     width = max(1, _LOGITS_AT_ONCE // (longest * model.get_output_embeddings().weight.shape[0]))
-    found = []
+    likelihoods: list[np.ndarray] = []
     for first in range(0, len(responses), width):
         part = responses[first : first + width]
         given = torch.zeros((len(part), longest), dtype=torch.int64)
@@ -222,28 +224,28 @@ def likelihoods_of(
         if cache is not None:
             cache.batch_select_indices(torch.arange(first, first + len(part), device=ids.device))
         given = given.to(ids.device)
-        likelihoods = log_likelihoods(_teacher_forced(model, ids, mask, given, start, cache), given).cpu().numpy()
-        found += [values[: len(response)] for values, response in zip(likelihoods, part, strict=True)]
-    return found
+        values = log_likelihoods(_teacher_forced(model, ids, mask, given, start, cache), given).cpu().numpy()
+        likelihoods += [row[: len(response)] for row, response in zip(values, part, strict=True)]
+    return likelihoods
 
 
 def _teacher_forced(
     model: Any, ids: torch.Tensor, mask: torch.Tensor, given: torch.Tensor, start: int, cache: Any
 ) -> torch.Tensor:
-    """Logits [n, longest, vocabulary] that predict the given tokens; what follows a row's end does not matter."""
+    """Return the logits [n, longest, vocabulary] of the given tokens; those after a row's end are meaningless."""
     if model.config.is_encoder_decoder:
         shifted = torch.cat([torch.full_like(given[:, :1], start), given[:, :-1]], dim=1)
-        found = model(input_ids=ids, attention_mask=mask, decoder_input_ids=shifted)
+        output = model(input_ids=ids, attention_mask=mask, decoder_input_ids=shifted)
     else:
         inputs = torch.cat([ids[:, -1:], given[:, :-1]], dim=1)
         mask = torch.cat([mask, torch.ones_like(given[:, :-1])], dim=1)
         masked = _masked(model, mask, ids.shape[1] - 1)
-        found = model(input_ids=inputs, past_key_values=cache, use_cache=cache is not None, **masked)
-    logits: torch.Tensor = found.logits
+        output = model(input_ids=inputs, past_key_values=cache, use_cache=cache is not None, **masked)
+    logits: torch.Tensor = output.logits
     return logits
 
 
 def _masked(model: Any, mask: torch.Tensor, first: int) -> dict[str, torch.Tensor]:
-    """The mask, and the positions of the tokens from `first` on, where a model takes them."""
+    """Return the mask and, if the model takes them, the positions of the tokens from `first` on."""
     positions = (mask.cumsum(1) - 1).clamp(min=0)[:, first:]
     return {"attention_mask": mask, **({"position_ids": positions} if takes(model, "position_ids") else {})}

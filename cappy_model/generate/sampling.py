@@ -1,4 +1,4 @@
-"""From the logits of the next token to the token that a decoding takes, with exactly the filters that it names."""
+"""Sampling of the next token from logits, with exactly the filters of a decoding."""
 
 import numpy as np
 import torch
@@ -6,33 +6,34 @@ import torch
 from cappy_model.generate.decodings import Decoding
 from schemas.ids import seed_for
 
-_FIRST_NUCLEUS = 256  # likeliest tokens looked at first for top_p; a nucleus is rarely larger, and sorting all is slow
+_FIRST_NUCLEUS = 256  # tokens sorted first for top_p; a nucleus is rarely larger, and sorting all tokens is slow
 
 
 def uniforms(seed: int, decoding: Decoding, sample_index: int, count: int) -> np.ndarray:
-    """`count` numbers in [0, 1), float64, for the tokens of one sample: the same whatever it is computed beside."""
+    """Return the random numbers for the tokens of one sample, float64[count] in [0, 1), whatever its batch."""
     return np.random.Generator(np.random.Philox(seed_for(seed, decoding.name, str(sample_index)))).random(count)
 
 
 def next_tokens(logits: torch.Tensor, decoding: Decoding, uniform: torch.Tensor) -> torch.Tensor:
-    """The next token of each row, int64[n], for logits float32[n, vocabulary] and a uniform number float64[n] of each.
+    """Return the next token of each row, int64[n].
 
-    A sampled token is the one at which the cumulative probability passes the number; the likeliest one at
-    temperature 0, the first of equals.
+    `logits` float32[n, vocabulary]; `uniform` float64[n] in [0, 1). A sampled token is the first whose cumulative
+    probability exceeds the number; at temperature 0 it is the most probable, the first of equal ones.
     """
     if not decoding.random:
         return logits.argmax(-1)
     weights, ids = kept(logits, decoding)
     cumulative = weights.double().cumsum(-1)
-    wanted = uniform[:, None] * cumulative[:, -1:]
-    place = torch.searchsorted(cumulative, wanted, right=True).clamp(max=weights.shape[1] - 1)
+    threshold = uniform[:, None] * cumulative[:, -1:]
+    place = torch.searchsorted(cumulative, threshold, right=True).clamp(max=weights.shape[1] - 1)
     return (place if ids is None else ids.gather(1, place))[:, 0]
 
 
 def kept(logits: torch.Tensor, decoding: Decoding) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """What a decoding draws from: weights float32[n, m] in proportion to probabilities, 0 for what is filtered out.
+    """Apply the temperature and the filters of a decoding to `logits` float32[n, vocabulary].
 
-    And the token ids int64[n, m] that they belong to; None: all of the vocabulary in its order.
+    Returns weights float32[n, m] in proportion to the probabilities, 0 for filtered tokens, and their token ids
+    int64[n, m]; None: the whole vocabulary in its order.
     """
     logits = logits / decoding.temperature
     if decoding.top_k is not None:
@@ -52,6 +53,6 @@ def kept(logits: torch.Tensor, decoding: Decoding) -> tuple[torch.Tensor, torch.
 
 
 def _nucleus(weights: torch.Tensor, top_p: float) -> torch.Tensor:
-    """Descending weights without those behind the first ones that add up to `top_p`."""
+    """Set descending weights to 0 after the first ones that sum to `top_p`."""
     before = weights.cumsum(-1) - weights
     return weights.masked_fill(before >= top_p, 0)

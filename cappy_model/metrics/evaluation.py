@@ -1,7 +1,7 @@
-"""From values of examples to what is reported: means by dataset, their macro average, intervals, and differences.
+"""Summaries of an evaluation: means by dataset, their macro average, intervals, and differences of methods.
 
-A method is known by a key: `scorer:NAME` chooses or orders by a column of scores; `oracle` is a bound; any other is a
-baseline.
+The key of a method tells its kind: `scorer:NAME` chooses or orders by a column of scores; `oracle` is an upper bound;
+any other method is a baseline.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,14 +23,14 @@ SCORER = "scorer:"
 ORACLE, RANDOM, MAJORITY = "oracle", "random", "majority"
 FIRST = "first:"
 SELF_SCORES = {"self-score:sum": "log_likelihood_sum", "self-score:mean": "log_likelihood_mean"}
-"""The language model's own ranking: methods, each with the column it goes by."""
+"""Methods that rank by the language model's own likelihood, each with its column."""
 
 
 class Estimate(NamedTuple):
-    """What k methods are worth in one dataset, or on average over several.
+    """The values of k methods in one dataset, or on average over several.
 
-    `value` float64[k], NaN where undefined; `replicates` float64[REPLICATES, k], paired across the methods;
-    `counted` int64[k], over how many examples, or candidates.
+    `value` float64[k], NaN if undefined; `replicates` float64[REPLICATES, k], bootstrap replicates paired across the
+    methods; `counted` int64[k], the number of examples, or candidates.
     """
 
     value: np.ndarray
@@ -39,10 +39,10 @@ class Estimate(NamedTuple):
 
 
 def estimate_means(values: np.ndarray, members: np.ndarray, seed: int) -> Estimate:
-    """The mean of each column of float[n, k], NaN left out; `members` int64[n]: see `bootstrap_means`."""
-    known = ~np.isnan(values)
-    count = known.sum(axis=0)
-    total = np.where(known, values, 0).sum(axis=0)
+    """Return the mean of each column of `values` float[n, k] without NaN; `members` int64[n]: see `bootstrap_means`."""
+    defined = ~np.isnan(values)
+    count = defined.sum(axis=0)
+    total = np.where(defined, values, 0).sum(axis=0)
     value = np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
     return Estimate(value, bootstrap_means(values, members, seed), count)
 
@@ -57,15 +57,15 @@ def estimate_orders(scores: np.ndarray, label: np.ndarray, members: np.ndarray, 
       seed: seed of the resamples.
     """
     measures = {name: each for name, each in OVER_ALL.items() if not each.binary or np.isin(label, (0, 1)).all()}
-    known = [~np.isnan(column) for column in scores.T]
+    scored = [~np.isnan(column) for column in scores.T]
     ranked = [
-        (RankedRows.of(column[rows], label[rows]), members[rows]) for column, rows in zip(scores.T, known, strict=True)
+        (RankedRows.of(column[rows], label[rows]), members[rows]) for column, rows in zip(scores.T, scored, strict=True)
     ]
-    most = int(members.max()) + 1
-    plain = _orders(ranked, np.ones((1, most)), measures)
+    count = int(members.max()) + 1
+    plain = _orders(ranked, np.ones((1, count)), measures)
     resampled = {name: measure for name, measure in measures.items() if measure.interval}
-    drawn = [_orders(ranked, weights, resampled) for weights in resamples(most, seed, rows=len(label))]
-    counts = np.array([*(int(rows.sum()) for rows in known), len(label)])
+    drawn = [_orders(ranked, weights, resampled) for weights in resamples(count, seed, rows=len(label))]
+    counts = np.array([*(int(rows.sum()) for rows in scored), len(label)])
     no_interval = np.full((REPLICATES, len(counts)), np.nan)
     return {
         name: Estimate(
@@ -85,18 +85,18 @@ def _orders(
     `ranked` are the rows of each method with the member of each row.
     """
     undefined = np.full(len(weights), np.nan)
-    found = {}
+    values = {}
     for name, measure in measures.items():
         assert measure.over_all is not None
         columns = [
             measure.over_all(rows, weights[:, members]) if len(members) else undefined for rows, members in ranked
         ]
-        found[name] = np.stack([*columns, np.full(len(weights), measure.random)], axis=1)
-    return found
+        values[name] = np.stack([*columns, np.full(len(weights), measure.random)], axis=1)
+    return values
 
 
 def macro_average(estimates: Sequence[Estimate]) -> Estimate:
-    """The plain mean over datasets; NaN for a method that one of them does not have."""
+    """Return the unweighted mean over datasets; NaN for a method that a dataset lacks."""
     return Estimate(
         np.mean([each.value for each in estimates], axis=0),
         np.mean([each.replicates for each in estimates], axis=0),
@@ -105,9 +105,9 @@ def macro_average(estimates: Sequence[Estimate]) -> Estimate:
 
 
 def describe(estimate: Estimate, methods: Sequence[str]) -> dict[str, Any]:
-    """An estimate for JSON: `methods` with their intervals, the best baseline, and how each scorer differs from it.
+    """Return an estimate for JSON: `methods` with intervals, the best baseline, and each scorer's difference from it.
 
-    The best baseline is one that is there for every example. A difference is paired: both methods are drawn alike.
+    Only methods with a value for every example can be the best baseline. Differences are of paired replicates.
     """
     shown = {
         method: {
@@ -155,7 +155,7 @@ def _ends(replicates: np.ndarray) -> dict[str, float | None]:
 
 
 def describe_all(by_dataset: Mapping[str, Estimate], methods: Sequence[str], *, of: str = "examples") -> dict[str, Any]:
-    """`describe` of each dataset, and of their macro average; `of`: what is counted."""
+    """Describe each dataset and their macro average; `of` names the unit of the counts."""
     return {
         "of": of,
         "datasets": {name: describe(estimate, methods) for name, estimate in by_dataset.items()},

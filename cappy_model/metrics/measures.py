@@ -64,9 +64,9 @@ MEASURES = {
 """All measures by their keys in metrics.json, in the order in which they are written."""
 
 WITHIN = {name: measure for name, measure in MEASURES.items() if measure.within is not None}
-"""The measures of an order within a group."""
+"""Measures of an order within a group."""
 OVER_ALL = {name: measure for name, measure in MEASURES.items() if measure.over_all is not None}
-"""The measures of an order of all candidates of a dataset."""
+"""Measures of an order of all candidates of a dataset."""
 
 
 def measure_groups(groups: RankedGroups) -> dict[str, np.ndarray]:

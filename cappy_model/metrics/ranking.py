@@ -1,6 +1,6 @@
-"""How good an order or a choice is, and how sure that is: rank measures, best-of-n curves, bootstrap intervals.
+"""Rank measures, best-of-n curves and bootstrap intervals.
 
-Undefined values are NaN: a rank correlation with a side that does not vary, an AUC of one class.
+Undefined values are NaN: a rank correlation with a constant column, an AUC of one class.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,32 +12,32 @@ import numpy as np
 
 REPLICATES = 1_000
 LEVEL = 0.95
-"""Of the intervals: the share of the replicates that lies within."""
+"""Confidence level of the intervals."""
 
-_HELD_AT_ONCE = 2**20
-"""Numbers of one array of replicates, if one replicate has no more: 8 MB."""
-_MOST_PAIRED = 128
-"""Rows of more members are sorted and not compared pair by pair."""
+_MAX_ARRAY = 2**20
+"""Maximum numbers of an array of replicates (8 MB), unless one replicate has more."""
+_MAX_PAIRWISE = 128
+"""Longer rows are sorted instead of compared pair by pair."""
 
 
 def draws(most: int) -> list[int]:
-    """The sizes of a best-of-n curve: 1, 2, 4, ... and `most`."""
+    """Return the sizes n of a best-of-n curve: 1, 2, 4, ... and `most`."""
     return sorted({*(2**power for power in range(most.bit_length())), most} - {0})
 
 
 def expected_best(values: np.ndarray, drawn: Sequence[int]) -> np.ndarray:
-    """float64[g, d]: what the choice among `drawn` random candidates is worth on average, for g groups of m candidates.
+    """Return the expected value of the best of n random candidates, for g groups of m candidates: float64[g, d].
 
-    `values` float[g, m] is what each candidate is worth, ordered from the first choice to the last; `drawn` are d
-    numbers of candidates, drawn without replacement, and all m where there are fewer. Exact: candidate i of 1 ... m is
-    the choice when it is drawn and the i - 1 before it are not, in C(m - i, n - 1) of the C(m, n) subsets.
+    `values` float[g, m]: the value of each candidate, ordered from the first choice to the last. `drawn`: d sizes n of
+    samples without replacement, at most m of which are used. Exact: candidate i of 1 ... m is chosen if it is drawn and
+    the i - 1 before it are not, in C(m - i, n - 1) of the C(m, n) subsets.
     """
-    found = [(values * _chances(values.shape[1], min(count, values.shape[1]))).sum(axis=1) for count in drawn]
-    return np.stack(found, axis=1)
+    members = values.shape[1]
+    return np.stack([(values * _chances(members, min(count, members))).sum(axis=1) for count in drawn], axis=1)
 
 
 def _chances(members: int, drawn: int) -> np.ndarray:
-    """float64[m]: how likely each of m ordered candidates is the first one drawn."""
+    """Return the probability that each of m ordered candidates is the first of those drawn: float64[m]."""
     left = members - np.arange(1, members)
     steps = np.maximum(left - drawn + 1, 0) / left
     chances: np.ndarray = drawn / members * np.cumprod(np.concatenate([[1.0], steps]))
@@ -45,7 +45,7 @@ def _chances(members: int, drawn: int) -> np.ndarray:
 
 
 def spearman_rows(score: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """float64[g]: Spearman's rank correlation of each row of `score` and `label`, both float[g, m]."""
+    """Return Spearman's rank correlation of each row of `score` and `label`, both float[g, m]: float64[g]."""
     from scipy import stats  # takes a second to import, which no other job needs
 
     one, other = (stats.rankdata(values, axis=1) - (values.shape[1] + 1) / 2 for values in (score, label))
@@ -53,9 +53,9 @@ def spearman_rows(score: np.ndarray, label: np.ndarray) -> np.ndarray:
 
 
 class PairCounts(NamedTuple):
-    """Pairs of the members of each row, float64[g] whole numbers.
+    """Counts of the pairs of members of each row, float64[g] whole numbers.
 
-    `net`: ordered alike by score and label, less those ordered the other way. `score` and `label`: those that differ.
+    `net`: concordant pairs minus discordant pairs. `score` and `label`: pairs with different scores, or labels.
     """
 
     net: np.ndarray
@@ -69,17 +69,17 @@ class PairCounts(NamedTuple):
 
     @property
     def accuracy(self) -> np.ndarray:
-        """The share of pairs with different labels that the score orders alike; equal scores count half.
+        """The share of pairs with different labels that the score orders the same way; equal scores count half.
 
-        It is the AUC of each row whose labels are 0 and 1.
+        For labels 0 and 1 it is the AUC of the row.
         """
         return (1 + _ratio(self.net, self.label)) / 2
 
 
 def pair_rows(score: np.ndarray, label: np.ndarray) -> PairCounts:
-    """The pairs of each row of `score` and `label`, both float[g, m]."""
+    """Count the pairs of each row of `score` and `label`, both float[g, m]."""
     rows, members = score.shape
-    if members > _MOST_PAIRED:
+    if members > _MAX_PAIRWISE:
         return PairCounts(*np.array([_pairs(*row) for row in zip(score, label, strict=True)]).reshape(rows, 3).T)
     counts = np.zeros((3, rows))
     for first in range(members - 1):
@@ -89,13 +89,13 @@ def pair_rows(score: np.ndarray, label: np.ndarray) -> PairCounts:
 
 
 def _compared(values: np.ndarray, first: int) -> np.ndarray:
-    """How the member `first` of each row compares with those after it. Infinities have no difference, but an order."""
+    """Compare member `first` of each row with later ones: 1, 0 or -1; differences fail for infinities."""
     one, others = values[:, first : first + 1], values[:, first + 1 :]
     return (one > others).astype(np.int64) - (one < others)
 
 
 def _pairs(score: np.ndarray, label: np.ndarray) -> tuple[float, float, float]:
-    """The three counts of `PairCounts` of one row, in O(m log m)."""
+    """Return the three counts of `PairCounts` of one row, in O(m log m)."""
     scores, labels = _differing(score), _differing(label)
     if not (scores and labels):
         return 0.0, scores, labels
@@ -126,14 +126,15 @@ def kendall(score: np.ndarray, label: np.ndarray) -> float:
         return float("nan")
     from scipy import stats
 
-    method = "asymptotic" if len(score) > 2 else "auto"  # how scipy finds a p-value: of two rows it has no such
+    method = "asymptotic" if len(score) > 2 else "auto"  # of the p-value, which is undefined for two rows
     return float(stats.kendalltau(score, label, method=method).statistic)
 
 
 class Tied(NamedTuple):
-    """Values in ascending order: `order` int64[n] their positions, `starts` int64[k] where each distinct one begins.
+    """The order of n values, k of them distinct.
 
-    `code` int64[n] says which of the distinct ones each value is.
+    `order` int64[n]: their positions in ascending order; `starts` int64[k]: the start of each distinct value in this
+    order; `code` int64[n]: the number of the distinct value of each.
     """
 
     order: np.ndarray
@@ -142,7 +143,7 @@ class Tied(NamedTuple):
 
     @classmethod
     def of(cls, values: np.ndarray) -> "Tied":
-        """Sorts float[n]."""
+        """Sort float[n]."""
         order = np.argsort(values, kind="stable")
         first = np.concatenate([[True], values[order][1:] != values[order][:-1]])[: len(values)]
         code = np.empty(len(values), dtype=np.int64)
@@ -150,7 +151,7 @@ class Tied(NamedTuple):
         return cls(order, np.flatnonzero(first), code)
 
     def totals(self, ordered: np.ndarray) -> np.ndarray:
-        """float64[b, k]: numbers float[b, n], given in the order of the values, added up for each distinct one."""
+        """Sum `ordered` float[b, n], in the order of the values, over equal values: float64[b, k]."""
         if len(self.starts) == len(self.order):
             return ordered
         totals: np.ndarray = np.add.reduceat(ordered, self.starts, axis=1)
@@ -172,13 +173,13 @@ class RankedRows(NamedTuple):
 
 
 def _centred_ranks(times: np.ndarray) -> np.ndarray:
-    """float64[b, k]: the ranks of k distinct values that are there so many `times`, less the mean rank."""
+    """Return the ranks of k distinct values with multiplicities `times`, minus the mean rank: float64[b, k]."""
     ranks: np.ndarray = np.cumsum(times, axis=1) - times / 2 - times.sum(axis=1, keepdims=True) / 2
     return ranks
 
 
 def spearman(score: Tied, label: Tied, weights: np.ndarray) -> np.ndarray:
-    """float64[b]: Spearman's rank correlation of two columns; row i is there `weights[:, i]` times, float[b, n]."""
+    """Return Spearman's rank correlation, float64[b]; row i counts `weights[:, i]` times, float[b, n]."""
     ordered = weights[:, score.order]
     times = score.totals(ordered), label.totals(weights[:, label.order])
     one, other = map(_centred_ranks, times)
@@ -188,7 +189,7 @@ def spearman(score: Tied, label: Tied, weights: np.ndarray) -> np.ndarray:
 
 
 def auc(score: Tied, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """float64[b]: the area under the ROC curve; `positive` bool[n]; row i is there `weights[:, i]` times."""
+    """Return the area under the ROC curve, float64[b]; `positive` bool[n]; row i counts `weights[:, i]` times."""
     ordered = weights[:, score.order]
     right = score.totals(ordered * positive[score.order])
     wrong = score.totals(ordered) - right
@@ -197,17 +198,17 @@ def auc(score: Tied, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """`part` / `whole`, NaN where that is 0."""
+    """Divide; NaN for a `whole` of 0."""
     return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole != 0)
 
 
 def resamples(members: int, seed: int, *, rows: int = 0) -> Iterator[np.ndarray]:
-    """How often each of `members` is drawn in `REPLICATES` samples of as many, with replacement: float64[b, members].
+    """Yield how often each member is drawn in `REPLICATES` samples with replacement, as arrays float64[b, members].
 
-    The same draws for the same seed. The arrays are of a size that leaves room for as many of b x `rows` numbers.
+    Equal seeds give equal draws. b is chosen so that arrays of b x `rows` numbers fit into memory too.
     """
     generator = np.random.default_rng(seed)
-    most = max(1, _HELD_AT_ONCE // max(members, rows, 1))
+    most = max(1, _MAX_ARRAY // max(members, rows, 1))
     for start in range(0, REPLICATES, most):
         count = min(most, REPLICATES - start)
         drawn = generator.integers(members, size=(count, members)) + np.arange(count)[:, None] * members
@@ -215,14 +216,14 @@ def resamples(members: int, seed: int, *, rows: int = 0) -> Iterator[np.ndarray]
 
 
 def bootstrap_means(values: np.ndarray, members: np.ndarray, seed: int) -> np.ndarray:
-    """float64[REPLICATES, k]: means of the columns of `values` float[n, k] in samples of whole members.
+    """Return the means of the columns of `values` float[n, k] in samples of members: float64[REPLICATES, k].
 
-    `members` int64[n], from 0 on without a gap, says which rows are drawn together. NaN values are left out.
+    `members` int64[n], from 0 without gaps: rows of one member are drawn together. NaN values are left out.
     """
-    count, known = int(members.max()) + 1, ~np.isnan(values)
+    count, defined = int(members.max()) + 1, ~np.isnan(values)
     sums, sizes = np.zeros((count, values.shape[1])), np.zeros((count, values.shape[1]))
-    np.add.at(sums, members, np.where(known, values, 0))
-    np.add.at(sizes, members, known)
+    np.add.at(sums, members, np.where(defined, values, 0))
+    np.add.at(sizes, members, defined)
     # No BLAS: its sums depend on the machine and its threads.
     replicates = [
         _ratio(np.einsum("bm,mk->bk", drawn, sums), np.einsum("bm,mk->bk", drawn, sizes))
@@ -232,14 +233,14 @@ def bootstrap_means(values: np.ndarray, members: np.ndarray, seed: int) -> np.nd
 
 
 def interval(replicates: np.ndarray) -> tuple[float, float] | None:
-    """The percentile interval of float[b], NaN left out; None where nothing is left."""
-    known = replicates[~np.isnan(replicates)]
-    if not len(known):
+    """Return the percentile interval of float[b] without NaN; None if nothing is left."""
+    defined = replicates[~np.isnan(replicates)]
+    if not len(defined):
         return None
-    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
+    low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
     return low, high
 
 
 def number_or_none(value: Any) -> float | None:
-    """A float for JSON, which has no NaN: None there."""
+    """Return a float for JSON; None for NaN, which JSON lacks."""
     return None if np.isnan(value) else float(value)

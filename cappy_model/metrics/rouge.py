@@ -3,11 +3,11 @@
 In the default "parity" mode the numbers are the F-measures of `rouge_score` 0.1.2, `RougeScorer(["rougeL"],
 use_stemmer=True)`, equal to the last bit: lower-case, words of [a-z0-9], Porter stems of the words longer than three
 characters, and the longest common subsequence (LCS) of the two word sequences (Lin, "ROUGE: a package for automatic
-evaluation of summaries", 2004). The work is organised differently: a word is stemmed once and remembered, and the LCS
-is bit-parallel.
+evaluation of summaries", 2004). The implementation differs: stems are cached by word, and the LCS is
+bit-parallel.
 
-A token is an integer that spells its stem, so it means the same in every instance, thread and process, two texts
-may be tokenised at any two moments, and the table that remembers the stems may be emptied whenever it is full.
+A token is an integer that encodes its stem, so it means the same in every instance, thread and process, and the cache
+of stems may be emptied at any time.
 """
 
 import re
@@ -53,9 +53,9 @@ _JOINERS = "\u200c\u200d"  # zero width, inside words of Persian and of Indic sc
 
 
 class RougeL:
-    """Rouge-L F-measure of responses against references; safe for several threads at once.
+    """Rouge-L F-measure of responses against references; thread-safe.
 
-    Instances are cheap to make and to pickle (the cache stays behind), and hold a cache of stems of bounded size.
+    Instances are cheap to create and to pickle (without their cache), and hold a cache of stems of bounded size.
 
     Args:
         tokenizer: "parity" takes words of [a-z0-9] after lower-casing, as `rouge_score` does, so text in most other
@@ -64,10 +64,10 @@ class RougeL:
             Burmese, ...) every letter or ideograph with its marks is one token. On ASCII text the two are equal.
         stem: whether words of more than three characters are reduced by the Porter stemmer (NLTK's variant); only
             words of [a-z0-9] are, in both modes.
-        max_cached_words: how many words are remembered with their tokens, at least 1; the results do not depend on it.
+        max_cached_words: size of the cache of stems in words, at least 1; the results do not depend on it.
 
     Raises:
-        ValueError: if the tokenizer is not a known one or `max_cached_words` is below 1.
+        ValueError: if the tokenizer is unknown or `max_cached_words` is below 1.
     """
 
     def __init__(self, tokenizer: str = "parity", stem: bool = True, *, max_cached_words: int = MAX_CACHED_WORDS):
@@ -85,16 +85,16 @@ class RougeL:
         return partial(RougeL, max_cached_words=self.max_cached_words), (self.tokenizer, self.stem)
 
     def tokens(self, text: str) -> Tokens:
-        """The tokens of a text, one integer >= 0 for each word; equal integers mean equal stems, always and everywhere.
+        """Return the tokens of a text, one integer >= 0 per word; equal integers mean equal stems in every process.
 
-        Empty when the text has no word, which can happen to a text that is not empty: see `is_wordless`.
+        Empty for a text without words, which need not be an empty text: see `is_wordless`.
         """
         return tuple(map(self._cache.__getitem__, self._split(text)))
 
     def is_wordless(self, text: str) -> bool:
-        """Whether a text that is not blank has no token, so that every score of it is 0 whatever it says.
+        """Return whether a text is not blank but has no token, so that all of its scores are 0.
 
-        Stops at the first word; where the tokens are at hand, `text.strip() and not tokens` says the same.
+        Stops at the first word; if the tokens are available, `text.strip() and not tokens` is equivalent.
         """
         if self.tokenizer == "parity":
             word = _PARITY_CHARACTER.search(text.lower())
@@ -104,9 +104,9 @@ class RougeL:
 
     @staticmethod
     def f_measure(reference_tokens: Tokens, response_tokens: Tokens) -> float:
-        """Rouge-L F-measure of two token sequences, in [0, 1]; 0.0 where either is empty.
+        """Return the Rouge-L F-measure of two token sequences, in [0, 1]; 0.0 if either is empty.
 
-        Both come from `tokens` of scorers with the same settings, not necessarily the same scorer. The time grows as
+        Both come from `tokens` of instances with the same settings. The time grows as
         len(reference_tokens) * len(response_tokens) / 64.
         """
         if not reference_tokens or not response_tokens:
@@ -120,13 +120,13 @@ class RougeL:
         return 2 * precision * recall / (precision + recall)
 
     def score(self, references: Sequence[str], response: str) -> float:
-        """The best Rouge-L F-measure of the response over its references, in [0, 1].
+        """Return the maximum Rouge-L F-measure of the response over its references, in [0, 1].
 
-        Callers that meet a reference more than once keep its `tokens` and call `f_measure`.
+        For references that recur, keep their `tokens` and call `f_measure`.
 
         Raises:
             ValueError: if there is no reference.
-            TypeError: if the references are one string, which would be taken for a list of characters.
+            TypeError: if the references are one string, which is a sequence of characters.
         """
         if isinstance(references, str):
             raise TypeError(f"references must be a list of texts, not the text {references[:80]!r}")
@@ -137,10 +137,10 @@ class RougeL:
 
 
 class _TokenCache(dict[str, int]):
-    """Word -> token, filled on demand and emptied when full.
+    """Maps words to tokens; filled on demand and emptied when full.
 
     Threads share it without a lock: each step is one atomic dict operation, a word lost to another thread's `clear` is
-    stemmed again to the same token, and the bound is passed by at most one word for each thread.
+    stemmed again to the same token, and the bound is exceeded by at most one word per thread.
     """
 
     def __init__(self, stem: bool, max_words: int):
@@ -155,7 +155,7 @@ class _TokenCache(dict[str, int]):
             stemmed = self._stem(word)
         token = _spell(stemmed)
         if len(word) <= _MAX_CACHED_WORD_LENGTH:
-            # Emptying it whole costs less than keeping an order of use: the frequent words are back at once.
+            # Cheaper than tracking the order of use: frequent words return at once.
             if len(self) >= self._max_words:
                 self.clear()
             self[word] = token
@@ -163,7 +163,7 @@ class _TokenCache(dict[str, int]):
 
 
 def _porter_stemmer() -> Callable[[str], str]:
-    # NLTK imports scipy.stats: more than a second, at the start of every command and worker, which few of them need.
+    # Imported here because NLTK imports scipy.stats, which takes more than a second.
     from nltk.stem.porter import PorterStemmer
 
     stem: Callable[[str], str] = PorterStemmer().stem
@@ -171,7 +171,7 @@ def _porter_stemmer() -> Callable[[str], str]:
 
 
 def _spell(stem: str) -> int:
-    """An integer >= 0 that only this stem has: base 36 for short ASCII stems (nearly all), else UTF-8 bytes."""
+    """Return an integer >= 0 unique to a stem: base 36 for short ASCII stems (nearly all), else UTF-8 bytes."""
     if len(stem) <= _SHORT_STEM and stem.isascii():
         return int("1" + stem, 36)  # the leading 1 keeps "07" apart from "7"
     return _FIRST_LONG_CODE + int.from_bytes(stem.encode(), "big")
@@ -188,7 +188,7 @@ def _lcs_length(reference: Tokens, response: Tokens) -> int:
 
 
 def _parity_words(text: str) -> list[str]:
-    # A byte table finds words in half the time of a regular expression. Lower-casing comes first, as a
+    # A byte table takes half the time of a regular expression. Lower-casing comes first, since a
     # few letters outside ASCII have lower-case forms inside it (the Kelvin sign becomes k).
     return text.lower().encode("ascii", "replace").translate(_OTHERS_TO_SPACE).decode("ascii").split()
 

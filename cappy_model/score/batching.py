@@ -1,4 +1,4 @@
-"""Lengths -> batches under a budget of tokens."""
+"""Batches under a token budget."""
 
 from itertools import pairwise
 
@@ -6,10 +6,10 @@ import numpy as np
 
 
 def token_batches(lengths: np.ndarray, budget: int, *, padded: bool) -> list[np.ndarray]:
-    """Rows in batches, longest first, so that each batch costs at most `budget` tokens.
+    """Group rows into batches of at most `budget` tokens, longest rows first; each batch is int64[m] row numbers.
 
-    `lengths` int64[n] are tokens per row. A batch costs its longest length x its rows where it is `padded`, else the
-    sum of its lengths; a single row over the budget is a batch of its own. Every row stands in one batch (int64[m]).
+    `lengths` int64[n] are tokens per row. The cost of a batch is its longest length x its rows if `padded`, else the
+    sum of its lengths; a single row over the budget is a batch of its own. Each row is in exactly one batch.
     """
     order = np.argsort(-lengths, kind="stable")
     ordered = lengths[order]

@@ -1,4 +1,4 @@
-"""(instruction, response) pairs -> token ids, cut to the model's length by a truncation policy."""
+"""Tokenization of (instruction, response) pairs, cut to the model's length by a truncation policy."""
 
 import sys
 from collections.abc import Sequence
@@ -14,9 +14,9 @@ LONGEST_FIRST = "longest_first"
 KEEP_RESPONSE = "keep_response"
 POLICIES = (LONGEST_FIRST, KEEP_RESPONSE)
 MAX_LENGTH = 512
-"""Tokens of a pair, special ones included, where neither the model nor the caller says otherwise (the paper's)."""
+"""Default tokens of a pair, special tokens included (the paper's)."""
 
-# Families whose positions start behind the id of padding (fairseq's convention), so that two rows are never used.
+# Families whose positions start after the padding id (fairseq's convention), so that some are never used.
 _SHIFTED_POSITIONS = frozenset(
     {"roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod", "camembert", "data2vec-text"}
     | {"mpnet", "longformer"}
@@ -24,10 +24,10 @@ _SHIFTED_POSITIONS = frozenset(
 
 
 class EncodedPairs(NamedTuple):
-    """n pairs, one after the other without padding.
+    """n encoded pairs, concatenated without padding.
 
-    `tokens` int32[sum(lengths)] and `types` uint8 of that length (segment ids), `lengths` int64[n], and `truncated`
-    bool[n]: whether the instruction or the response was cut.
+    `tokens` int32[sum(lengths)]; `types` uint8[sum(lengths)], the segment ids; `lengths` int64[n]; `truncated` bool[n],
+    whether the instruction or the response was cut.
     """
 
     tokens: np.ndarray
@@ -36,7 +36,7 @@ class EncodedPairs(NamedTuple):
     truncated: np.ndarray
 
     def take(self, rows: np.ndarray) -> "EncodedPairs":
-        """The pairs at `rows` (int64[m]), in that order."""
+        """Return the pairs at `rows` (int64[m]), in that order."""
         stops = np.cumsum(self.lengths)
         spans = [slice(stop - length, stop) for stop, length in zip(stops[rows], self.lengths[rows], strict=True)]
         tokens = np.concatenate([self.tokens[span] for span in spans])
@@ -45,7 +45,7 @@ class EncodedPairs(NamedTuple):
 
 
 class _Frame(NamedTuple):
-    """The special tokens around and between the two texts of a pair, and all segment ids."""
+    """The special tokens around and between the two texts of a pair, and the segment ids of all five parts."""
 
     before: list[int]
     between: list[int]
@@ -56,10 +56,10 @@ class _Frame(NamedTuple):
 class PairEncoder:
     """Encodes pairs as `tokenizer(instruction, response, truncation=policy, max_length=max_length)` would.
 
-    Instructions that repeat, as they do for the candidates of one, are tokenised once. `policy` is `longest_first`
-    (transformers' own, as the released Cappy was used) or `keep_response`: the response keeps half of the room, more
-    where the instruction leaves it, and the instruction keeps its head and its tail.
-    Raises CappyError for a tokenizer without a Rust backend, and for a policy or a length that cannot be.
+    Equal instructions, as those of several candidates, are tokenized once. `policy` is `longest_first` (transformers'
+    own, used with the released Cappy) or `keep_response`: the response keeps half of the room, or all that the
+    instruction leaves, and the instruction keeps its head and its tail.
+    Raises CappyError for a tokenizer without a Rust backend, an unknown policy, and a length without room for a pair.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, *, policy: str, max_length: int) -> None:
@@ -67,20 +67,20 @@ class PairEncoder:
         if self._backend is None:
             raise CappyError(f"{type(tokenizer).__name__} has no tokenizer.json; save the model with a fast tokenizer")
         if policy not in POLICIES:
-            raise CappyError(f"truncation policy {policy!r} is not known; there are {', '.join(POLICIES)}")
+            raise CappyError(f"unknown truncation policy {policy!r}: choose from {', '.join(POLICIES)}")
         self._backend.no_truncation()
         self._backend.no_padding()
         self._frame = _frame(self._backend)
         self._room = max_length - sum(map(len, self._frame[:3]))
         if self._room < 2:
             raise CappyError(f"a length of {max_length} tokens leaves no room for a pair; give 16 or more")
-        if "token_type_ids" not in tokenizer.model_input_names:  # transformers would not give them to the model either
+        if "token_type_ids" not in tokenizer.model_input_names:  # as in transformers, this model gets none
             self._frame = self._frame._replace(types=(0, 0, 0, 0, 0))
         self._from_left = tokenizer.truncation_side == "left"
         self.policy, self.max_length = policy, max_length
 
     def encode(self, instructions: Sequence[str], responses: Sequence[str]) -> EncodedPairs:
-        """The pairs (instructions[i], responses[i])."""
+        """Encode the pairs (instructions[i], responses[i])."""
         place = {text: index for index, text in enumerate(dict.fromkeys(instructions))}
         first = self._ids(list(place))
         pairs = [(first[place[text]], ids) for text, ids in zip(instructions, self._ids(responses), strict=True)]
@@ -94,7 +94,7 @@ class PairEncoder:
         return EncodedPairs(tokens, types, sizes.sum(axis=1), np.any(kept < whole, axis=1))
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
-        return [found.ids for found in self._backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+        return [encoded.ids for encoded in self._backend.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def _cut(self, pair: tuple[list[int], list[int]], keep: list[int]) -> tuple[list[int], ...]:
         (instruction, response), (a, b) = pair, keep
@@ -106,9 +106,9 @@ class PairEncoder:
 
 
 def longest_first(lengths: np.ndarray, room: int) -> np.ndarray:
-    """How many tokens each text of a pair keeps (int64[n, 2] -> int64[n, 2]) so that both fit into `room`.
+    """Return the tokens that each text of a pair keeps, int64[n, 2], so that both fit into `room`.
 
-    As transformers' `longest_first`: the longer text is cut until it is as short as the other one, then both.
+    `lengths` int64[n, 2]. As transformers' `longest_first`: cut the longer text until both are equal, then both.
     """
     short, long = lengths.min(axis=1), lengths.max(axis=1)
     shorter, longer = short.copy(), np.maximum(short, room - short)
@@ -120,41 +120,41 @@ def longest_first(lengths: np.ndarray, room: int) -> np.ndarray:
 
 
 def keep_response(lengths: np.ndarray, room: int) -> np.ndarray:
-    """As `longest_first`, but the response keeps half of the room, or all that the instruction leaves."""
+    """Do as `longest_first`, but the response keeps half of the room, or all that the instruction leaves."""
     instruction, response = lengths[:, 0], lengths[:, 1]
     kept = np.minimum(response, np.maximum(room // 2, room - instruction))
     return np.stack([np.minimum(instruction, room - kept), kept], axis=1)
 
 
 def _frame(backend: Any) -> _Frame:
-    """The special tokens that a tokenizer puts around a pair, found by looking at one."""
-    found = backend.encode("a", "b", add_special_tokens=True)
-    places = [[i for i, text in enumerate(found.sequence_ids) if text == side] for side in (0, 1)]
+    """Find the special tokens that a tokenizer puts around a pair, by encoding one."""
+    pair = backend.encode("a", "b", add_special_tokens=True)
+    places = [[i for i, text in enumerate(pair.sequence_ids) if text == side] for side in (0, 1)]
     if not all(places):
         raise CappyError(
-            "the tokenizer knows no token of a plain text; does the model's folder hold its tokenizer.json?"
+            "the tokenizer has no tokens for plain text; check that the model's folder has its tokenizer.json"
         )
     (a, a_end), (b, b_end) = ((place[0], place[-1] + 1) for place in places)
     segments = (slice(0, a), slice(a, a_end), slice(a_end, b), slice(b, b_end), slice(b_end, None))
-    types = tuple(next(iter(found.type_ids[segment]), 0) for segment in segments)
-    return _Frame(found.ids[:a], found.ids[a_end:b], found.ids[b_end:], types)  # type: ignore[arg-type]
+    types = tuple(next(iter(pair.type_ids[segment]), 0) for segment in segments)
+    return _Frame(pair.ids[:a], pair.ids[a_end:b], pair.ids[b_end:], types)  # type: ignore[arg-type]
 
 
 def encoder_for(
     tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, *, max_length: int | None = None
 ) -> PairEncoder:
-    """The encoder of a model. Its config's `cappy` block names the `truncation` policy, and may give `max_length`.
+    """Return the encoder of a model: the `cappy` block of its config may have `truncation` and `max_length`.
 
-    A model without the block is cut `longest_first` at 512 tokens, or fewer where it has fewer positions.
+    Without them, pairs are cut `longest_first` at 512 tokens, or at the model's positions if these are fewer.
     Raises CappyError for a `max_length` beyond the model's positions.
     """
     block = getattr(config, "cappy", None) or {}
     positions = getattr(config, "max_position_embeddings", None) or -1
     if positions < 0:
-        positions = sys.maxsize  # some models know distances only, and have no end
+        positions = sys.maxsize  # relative positions have no limit
     elif config.model_type in _SHIFTED_POSITIONS:
         positions -= config.pad_token_id + 1
-    wanted = max_length or block.get("max_length") or min(MAX_LENGTH, positions, tokenizer.model_max_length)
-    if wanted > positions:
-        raise CappyError(f"a length of {wanted} tokens: the model has {positions} positions; give at most that")
-    return PairEncoder(tokenizer, policy=block.get("truncation", LONGEST_FIRST), max_length=wanted)
+    max_tokens = max_length or block.get("max_length") or min(MAX_LENGTH, positions, tokenizer.model_max_length)
+    if max_tokens > positions:
+        raise CappyError(f"a length of {max_tokens} tokens: the model has {positions} positions; give at most that")
+    return PairEncoder(tokenizer, policy=block.get("truncation", LONGEST_FIRST), max_length=max_tokens)

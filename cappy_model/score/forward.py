@@ -1,4 +1,4 @@
-"""The forward pass over a batch of pairs: padded for any model, without padding for the RoBERTa and BERT families."""
+"""The forward pass over a batch of pairs: padded for any model, unpadded for the RoBERTa and BERT families."""
 
 from typing import Any
 
@@ -11,31 +11,31 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from cappy_model.score.encoding import EncodedPairs
 
 UNPADDED_FAMILIES = frozenset({"roberta", "xlm-roberta", "camembert", "bert"})
-"""Model types whose layers are RoBERTa's or BERT's own, so that they can be called without padding."""
+"""Model types with the layers of RoBERTa or BERT, which can be called without padding."""
 
 _ATTENTION = "cappy_unpadded"
 
 
 def keep_head_precise(model: PreTrainedModel) -> None:
-    """Makes everything behind the last layer compute in float32, whatever the layers do.
+    """Make the modules after the last layer compute in float32, whatever the dtype of the layers.
 
-    In bfloat16 a score has eight bits, and candidates would tie that are not equal; the head costs nothing.
+    A bfloat16 score has eight bits, so that different candidates would tie; the cost of the head is negligible.
     """
     for module in _behind_the_layers(model):
         module.float().register_forward_pre_hook(lambda _, inputs: tuple(value.float() for value in inputs))
 
 
 def keep_head_out_of_autocast(model: PreTrainedModel) -> None:
-    """Makes everything behind the last layer compute in float32 where autocast has the layers in bfloat16."""
-    left: list[torch.autocast] = []
+    """Make the modules after the last layer compute in float32 while autocast runs the layers in bfloat16."""
+    disabled: list[torch.autocast] = []
 
     def enter(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        left.append(torch.autocast(inputs[0].device.type, enabled=False))
-        left[-1].__enter__()
+        disabled.append(torch.autocast(inputs[0].device.type, enabled=False))
+        disabled[-1].__enter__()
         return tuple(value.float() for value in inputs)
 
     def leave(module: torch.nn.Module, inputs: Any, output: Any) -> None:
-        left.pop().__exit__(None, None, None)
+        disabled.pop().__exit__(None, None, None)
 
     for module in _behind_the_layers(model):
         module.register_forward_pre_hook(enter)
@@ -49,10 +49,10 @@ def _behind_the_layers(model: PreTrainedModel) -> list[torch.nn.Module]:
 
 
 class FirstTokenLayer(torch.nn.Module):
-    """The last layer before a head that reads the first token of each pair: of all others only keys and values count.
+    """The last layer, computed for the first token of each pair, the only one that the head reads.
 
-    Its output has that token alone: [n, 1, hidden] of padded pairs, [1, n, hidden] of a flat batch. Saves most of a
-    layer, which is a sixth of a small model.
+    All tokens give keys and values. The output is [n, 1, hidden] for padded pairs, [1, n, hidden] for a flat batch.
+    This saves most of a layer, which is a sixth of a small model.
     """
 
     def __init__(self, layer: Any) -> None:
@@ -66,9 +66,9 @@ class FirstTokenLayer(torch.nn.Module):
         *unused: object,
         cu_seqlens: torch.Tensor | None = None,
         max_seqlen: int | None = None,
-        **none_either: object,
+        **unused_too: object,
     ) -> torch.Tensor:
-        """As the layer it stands for, for the first tokens."""
+        """Compute the wrapped layer for the first tokens."""
         attention = self.layer.attention.self
         flat: dict[str, Any] = {}
         if cu_seqlens is None:
@@ -88,20 +88,20 @@ class FirstTokenLayer(torch.nn.Module):
 
 
 def read_first_tokens_alone(model: PreTrainedModel) -> None:
-    """Saves a model of `UNPADDED_FAMILIES` the work on tokens that its head does not read."""
+    """Compute the last layer of a model of `UNPADDED_FAMILIES` for first tokens only (see `FirstTokenLayer`)."""
     layers: Any = model.base_model.encoder
     layers.layer[-1] = FirstTokenLayer(layers.layer[-1])
 
 
 def padded_logits(model: PreTrainedModel, batch: EncodedPairs, device: torch.device) -> torch.Tensor:
-    """The head's output for n pairs, float32[n] on `device`: every pair padded to the longest, on the right."""
+    """Return the head's output for n pairs, float32[n] on `device`; the pairs are padded on the right."""
     inputs = padded_inputs(batch, model.config.pad_token_id)
     logits = model(**{name: _on(device, array) for name, array in inputs.items()}).logits
     return logits[:, 0].float()
 
 
 def padded_inputs(batch: EncodedPairs, pad_token_id: int) -> dict[str, np.ndarray]:
-    """What a model is given of n pairs: int64[n, longest] arrays, every pair padded to the longest, on the right."""
+    """Return the model inputs of n pairs: int64[n, longest] arrays, padded on the right."""
     longest = int(batch.lengths.max())
     inside = np.arange(longest) < batch.lengths[:, None]
     inputs = {"input_ids": np.full(inside.shape, pad_token_id, dtype=np.int64)}
@@ -114,16 +114,16 @@ def padded_inputs(batch: EncodedPairs, pad_token_id: int) -> dict[str, np.ndarra
 
 
 def prepare_unpadded(model: PreTrainedModel) -> None:
-    """Makes a model of `UNPADDED_FAMILIES` attend within the pairs of a flat batch, as `unpadded_logits` gives it."""
+    """Make a model of `UNPADDED_FAMILIES` attend within each pair of a flat batch, as `unpadded_logits` requires."""
     ALL_ATTENTION_FUNCTIONS.register(_ATTENTION, _attend_within_pairs)
     model.config._attn_implementation = _ATTENTION
 
 
 def unpadded_logits(model: Any, batch: EncodedPairs, device: torch.device) -> torch.Tensor:
-    """As `padded_logits`, for a prepared model that reads first tokens alone. The tokens of all pairs are one row.
+    """Do as `padded_logits`, without padding, for a model after `prepare_unpadded` and `read_first_tokens_alone`.
 
-    Padding is gone before the embeddings, and nothing is computed twice. Positions start anew with each pair, attention
-    stays within it, and the head reads the first token of each.
+    The tokens of all pairs are one row. Positions restart with each pair, attention stays within a pair, and the head
+    reads the first token of each.
     """
     base, stops = model.base_model, np.cumsum(batch.lengths)
     bounds = np.concatenate([[0], stops]).astype(np.int32)
@@ -139,7 +139,7 @@ def unpadded_logits(model: Any, batch: EncodedPairs, device: torch.device) -> to
 
 
 def _positions(config: Any, batch: EncodedPairs, bounds: np.ndarray) -> np.ndarray:
-    """The position of each token in its pair. RoBERTa counts from padding + 1 and leaves its padding token out."""
+    """Return the position of each token in its pair. RoBERTa counts from padding + 1 and skips its padding token."""
     if config.model_type == "bert":
         return np.arange(len(batch.tokens)) - bounds[:-1].repeat(batch.lengths)
     counted = batch.tokens != config.pad_token_id
@@ -160,9 +160,9 @@ def _attend_within_pairs(
     first_tokens: bool = False,
     **unused: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention over [1, heads, tokens, size], each pair on its own; [1, tokens, heads, size].
+    """Compute attention over [1, heads, tokens, size] within each pair; return [1, tokens, heads, size].
 
-    With `first_tokens` a pair has one query.
+    With `first_tokens` each pair has one query.
     """
     q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))
     bounds, longest = cu_seqlens, max_seqlen

@@ -1,7 +1,7 @@
-"""The scorer: (instruction, response) pairs in, one number each for how correct the response is.
+"""The scorer: one number for each (instruction, response) pair, an estimate of how correct the response is.
 
-Pairs are scored in batches under a budget of tokens, sorted by length, so that almost nothing is padding; a GPU of the
-RoBERTa and BERT families computes no padding at all. Tokenising runs ahead of the device.
+Pairs are sorted by length and scored in batches under a token budget, so that little is padding; on a GPU, models of
+the RoBERTa and BERT families compute no padding at all. Tokenization runs ahead of the device.
 """
 
 import queue
@@ -30,7 +30,7 @@ from cappy_model.score.forward import (
 from schemas.errors import CappyError
 
 WINDOW_PAIRS = 2_048
-"""Pairs that are tokenised together and then sorted into batches; the next window is tokenised meanwhile."""
+"""Pairs that are tokenized together and then batched by length; the next window is tokenized meanwhile."""
 
 
 class ScoringError(CappyError):
@@ -38,12 +38,12 @@ class ScoringError(CappyError):
 
 
 class BrokenModel(CappyError):
-    """A model that gives numbers which are none."""
+    """A model with non-finite scores."""
 
 
 @dataclass
 class ScoringWork:
-    """What scoring took: distinct pairs, their tokens, tokens of padding beside them, and how often memory ran out."""
+    """The work of scoring: distinct pairs, their tokens, tokens of padding, and out-of-memory errors."""
 
     distinct: int = 0
     tokens: int = 0
@@ -52,10 +52,10 @@ class ScoringWork:
 
 
 class Scored(NamedTuple):
-    """What came of n pairs, in input order.
+    """The scores of n pairs, in input order.
 
-    `scores` float32[n], NaN where `errors` (by position) says why there is none; `num_tokens` int32[n] as the model
-    read them; `truncated` bool[n]: whether either text was cut.
+    `scores` float32[n], NaN for a pair that cannot be scored; `errors`: the reason, by position of the pair;
+    `num_tokens` int32[n] after truncation; `truncated` bool[n]: whether either text was cut.
     """
 
     scores: np.ndarray
@@ -66,7 +66,7 @@ class Scored(NamedTuple):
 
 
 class Ranked(NamedTuple):
-    """A response with its place in the input and its score."""
+    """A response with its position in the input and its score."""
 
     position: int
     response: str
@@ -74,17 +74,17 @@ class Ranked(NamedTuple):
 
 
 class _Batch(NamedTuple):
-    """Some pairs, encoded, and their positions."""
+    """Encoded pairs and their positions, int64[m]."""
 
     rows: np.ndarray
     pairs: EncodedPairs
 
 
 class Scorer:
-    """A loaded model with everything it needs to score; safe to use from several threads at once.
+    """A loaded model that scores pairs; thread-safe. Load it with `from_pretrained`.
 
-    `dtype`, `device` and `tokens_per_batch` are what was settled; `config` is the model's, `max_length` in tokens.
-    Made by `from_pretrained`.
+    `dtype`, `device` and `tokens_per_batch` are the resolved settings, `max_length` is in tokens of a pair, and
+    `config` is the model's.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Scorer:
         settle_padding(self.config, tokenizer)
         self._encoder = encoder_for(tokenizer, self.config, max_length=max_length)
         self.max_length, self.truncation = self._encoder.max_length, self._encoder.policy
-        # Attention without padding is a kernel of GPUs, for half precision.
+        # Unpadded attention is a GPU kernel for half precision.
         flash = device != "cpu" and self.dtype != "float32"
         self._unpadded = flash and self.config.model_type in UNPADDED_FAMILIES if unpadded is None else unpadded
         self._logits = unpadded_logits if self._unpadded else padded_logits
@@ -113,7 +113,7 @@ class Scorer:
             read_first_tokens_alone(model)
         keep_head_precise(model)
         self._lanes = Lanes(model, device)
-        self._ahead = ThreadPoolExecutor(self._lanes.count, "tokenise")
+        self._ahead = ThreadPoolExecutor(self._lanes.count, "tokenize")
 
     @classmethod
     def from_pretrained(
@@ -128,12 +128,21 @@ class Scorer:
         trust_remote_code: bool = False,
         storage: Mapping[str, Any] | None = None,
     ) -> "Scorer":
-        """Loads a scorer: a folder, an fsspec URL, or a hub id (`name/model[@revision]`).
+        """Load a scorer from a folder, an fsspec URL, or a hub id (`name/model[@revision]`).
 
-        `device`: auto, cpu, cuda (all GPUs) or cuda:N. `dtype`: auto, float32, bfloat16 or float16. `tokens_per_batch`:
-        by the device. `max_length`: tokens of a pair, by the model (512 where it does not say).
-        `storage` goes to fsspec, for a URL.
-        Raises ModelError for a model that is no scorer, UsageError for a device that is not here.
+        Args:
+            id_or_path: the location.
+            device: auto, cpu, cuda (all GPUs) or cuda:N.
+            dtype: auto, float32, bfloat16 or float16.
+            tokens_per_batch: token budget of a batch, padding included; None: chosen for the device.
+            max_length: maximum tokens of a pair; None: the model's, or 512.
+            allow_pickle: whether pickled weights may be loaded, which can execute any code.
+            trust_remote_code: whether the model's own code may run.
+            storage: fsspec options for a URL.
+
+        Raises:
+            ModelError: if the model cannot be loaded or is not a scorer.
+            UsageError: if the device or the dtype is unknown or not available.
         """
         source = ModelSource(id_or_path, allow_pickle, trust_remote_code, storage or {})
         settled = settle_device(device)
@@ -143,9 +152,9 @@ class Scorer:
         return cls(model, tokenizer, device=settled, tokens_per_batch=tokens, max_length=max_length)
 
     def score(self, instructions: Sequence[str], responses: Sequence[str]) -> np.ndarray:
-        """The raw output of the head for each pair (instructions[i], responses[i]): float32[n], in input order.
+        """Return the raw output of the head for each pair (instructions[i], responses[i]): float32[n], not clamped.
 
-        Raises ScoringError for a pair that does not fit into memory, BrokenModel when the model gives NaN or infinity.
+        Raises ScoringError for a pair that does not fit into memory, and BrokenModel for a score of NaN or infinity.
         """
         scored = self.score_pairs(instructions, responses)
         for index, reason in scored.errors.items():
@@ -153,18 +162,18 @@ class Scorer:
         return scored.scores
 
     def rank(self, instruction: str, responses: Sequence[str]) -> list[Ranked]:
-        """The responses to one instruction, best first; of equal scores the earlier one."""
+        """Sort the responses to one instruction, best first; equal scores keep the input order. Raises as `score`."""
         scores = self.score([instruction] * len(responses), responses)
         order = np.argsort(-scores, kind="stable").tolist()
         return [Ranked(index, responses[index], float(scores[index])) for index in order]
 
     def score_pairs(self, instructions: Sequence[str], responses: Sequence[str]) -> Scored:
-        """As `score`, with what else is known; a pair that cannot be scored is an error of its own.
+        """Score pairs, with token counts; a pair that does not fit into memory is an entry of `errors`.
 
-        Equal pairs are scored once. Raises BrokenModel.
+        Equal pairs are scored once. Raises BrokenModel for a score of NaN or infinity.
         """
         if len(instructions) != len(responses):
-            raise ValueError(f"{len(instructions)} instructions and {len(responses)} responses: give as many of each")
+            raise ValueError(f"{len(instructions)} instructions but {len(responses)} responses: give equally many")
         places: dict[tuple[str, str], int] = {}
         inverse = [places.setdefault(pair, len(places)) for pair in zip(instructions, responses, strict=True)]
         distinct = self._score_distinct(list(places))
@@ -179,12 +188,12 @@ class Scorer:
         work = ScoringWork(distinct=len(pairs))
         for outcome in self._lanes.run(self._batches(pairs), self._compute, self._halve):
             work.out_of_memory += outcome.out_of_memory
-            for batch, found in outcome.done:
-                scores[batch.rows] = found
+            for batch, logits in outcome.done:
+                scores[batch.rows] = logits
                 work.padding += self._padding(batch.pairs)
-                if not np.isfinite(found).all():
-                    place = int(np.flatnonzero(~np.isfinite(found))[0])
-                    raise BrokenModel(_broken(float(found[place]), pairs[batch.rows[place]]))
+                if not np.isfinite(logits).all():
+                    place = int(np.flatnonzero(~np.isfinite(logits))[0])
+                    raise BrokenModel(_broken(float(logits[place]), pairs[batch.rows[place]]))
             for (row,), unfit in outcome.unfit:
                 errors[int(row)] = f"out of memory: {unfit.lengths[0]} tokens do not fit on {self.device}"
             for batch in [*(batch for batch, _ in outcome.done), *outcome.unfit]:
@@ -198,7 +207,7 @@ class Scorer:
         return logits.cpu().numpy()
 
     def _halve(self, batch: _Batch) -> tuple[_Batch, ...]:
-        """The halves of a batch that does not fit, and no such large batch again."""
+        """Split a batch that does not fit, and lower the batch budget; () for a single pair."""
         count = len(batch.rows)
         if count == 1:
             return ()
@@ -216,7 +225,7 @@ class Scorer:
                 yield _Batch(rows[batch], encoded.take(batch))
 
     def _windows(self, pairs: list[tuple[str, str]]) -> Iterator[tuple[np.ndarray, EncodedPairs]]:
-        """The pairs in windows of like length (by bytes), each encoded while the one before it is worked on."""
+        """Yield encoded windows of pairs of similar length (in characters); the next one is encoded ahead."""
         order = np.argsort([len(a) + len(b) for a, b in pairs], kind="stable")[::-1]
         windows = [order[start : start + WINDOW_PAIRS] for start in range(0, len(order), WINDOW_PAIRS)]
         ahead: queue.SimpleQueue[tuple[np.ndarray, Future[EncodedPairs]]] = queue.SimpleQueue()

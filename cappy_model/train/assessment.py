@@ -1,4 +1,4 @@
-"""What a scorer in training is worth on the pairs that it does not learn from."""
+"""Evaluation of a scorer during training, on pairs that are not trained on."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,7 +31,7 @@ class Assessment:
         return token_batches(self._encoded.lengths, self.tokens_per_batch, padded=True)
 
     def scores(self, model: PreTrainedModel, device: torch.device, place: Place) -> np.ndarray:
-        """The head's raw output for each pair, float32[n]; 0 for those of other processes."""
+        """Return the head's raw output for each pair, float32[n]; 0 for the pairs of other processes."""
         scores = np.zeros(len(self.pairs.ids), dtype=np.float32)
         model.eval()
         with torch.no_grad():
@@ -40,12 +40,15 @@ class Assessment:
         return scores
 
     def metrics(self, scores: np.ndarray) -> dict[str, float]:
-        """`loss`: the mean squared error; `constant_loss`: that of the labels' mean, a model that knows nothing else;
-        `pearson`: the correlation with the labels, 0 where scores or labels are all equal."""
-        labels, found = self.pairs.labels.astype(np.float64), scores.astype(np.float64)
-        varied = found.std() > 0 and labels.std() > 0
+        """Return the metrics of `scores` float32[n].
+
+        `loss`: mean squared error. `constant_loss`: mean squared error of the labels' mean as a constant prediction.
+        `pearson`: correlation with the labels, 0 if scores or labels are constant.
+        """
+        labels, scores = self.pairs.labels.astype(np.float64), scores.astype(np.float64)
+        varied = scores.std() > 0 and labels.std() > 0
         return {
-            "loss": float(np.square(found - labels).mean()),
+            "loss": float(np.square(scores - labels).mean()),
             "constant_loss": float(labels.var()),
-            "pearson": float(np.corrcoef(found, labels)[0, 1]) if varied else 0.0,
+            "pearson": float(np.corrcoef(scores, labels)[0, 1]) if varied else 0.0,
         }

@@ -1,4 +1,4 @@
-"""The folder of a training run's checkpoints: which of them are whole, and what was reached. Without torch."""
+"""Checkpoints of a training run: mark and find the complete ones, and read their state. Without torch."""
 
 import json
 import shutil
@@ -6,14 +6,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 WHOLE = "whole"
-"""The file that a checkpoint gets when all of it is written: the sizes of the others."""
+"""The file that marks a complete checkpoint: the sizes of its other files."""
 
 _STATE = "trainer_state.json"  # as transformers' Trainer writes it
 
 
 class State(NamedTuple):
-    """Where training stood at a checkpoint: its step, the best evaluated one where that is kept, whether training came
-    to its end there (at its last step or by its patience), and what was logged (see `Trained`)."""
+    """The state of training at a checkpoint.
+
+    `step`; `best_step`: the step with the best evaluation, if that is tracked; `stopped`: whether training ended here,
+    at its last step or by early stopping; `losses` and `evaluations`: see `Trained`.
+    """
 
     step: int
     best_step: int | None
@@ -23,38 +26,38 @@ class State(NamedTuple):
 
 
 def read_state(checkpoint: Path) -> State:
-    """The state of a whole checkpoint."""
-    found = json.loads((checkpoint / _STATE).read_text())
-    stopped = bool(found["stateful_callbacks"]["TrainerControl"]["args"]["should_training_stop"])
+    """Read the state of a complete checkpoint."""
+    state = json.loads((checkpoint / _STATE).read_text())
+    stopped = bool(state["stateful_callbacks"]["TrainerControl"]["args"]["should_training_stop"])
     losses, evaluations = [], []
-    for entry in found["log_history"]:
+    for entry in state["log_history"]:
         if "loss" in entry:
             losses.append({name: entry[name] for name in ("step", "loss", "grad_norm", "learning_rate")})
         elif "eval_loss" in entry:
             values = {name.removeprefix("eval_"): value for name, value in entry.items() if name.startswith("eval_")}
             evaluations.append({"step": entry["step"], **values})
-    return State(found["global_step"], found["best_global_step"], stopped, losses, evaluations)
+    return State(state["global_step"], state["best_global_step"], stopped, losses, evaluations)
 
 
 def mark_whole(checkpoint: Path) -> None:
-    """Writes the file `WHOLE` into a checkpoint that has all its other files."""
+    """Mark a checkpoint as complete, after all of its other files are written."""
     (checkpoint / WHOLE).write_text(_sizes(checkpoint))
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The whole checkpoint of the latest step in a folder, if any."""
+    """Return the complete checkpoint with the latest step in a folder, if any."""
     return max(filter(_is_whole, _checkpoints(folder)), key=_step_of, default=None)
 
 
 def delete_broken(folder: Path) -> None:
-    """Deletes the checkpoint that an interrupted run was writing, and any that has lost a part since."""
+    """Delete incomplete checkpoints: interrupted writes, and those that have lost a file."""
     for checkpoint in _checkpoints(folder):
         if not _is_whole(checkpoint):
             shutil.rmtree(checkpoint)
 
 
 def delete_checkpoints(folder: Path) -> None:
-    """Deletes all checkpoints in a folder."""
+    """Delete all checkpoints in a folder."""
     for checkpoint in _checkpoints(folder):
         shutil.rmtree(checkpoint)
 
@@ -73,6 +76,6 @@ def _is_whole(checkpoint: Path) -> bool:
 
 
 def _sizes(checkpoint: Path) -> str:
-    """What stands in `WHOLE`, as JSON."""
+    """Return the content of the file `WHOLE`, as JSON."""
     sizes = {path.name: path.stat().st_size for path in checkpoint.iterdir() if path.name != WHOLE}
     return json.dumps(sizes, sort_keys=True)

@@ -1,4 +1,4 @@
-"""Progress of training: a bar on a terminal, else a log line now and then."""
+"""Progress of training: a bar on a terminal, otherwise occasional log lines."""
 
 import logging
 import sys
@@ -14,25 +14,25 @@ _LOG_SECONDS = 30.0
 
 
 class TrainingProgress(TrainerCallback):
-    """Shows the step and the losses, from the main process."""
+    """Callback of the Trainer that shows the step and the losses in the main process."""
 
     def __init__(self) -> None:
         self._bar: tqdm[Any] | None = None
         self._logged = 0.0
 
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
-        """Starts the bar."""
+        """Start the bar."""
         self._logged = time.monotonic()
         if state.is_world_process_zero and sys.stderr.isatty():
             self._bar = tqdm(total=state.max_steps, initial=state.global_step, desc="training", unit=" steps")
 
     def on_step_end(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
-        """Moves the bar."""
+        """Update the bar."""
         if self._bar is not None:
             self._bar.update(state.global_step - self._bar.n)
 
     def on_log(self, args: Any, state: TrainerState, control: Any, **more: Any) -> None:
-        """Shows the loss."""
+        """Show the losses."""
         logs: Mapping[str, float] = more["logs"]
         shown = {name: logs[name] for name in ("loss", "eval_loss") if name in logs}
         if not (shown and state.is_world_process_zero):
@@ -45,6 +45,6 @@ class TrainingProgress(TrainerCallback):
             _LOG.info("step %d of %d: %s", state.global_step, state.max_steps, text)
 
     def on_train_end(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
-        """Ends the bar."""
+        """Close the bar."""
         if self._bar is not None:
             self._bar.close()

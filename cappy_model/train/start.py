@@ -1,4 +1,4 @@
-"""What training starts with: an encoder, which gets a head, or an earlier scorer."""
+"""The initial model of training: an encoder with a new head, or an earlier scorer."""
 
 import torch
 from transformers import (
@@ -20,18 +20,21 @@ _DECODERS = (
     frozenset(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
     - frozenset(MODEL_FOR_MASKED_LM_MAPPING_NAMES)
     - frozenset(MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES)
-    - {"xlnet"}  # which reads in both directions
+    - {"xlnet"}  # bidirectional
 )
 
 
 def check_start(checkpoint: Checkpoint, config: PreTrainedConfig) -> None:
-    """Raises ModelError for a model that training cannot start with: one that there is no scoring head for, a
-    classifier of another kind, and a decoder-only language model that is no scorer."""
+    """Raise ModelError unless training can start with a model.
+
+    It needs an architecture with a sequence classification head in transformers. A classifier must have one logit, and
+    a decoder-only language model must be a classifier.
+    """
     name, kind = checkpoint.source.name, config.model_type
     remedy = "give an encoder such as RoBERTa, or an earlier scorer"
     own_code = getattr(config, "auto_map", None) or {}
     if type(config) not in AutoModelForSequenceClassification._model_mapping and _CLASSIFIER not in own_code:
-        raise ModelError(f"{name}: is a {kind}, which transformers has no scoring head for; {remedy}")
+        raise ModelError(f"{name}: is a {kind}, for which transformers has no scoring head; {remedy}")
     if _is_classifier(config):
         check_scorer(checkpoint, config)
     elif kind in _DECODERS:
@@ -39,10 +42,9 @@ def check_start(checkpoint: Checkpoint, config: PreTrainedConfig) -> None:
 
 
 def load_to_train(checkpoint: Checkpoint, *, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A scorer to train (float32, on the CPU), and its tokenizer: an earlier one, or an encoder with a new head.
+    """Load a scorer to train (float32, on the CPU) and its tokenizer; an encoder gets a new head.
 
-    A new head is drawn by `seed`. Raises ModelError as `check_start` does, and for an encoder that lacks weights of its
-    own.
+    `seed` initialises a new head. Raises ModelError as `check_start` does, and if weights of the encoder are missing.
     """
     config, tokenizer = load_config(checkpoint)
     check_start(checkpoint, config)

@@ -1,4 +1,4 @@
-"""Training a scorer: transformers' Trainer over an endless stream of batches, so that it can go on from any step.
+"""Training of a scorer: transformers' Trainer over an endless stream of batches, resumable at any step.
 
 The loss is the mean squared error of the head's raw output, in float32, over all pairs of an optimiser step.
 """
@@ -37,16 +37,17 @@ _LOG_STEPS = 10
 
 
 class TrainingError(CappyError):
-    """Training that cannot go on."""
+    """Training that cannot continue."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How a scorer is trained, everything settled.
+    """The resolved settings of training.
 
-    `steps` of the optimiser, each over `batch_size` x `accumulation` x processes pairs. The learning rate rises to
+    `steps`: optimiser steps, each over `batch_size` x `accumulation` x processes pairs. The learning rate rises to
     `learning_rate` over the share `warm_up` of the steps, then falls to 0, both linearly. `dtype`: float32 or bfloat16,
-    of the layers' arithmetic; weights are float32. `patience`: evaluations without a better loss before it stops.
+    for the arithmetic of the layers; weights are float32. `patience`: evaluations without improvement before training
+    stops; None: train all steps, and keep the last weights.
     """
 
     steps: int
@@ -65,10 +66,10 @@ class Settings:
 
 @dataclass(frozen=True)
 class Trained:
-    """What came of training: the step whose weights the model has now, and what was logged.
+    """The result of training: the step of the model's weights, the steps done, and the logs.
 
-    `losses`: step, training loss since the entry before, gradient norm and learning rate. `evaluations`: step and what
-    `Assessment.metrics` says.
+    `losses`: step, training loss since the previous entry, gradient norm and learning rate. `evaluations`: step and
+    `Assessment.metrics`.
     """
 
     step: int
@@ -78,17 +79,17 @@ class Trained:
 
 
 def processes(device: str) -> PartialState:
-    """This process among those of the launcher (`torchrun`, `accelerate launch`), or alone."""
+    """Return the state of this process among those of the launcher (`torchrun`, `accelerate launch`), if any."""
     return PartialState(cpu=device == "cpu", backend=_backend(device))
 
 
 def _backend(device: str) -> str | None:
-    """What processes talk through; None is the library's own choice, and for one process alone nothing."""
+    """Return the backend of the communication between processes; None is the library's choice."""
     return "gloo" if device == "cpu" and int(os.environ.get("WORLD_SIZE", "1")) > 1 else None
 
 
 def check_report_to(names: tuple[str, ...]) -> None:
-    """Raises UsageError for an integration of transformers that does not exist or is not installed."""
+    """Raise UsageError for an integration of transformers that is unknown or not installed."""
     for name in names:
         try:
             for callback in get_reporting_integration_callbacks([name]):
@@ -106,10 +107,10 @@ def train(
     *,
     saved: Callable[[Path], None],
 ) -> Trained:
-    """Trains a model in place, from the last whole checkpoint in `folder` on where there is one.
+    """Train a model in place, starting from the last complete checkpoint in `folder` if there is one.
 
-    Checkpoints go into `folder`, the last two and the best; the main process calls `saved` with each when it is whole.
-    Raises TrainingError: a loss that is no number, naming the pairs; a checkpoint that cannot be written.
+    `folder` keeps the last two checkpoints and the best; the main process calls `saved` with each complete one.
+    Raises TrainingError for a non-finite loss, naming the pairs, and for a checkpoint that cannot be written.
     """
     arguments = _arguments(settings, folder, evaluates=assessment is not None)
     place = Place(arguments.process_index, arguments.world_size)
@@ -129,7 +130,7 @@ def train(
         processes(settings.device).wait_for_everyone()
         last = last_checkpoint(folder)
     if last is None:
-        raise TrainingError(f"{folder}: holds no checkpoint after training; was it deleted?")
+        raise TrainingError(f"{folder}: has no checkpoint after training; was it deleted?")
     state = read_state(last)
     step = state.step if settings.patience is None else state.best_step or state.step
     trainer._load_from_checkpoint(str(folder / f"checkpoint-{step}"))
@@ -159,27 +160,27 @@ def _arguments(settings: Settings, folder: Path, *, evaluates: bool) -> Training
         metric_for_best_model=None if settings.patience is None else "loss",
         greater_is_better=False,
         restore_callback_states_from_checkpoint=True,
-        # A step that is saved ends an entry of the log, so that an interruption leaves no trace in it.
+        # Each saved step ends a log entry, so that a resumed run has the same log.
         logging_steps=max(each for each in range(1, _LOG_STEPS + 1) if settings.save_every % each == 0),
         logging_nan_inf_filter=False,
-        ignore_data_skip=True,  # the stream starts where it is told to
+        ignore_data_skip=True,  # the stream starts at the right batch
         report_to=list(settings.report_to) or "none",
         disable_tqdm=True,
         log_level="error",
         log_level_replica="error",
     )
-    arguments._n_gpu = min(arguments.n_gpu, 1)  # one process for each GPU, never one for several
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # one process per GPU, never one for several
     return arguments
 
 
 def mean_squared_error(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int) -> torch.Tensor:
-    """A batch's part of the mean over the `num_items_in_batch` pairs of an optimiser step; computed in float32."""
+    """Return a batch's share of the mean squared error over `num_items_in_batch` pairs, in float32."""
     return torch.nn.functional.mse_loss(outputs.logits[:, 0].float(), labels, reduction="sum") / num_items_in_batch
 
 
 @dataclass(frozen=True)
 class _Batches:
-    """The stream as the Trainer's data loader: no length, and no random numbers drawn by iterating over it."""
+    """The stream as the data loader of the Trainer: without a length, and without random numbers drawn by iteration."""
 
     stream: Stream
     start: int
@@ -190,7 +191,7 @@ class _Batches:
 
 
 class _Trainer(Trainer):
-    """The Trainer with our batches, our evaluation, and errors that say what to do."""
+    """The Trainer with the batches of a stream, the evaluation of an assessment, and errors with a remedy."""
 
     def __init__(
         self,
@@ -204,7 +205,7 @@ class _Trainer(Trainer):
         super().__init__(
             model=model,
             args=arguments,
-            eval_dataset=assessment,  # only asked whether it is there: `evaluate` is ours
+            eval_dataset=assessment,  # the Trainer checks only that it exists; see `evaluate`
             compute_loss_func=mean_squared_error,
             callbacks=[TrainingProgress()],
         )
@@ -214,11 +215,11 @@ class _Trainer(Trainer):
         self._step_ids: list[str] = []
 
     def get_train_dataloader(self) -> Any:
-        """The stream."""
+        """Return the batches of the stream."""
         return self._batches
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
-        """As the Trainer's; raises TrainingError for a loss that is no number."""
+        """Run one training step. Raises TrainingError for a non-finite loss."""
         ids = inputs.pop("pair_ids")
         self._step_ids += ids
         loss = super().training_step(model, inputs, num_items_in_batch)
@@ -233,14 +234,14 @@ class _Trainer(Trainer):
         self._step_ids = []
         return norm
 
-    def _fail(self, what: str, value: float, ids: list[str]) -> None:
+    def _fail(self, name: str, value: float, ids: list[str]) -> None:
         raise TrainingError(
-            f"step {self.state.global_step + 1}: the {what} is {value}; no weight was changed by it. Try a lower "
+            f"step {self.state.global_step + 1}: the {name} is {value}; the weights are unchanged. Try a lower "
             f"--learning-rate, or --dtype float32. The batch's pair_ids: {', '.join(ids)}"
         )
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """The metrics of the assessment, each with the prefix `eval_`; logged."""
+        """Log and return the metrics of the assessment, with the prefix `eval_`."""
         assert self._assessment is not None
         model = self.accelerator.unwrap_model(self.model)
         scores = torch.from_numpy(self._assessment.scores(model, self.args.device, self._place))
@@ -248,8 +249,8 @@ class _Trainer(Trainer):
         metrics = {f"eval_{name}": value for name, value in self._assessment.metrics(whole).items()}
         if not np.isfinite(metrics["eval_loss"]):
             raise TrainingError(
-                f"step {self.state.global_step}: the loss on the pairs held out is {metrics['eval_loss']}: this step "
-                "has spoilt the weights. Try a lower --learning-rate, or --dtype float32."
+                f"step {self.state.global_step}: the evaluation loss is {metrics['eval_loss']}: the weights are "
+                "broken. Try a lower --learning-rate, or --dtype float32."
             )
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -268,11 +269,11 @@ class _Trainer(Trainer):
 
 @contextmanager
 def _written(checkpoint: Path) -> Iterator[None]:
-    """What the disk says of a checkpoint that is being written becomes a TrainingError."""
+    """Turn errors while a checkpoint is written into a TrainingError."""
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
         raise TrainingError(
-            f"{checkpoint}: the checkpoint cannot be written: {error}. Free space or mend the permissions, then give "
-            "the same command again: it goes on from the checkpoint before."
+            f"{checkpoint}: the checkpoint cannot be written: {error}. Free space or fix the permissions, then repeat "
+            "the command: it resumes from the previous checkpoint."
         ) from error

@@ -54,10 +54,10 @@ def test_a_url_is_copied_once_and_scores_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("/no/such/folder", "no such folder, and no id of a model hub"),
+        ("/no/such/folder", "no such folder, and not a hub id"),
         ("nobody/nothing", "no such folder here, and it cannot be fetched from the model hub"),
         ("nobody/nothing@main", "cannot be fetched from the model hub"),
-        ("memory://nowhere", "holds no file of a model"),
+        ("memory://nowhere", "has no model files"),
         ("foo://bucket/model", "cannot be fetched: ValueError"),
     ],
 )
@@ -67,11 +67,11 @@ def test_models_that_are_nowhere(name: str, message: str) -> None:
 
 
 def test_folders_that_are_no_model(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"holds no config\.json"):
+    with pytest.raises(ModelError, match=r"has no config\.json"):
         find_checkpoint(ModelSource(str(tmp_path)))
     folder = save_tiny_scorer(tmp_path / "model")
     (folder / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match="holds no weights"):
+    with pytest.raises(ModelError, match="has no weights"):
         find_checkpoint(ModelSource(str(folder)))
 
 
@@ -107,7 +107,7 @@ def test_a_model_without_its_head(tmp_path: Path) -> None:
 
 def test_a_tokenizer_of_another_model(tmp_path: Path) -> None:
     save_tiny_scorer(tmp_path, vocab_size=100)
-    with pytest.raises(ModelError, match="its model 100: they do not belong together"):
+    with pytest.raises(ModelError, match="its model 100: they do not match"):
         Scorer.from_pretrained(str(tmp_path), device="cpu")
 
 
@@ -140,15 +140,15 @@ def test_code_of_the_model_is_not_run_unasked(tmp_path: Path) -> None:
 def test_a_device_that_is_asked_for_and_missing() -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    with pytest.raises(UsageError, match="device cuda is not here.*finds 0 GPUs"):
+    with pytest.raises(UsageError, match="device cuda is not available.*finds 0 GPUs"):
         settle_device("cuda")
-    with pytest.raises(UsageError, match="'tpu' is not known"):
+    with pytest.raises(UsageError, match="unknown device 'tpu'"):
         settle_device("tpu")
     assert settle_device("auto") == "cpu"
 
 
 def test_dtype_and_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UsageError, match="'int8' is not known"):
+    with pytest.raises(UsageError, match="unknown dtype 'int8'"):
         settle_dtype("int8", "cpu")
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
     assert settle_dtype("auto", "cpu") == "bfloat16"

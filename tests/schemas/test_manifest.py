@@ -24,8 +24,8 @@ def test_differences_name_the_place() -> None:
 
 def test_differences_of_lists_name_their_entries() -> None:
     a, b, c = ({"name": name, "size": 1} for name in "abc")
-    assert list(differences([a, b], [b, c, a], "files")) == ["files[c]: not there -> there", "files: other order"]
-    assert list(differences([a], [], "files")) == ["files[a]: there -> gone"]
+    assert list(differences([a, b], [b, c, a], "files")) == ["files[c]: missing -> present", "files: different order"]
+    assert list(differences([a], [], "files")) == ["files[a]: present -> missing"]
     assert list(differences([a, a], [a, {**a, "size": 2}], "files")) == ["files[1].size: 1 -> 2"]
 
 

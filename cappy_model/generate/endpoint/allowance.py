@@ -1,4 +1,4 @@
-"""What an engine behind a web API may spend, and how much failure it bears. For one event loop: nothing is locked."""
+"""The budget and the circuit breaker of an endpoint. Without locks: for use on one event loop."""
 
 from collections import Counter
 
@@ -6,41 +6,41 @@ from cappy_model.generate.decodings import Failure, GenerationError
 from cappy_model.generate.endpoint.completions import Usage
 
 REFUSED = "refused"
-"""The reason of a prompt that the server will not answer, whenever it is asked."""
+"""The reason of a prompt that the server will never answer."""
 
 
-class Spending:
-    """Requests and tokens against their limits (None: none); retries are requests, prompts are tokens."""
+class Budget:
+    """Limits of requests and tokens (None: no limit). Retries count as requests, prompts count as tokens."""
 
     def __init__(self, max_requests: int | None, max_tokens_total: int | None) -> None:
         self._max_requests, self._max_tokens = max_requests, max_tokens_total
         self._requests = self._tokens = 0
 
     async def take(self, request: object) -> None:
-        """Counts a request about to be sent. Raises GenerationError where there is no budget for it."""
+        """Count a request before it is sent. Raises GenerationError if the budget is used up."""
         limits = (self._max_requests, self._requests), (self._max_tokens, self._tokens)
         if any(limit is not None and used >= limit for limit, used in limits):
             raise GenerationError(
-                f"the budget is used up: {self._requests} requests and {self._tokens} tokens in this launch. What is "
-                f"written is kept: the same command with a larger budget (--max-requests, --max-tokens-total) goes on"
+                f"the budget is used up: {self._requests} requests and {self._tokens} tokens in this launch. The "
+                f"output is kept: repeat the command with a larger budget (--max-requests, --max-tokens-total)"
             )
         self._requests += 1
 
     def add(self, usage: Usage | None) -> None:
-        """Counts the tokens of an answer. Raises GenerationError where they are limited and the server tells none."""
+        """Count the tokens of an answer. Raises GenerationError if they are limited but not reported."""
         if self._max_tokens is not None and (usage is None or usage.total_tokens == 0):
             raise GenerationError(
-                "the endpoint does not say how many tokens an answer took, so that --max-tokens-total cannot be kept; "
-                "--max-requests can"
+                "the endpoint does not report the tokens of an answer, so --max-tokens-total cannot be kept; "
+                "use --max-requests"
             )
         self._tokens += usage.total_tokens if usage else 0
 
 
-class Patience:
-    """Notices an endpoint that serves nobody long before every prompt of a draw has been tried, and paid for.
+class CircuitBreaker:
+    """Stops requests to a failing endpoint before all prompts have been tried, and paid for.
 
-    After `limit` failures of a decoding in a row nothing more is tried. Refusals count only as long as the decoding
-    was never served: afterwards they are the prompts' own.
+    It opens after `limit` consecutive failures of a decoding. Refusals count only until the decoding is first served:
+    after that they are due to the prompts.
     """
 
     def __init__(self, url: str, limit: int) -> None:
@@ -49,12 +49,12 @@ class Patience:
         self.ever_served: set[str] = set()
 
     def served(self, decoding: str) -> None:
-        """Takes note of an answer."""
+        """Record an answer."""
         self.ever_served.add(decoding)
         self._in_a_row[decoding] = 0
 
     def failed(self, decoding: str, failure: Failure) -> None:
-        """Takes note of a failure. Raises GenerationError for one too many."""
+        """Record a failure. Raises GenerationError at the limit."""
         if failure.reason == REFUSED and decoding in self.ever_served:
             return
         self._in_a_row[decoding] += 1

@@ -1,14 +1,14 @@
-"""What an OpenAI-compatible endpoint is asked for responses, and how its answer is read. Pure: no client, no network.
+"""Requests to an OpenAI-compatible endpoint, and its answers. Pure: no client, no network.
 
 The fields are those that OpenAI's API and vLLM both take, so that one request serves either:
 
 - `temperature` and `top_p` are always sent, since a server may have other defaults (vLLM takes the model's own
   generation_config.json). `top_k` and `min_tokens` are unknown to OpenAI's API, which refuses requests with unknown
-  fields, and are sent only where they say something: a decoding that names `top_k`, `min_new_tokens` above 1. A vLLM
-  server whose model comes with a top-k of its own is therefore to be started with `--generation-config vllm`.
+  fields, so they are sent only if they have an effect: `top_k` of a decoding, `min_new_tokens` above 1. Start a vLLM
+  server whose model has a top-k of its own with `--generation-config vllm`.
 - Chats are bounded by `max_completion_tokens` (newer models of OpenAI refuse `max_tokens`), plain completions by
-  `max_tokens`. Some servers know only the older name and ignore the other: `exceeds_limit` tells.
-- `seed` has 31 bits, as some servers keep no more.
+  `max_tokens`. Some servers know only the older name and ignore the other: see `exceeds_limit`.
+- `seed` has 31 bits, the limit of some servers.
 """
 
 import math
@@ -20,7 +20,7 @@ from cappy_model.generate.decodings import Decoding, Drawing, Sample
 from schemas.ids import seed_for
 
 _SEED_BITS = 31
-_UNTOLD = -9999.0  # what servers write for a log-probability that they do not know or cannot write
+_UNKNOWN = -9999.0  # sent by servers for an unknown or infinite log-probability
 
 
 class _Token(BaseModel):
@@ -28,7 +28,7 @@ class _Token(BaseModel):
 
 
 class _Logprobs(BaseModel):
-    """Of a chat `content`, of a completion `token_logprobs`; llama.cpp's completions have `content` too."""
+    """Log-probabilities: `content` of a chat, `token_logprobs` of a completion; llama.cpp has `content` for both."""
 
     content: list[_Token] | None = None
     token_logprobs: list[float | None] | None = None
@@ -61,7 +61,7 @@ class _Details(BaseModel):
 
 
 class Usage(BaseModel):
-    """The tokens that an answer took, as the server counts them."""
+    """The token counts of an answer, as reported by the server."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -70,7 +70,7 @@ class Usage(BaseModel):
 
 
 class Answer(BaseModel):
-    """An answer with one choice at least, of a chat or a completion; only the fields that are read."""
+    """An answer with at least one choice, of a chat or a completion; only the fields used here."""
 
     choices: list[_Choice] = Field(min_length=1)
     usage: Usage | None = None
@@ -79,10 +79,10 @@ class Answer(BaseModel):
 def request_for(
     drawing: Drawing, decoding: Decoding, *, model: str, prompt: str, seed: int, have: int, logprobs: bool
 ) -> dict[str, Any]:
-    """The arguments of the client's `chat.completions.create`, or of `completions.create` where it is no chat.
+    """Return the arguments of the client's `chat.completions.create`, or of `completions.create` without `chat`.
 
-    Asks for the samples of `decoding` that are missing when there are `have` already. What is sent as `seed` follows
-    from the prompt's `seed`, the decoding's name and `have`.
+    The request is for the samples of `decoding` still missing after `have`. The seed sent depends on the prompt's
+    `seed`, the decoding's name and `have`.
     """
     extra = {
         **({} if decoding.top_k is None else {"top_k": decoding.top_k}),
@@ -104,42 +104,42 @@ def request_for(
             **({"logprobs": True} if logprobs else {}),
         }
     else:
-        # Of a completion's logprobs 0 should be enough, and means none at all to llama.cpp.
+        # A completion's logprobs could be 0, but llama.cpp takes 0 as no logprobs.
         request |= {"prompt": prompt, "max_tokens": drawing.max_new_tokens, **({"logprobs": 1} if logprobs else {})}
     return request
 
 
 def samples_of(answer: Answer, decoding: Decoding, have: int) -> list[Sample]:
-    """The samples of an answer, numbered from `have`, and no more than `decoding` wants.
+    """Return the samples of an answer, numbered from `have`; at most as many as `decoding` has.
 
-    A choice without text (a refusal, a call of a tool, everything spent on reasoning) is an empty response whose
-    `finish_reason` tells why. The log-likelihood is that of the tokens which the server reports: some report the end
-    token too, others do not. None where there are none, or where one of them is unknown.
+    A choice without text (a refusal, a tool call, all tokens spent on reasoning) is an empty response, explained by its
+    `finish_reason`. The log-likelihood is that of the reported tokens; some servers include the end token. It is None
+    without reported tokens, or if one of them has no log-probability.
     """
     choices = sorted(answer.choices, key=lambda choice: choice.index)[: decoding.samples - have]
     alone = len(answer.choices) == 1 and answer.usage is not None
-    told = answer.usage.completion_tokens if alone and answer.usage else 0
-    return [_sample(choice, decoding.name, have + place, told) for place, choice in enumerate(choices)]
+    num_tokens = answer.usage.completion_tokens if alone and answer.usage else 0
+    return [_sample(choice, decoding.name, have + place, num_tokens) for place, choice in enumerate(choices)]
 
 
-def _sample(choice: _Choice, decoding: str, index: int, told: int) -> Sample:
+def _sample(choice: _Choice, decoding: str, index: int, num_tokens: int) -> Sample:
     text, finish_reason = choice.text, choice.finish_reason
     if choice.message is not None:
         text = choice.message.content
         if text is None and choice.message.refusal is not None:
             finish_reason = "refusal"
     values = choice.logprobs.values() if choice.logprobs else []
-    known = [value for value in values if value is not None and math.isfinite(value) and value > _UNTOLD]
+    known = [value for value in values if value is not None and math.isfinite(value) and value > _UNKNOWN]
     total = math.fsum(known) if known and len(known) == len(values) else None
     mean = None if total is None else total / len(known)
-    return Sample(decoding, index, text or "", finish_reason, total, mean, len(values) or told)
+    return Sample(decoding, index, text or "", finish_reason, total, mean, len(values) or num_tokens)
 
 
 def exceeds_limit(answer: Answer, max_new_tokens: int) -> bool:
-    """Whether the answer's choices are longer than a server that knows the limit lets them be, reasoning left out."""
+    """Return whether the choices are longer than `max_new_tokens` without reasoning: the server ignores the limit."""
     if answer.usage is None:
         return False
     details = answer.usage.completion_tokens_details
     reasoning = (details.reasoning_tokens or 0) if details else 0
-    # One token more for each choice: servers do not agree on whether the end token counts.
+    # One more token for each choice: only some servers count the end token.
     return answer.usage.completion_tokens - reasoning > len(answer.choices) * (max_new_tokens + 1)

@@ -14,21 +14,20 @@ from pydantic import ValidationError
 from cappy_model.generate.endpoint.completions import Answer
 from schemas.errors import UsageError
 
-_NO_KEY = "none"  # the client insists on a key, a local server on none
+_NO_KEY = "none"  # the client requires a key, a local server does not
 _OWN_HOST = "api.openai.com"
 _EXCERPT = 500
-_CHATTY_LOGGERS = ("openai", "httpx2", "httpcore2")  # a line for each request, with its address
+_CHATTY_LOGGERS = ("openai", "httpx2", "httpcore2")  # they log a line with the address of each request
 
 
 @dataclass(frozen=True)
 class EndpointSettings:
-    """Where a model is served, and what may be asked of it.
+    """The address of a served model, and the limits of its use.
 
-    `base_url`: up to and with `/v1`; None: the environment's OPENAI_BASE_URL, or OpenAI. `key_variable`: the
-    environment variable that holds the key, its only source; where it is not set a placeholder is sent.
-    `concurrency`: requests in flight at a time. `timeout`: seconds without a byte. `max_retries`: of one request.
-    `max_requests` and `max_tokens_total`: the budget of an engine, retries and prompts counted; None: no limit.
-    `log_likelihoods`: whether they are asked for.
+    `base_url`: including `/v1`; None: the environment's OPENAI_BASE_URL, or OpenAI. `key_variable`: the environment
+    variable with the key, its only source; if unset, a placeholder is sent. `concurrency`: maximum requests in flight.
+    `timeout`: seconds without a byte. `max_retries`: retries of one request. `max_requests` and `max_tokens_total`: the
+    budget of an engine, including retries and prompts; None: no limit. `log_likelihoods`: whether to request them.
     """
 
     model: str
@@ -42,7 +41,7 @@ class EndpointSettings:
     log_likelihoods: bool = True
 
     def __post_init__(self) -> None:
-        """Raises UsageError for values that make no sense."""
+        """Raise UsageError for invalid values."""
         if not self.model:
             raise UsageError("the endpoint: the model has no name")
         if self.timeout <= 0:
@@ -55,40 +54,40 @@ class EndpointSettings:
 
 @dataclass(frozen=True)
 class Connection:
-    """A client for the endpoint at `url`, which is free of secrets. `key` is empty where the environment has none."""
+    """A client for the endpoint at `url`, which contains no secrets. `key` is "" if the environment has none."""
 
     client: openai.AsyncOpenAI
     url: str
     key: str = field(repr=False)
 
     def excerpt(self, text: str) -> str:
-        """The start of a server's words, without the key, which some repeat."""
+        """Return the start of a server's message with the key masked, since some servers repeat it."""
         return _excerpt(text, self.key)
 
 
 def connect(settings: EndpointSettings, before_request: Callable[[object], Any]) -> Connection:
-    """A client that awaits `before_request` for each request, retries too. Sends nothing yet.
+    """Return a client that awaits `before_request` before each request and retry. Sends nothing itself.
 
-    Raises UsageError for an address or a key that cannot be used.
+    Raises UsageError for an invalid address or key.
     """
     for name in _CHATTY_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
     key = os.environ.get(settings.key_variable, "")
     if not (key.isascii() and key.isprintable()) or " " in key:
-        raise UsageError(f"{settings.key_variable} holds a blank, a line break or another character of no key")
+        raise UsageError(f"{settings.key_variable} contains a blank, a line break or another character that no key has")
     check_body = partial(_check_body, shorten=partial(_excerpt, key=key))
     client = _client(settings, key or _NO_KEY, {"request": [before_request], "response": [check_body]})
     return Connection(client, _checked(client.base_url, settings.key_variable if not key else None), key)
 
 
 def _excerpt(text: str, key: str) -> str:
-    for form in (key, key.replace("/", "\\/")):  # as it is, and as some write it in JSON
+    for form in (key, key.replace("/", "\\/")):  # as it is, and as some servers write it in JSON
         text = text.replace(form, "***") if form else text
     return text[:_EXCERPT]
 
 
 def _client(settings: EndpointSettings, key: str, hooks: dict[str, list[Callable[..., Any]]]) -> openai.AsyncOpenAI:
-    # The slots bound the connections: waiting for one here would be a timeout.
+    # The engine's slots limit the connections; waiting for one here would count as a timeout.
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=settings.concurrency)
     try:
         return openai.AsyncOpenAI(
@@ -99,26 +98,28 @@ def _client(settings: EndpointSettings, key: str, hooks: dict[str, list[Callable
             http_client=openai.DefaultAsyncHttpxClient(limits=limits, event_hooks=hooks),
         )
     except httpx2.InvalidURL:
-        # Neither the address nor what is wrong with it is shown: it may be a password that was taken for a port.
-        raise UsageError("the endpoint's address cannot be read; one would be http://localhost:8000/v1") from None
+        # The message shows no part of the address: a password may have been parsed as a port.
+        raise UsageError("the endpoint's address is invalid; give one like http://localhost:8000/v1") from None
 
 
 def _checked(url: httpx2.URL, missing_key: str | None) -> str:
-    """The address as errors show it. Raises UsageError for one that cannot be used, with no secret in the message."""
+    """Return the address for messages. Raises UsageError, without secrets, for an invalid one."""
     if url.scheme not in ("http", "https") or not url.host:
-        raise UsageError(f"the endpoint's address begins with http:// or https:// and a host, not with {url.scheme!r}")
+        raise UsageError(
+            f"the endpoint's address must begin with http:// or https:// and a host, not with {url.scheme!r}"
+        )
     if url.userinfo or url.query or url.fragment:
         raise UsageError(
-            f"the address of the endpoint at {url.host} holds a user, a query or a fragment; a key comes from the "
-            f"environment alone"
+            f"the address of the endpoint at {url.host} has a user, a query or a fragment; give the key in the "
+            f"environment"
         )
     if missing_key and url.host == _OWN_HOST:
-        raise UsageError(f"{url.host} wants a key: set {missing_key}, or name another endpoint with --base-url")
+        raise UsageError(f"{url.host} requires a key: set {missing_key}, or give another endpoint with --base-url")
     return str(url).rstrip("/")
 
 
 async def _check_body(response: httpx2.Response, shorten: Callable[[str], str]) -> None:
-    """Raised here, among the errors of the transport, an answer that cannot be read is asked for again."""
+    """Raise a transport error for an answer that cannot be parsed, so that the client retries the request."""
     if response.is_success:
         content = await response.aread()
         try:

@@ -1,10 +1,10 @@
-"""The engine for OpenAI-compatible endpoints: vLLM and its like, and models that exist only behind a web API.
+"""The engine for OpenAI-compatible endpoints: vLLM and similar servers, and models behind a web API.
 
-`openai`'s own client sends the requests and repeats those that came to nothing: 408, 409, 429, 5xx, no answer in time,
-a connection that breaks off, an answer that cannot be read. It waits half a second, doubled each time up to eight, or
-what the server's Retry-After says, up to two minutes; beyond that it gives up (openai/_base_client.py).
+The `openai` client sends the requests and retries on 408, 409, 429, 5xx, a timeout, a broken connection, and an answer
+that cannot be parsed. It waits half a second, doubled each time up to eight, or as long as the server's Retry-After, up
+to two minutes; a longer Retry-After ends the retries (openai/_base_client.py).
 
-All requests of an engine run on one event loop in a thread of its own, where everything is counted without a lock.
+All requests of an engine run on one event loop in a thread of its own, so its counters need no lock.
 """
 
 import asyncio
@@ -18,52 +18,52 @@ import httpx2
 import openai
 
 from cappy_model.generate.decodings import PRESETS, Decoding, Drawing, Drawn, Failure, GenerationError, Sample
-from cappy_model.generate.endpoint.allowance import REFUSED, Patience, Spending
+from cappy_model.generate.endpoint.allowance import REFUSED, Budget, CircuitBreaker
 from cappy_model.generate.endpoint.completions import Answer, exceeds_limit, request_for, samples_of
 from cappy_model.generate.endpoint.connection import EndpointSettings, connect
 from schemas.errors import UsageError
 
-_LEAST_PATIENCE = 16
+_MIN_FAILURES = 16
 _REFUSALS = (400, 413, 422)
 _PASSING = (408, 409, 429)
 _NO_CREDIT = ("insufficient_quota", "billing_hard_limit_reached")
 
 
 class Endpoint:
-    """Draws responses from a model behind an OpenAI-compatible API; an Engine, safe to use from several threads.
+    """An Engine for a model behind an OpenAI-compatible API; thread-safe.
 
-    A prompt that the server refuses (`refused`: 400, 413, 422), or that comes to nothing after all retries
-    (`endpoint_429`, `endpoint_5xx`, `timeout`, `disconnected`, `malformed`), is a Failure and its neighbours go on.
+    A prompt that the server refuses (`refused`: 400, 413, 422), or that fails after all retries (`endpoint_429`,
+    `endpoint_5xx`, `timeout`, `disconnected`, `malformed`), has a Failure; other prompts continue.
     """
 
     def __init__(self, settings: EndpointSettings, drawing: Drawing) -> None:
-        """Sends nothing yet. Raises UsageError for a drawing, an address or a key that cannot be used."""
+        """Create the client; send nothing. Raises UsageError for an invalid drawing, address or key."""
         _check_drawing(drawing)
         self._settings, self._drawing = settings, drawing
-        self._spending = Spending(settings.max_requests, settings.max_tokens_total)
-        connection = connect(settings, self._spending.take)
+        self._budget = Budget(settings.max_requests, settings.max_tokens_total)
+        connection = connect(settings, self._budget.take)
         self._client, self._url, self._has_key = connection.client, connection.url, bool(connection.key)
         self._excerpt = connection.excerpt
         self._slots = asyncio.Semaphore(settings.concurrency)
-        self._patience = Patience(self._url, max(_LEAST_PATIENCE, 2 * settings.concurrency))
+        self._breaker = CircuitBreaker(self._url, max(_MIN_FAILURES, 2 * settings.concurrency))
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=_serve, args=(self._loop, self._client), name="endpoint", daemon=True).start()
         weakref.finalize(self, self._loop.call_soon_threadsafe, self._loop.stop)
 
     def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Drawn]:
-        """What came of each prompt, in order. The seeds reach the server, which promises what it likes about them.
+        """Generate the responses to each prompt, in order. The seeds are sent, but servers need not honour them.
 
-        Raises GenerationError when the budget is used up, for an endpoint that cannot be reached, that knows neither
-        the key nor the model, or that has failed too often in a row, and when no prompt of all could be served, unless
-        each was refused by an endpoint that has served others.
+        Raises GenerationError if the budget is used up, if the endpoint cannot be reached, rejects the key or the
+        model, or fails too often in a row, and if no prompt could be served, except for refusals by an endpoint that
+        has served others.
         """
-        work = asyncio.run_coroutine_threadsafe(self._draw(prompts, seeds), self._loop)
+        future = asyncio.run_coroutine_threadsafe(self._draw(prompts, seeds), self._loop)
         try:
-            drawn = work.result()
+            drawn = future.result()
         finally:
-            work.cancel()  # for a caller that was interrupted: nothing more is to be paid for
+            future.cancel()  # if the caller was interrupted, send no more requests
         failures = [one.failure for one in drawn if one.failure is not None]
-        if failures and len(failures) == len(drawn) and not self._their_own(failures):
+        if failures and len(failures) == len(drawn) and not self._due_to_prompts(failures):
             (reason, count), *_ = Counter(failure.reason for failure in failures).most_common(1)
             detail = next(failure.detail for failure in failures if failure.reason == reason)
             raise GenerationError(
@@ -71,23 +71,23 @@ class Endpoint:
             )
         return drawn
 
-    def _their_own(self, failures: Sequence[Failure]) -> bool:
-        """Whether refusals are about the prompts, as far as one can tell, and not about every request of ours."""
+    def _due_to_prompts(self, failures: Sequence[Failure]) -> bool:
+        """Return whether failures are refusals due to the prompts, as far as can be known, not to all requests."""
         refused = all(failure.reason == REFUSED for failure in failures)
-        return refused and (bool(self._patience.ever_served) or len(failures) == 1)
+        return refused and (bool(self._breaker.ever_served) or len(failures) == 1)
 
     def out_of_memory(self) -> int:
-        """0: the memory is the server's."""
+        """Return 0: the memory is the server's."""
         return 0
 
     async def _draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Drawn]:
         jobs = itertools.product(range(len(prompts)), self._drawing.decodings)
-        found: list[dict[str, Drawn]] = [{} for _ in prompts]
+        parts: list[dict[str, Drawn]] = [{} for _ in prompts]
 
         async def work() -> None:
             for place, decoding in jobs:
-                if not any(part.failure for part in found[place].values()):
-                    found[place][decoding.name] = await self._sampled(prompts[place], seeds[place], decoding)
+                if not any(part.failure for part in parts[place].values()):
+                    parts[place][decoding.name] = await self._sampled(prompts[place], seeds[place], decoding)
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -96,11 +96,11 @@ class Endpoint:
         except BaseExceptionGroup as errors:
             first = errors.exceptions[0]
         else:
-            return [_merged([parts[d.name] for d in self._drawing.decodings if d.name in parts]) for parts in found]
+            return [_merged([by[d.name] for d in self._drawing.decodings if d.name in by]) for by in parts]
         raise first
 
     async def _sampled(self, prompt: str, seed: int, decoding: Decoding) -> Drawn:
-        """The samples of one decoding: of one request, or of several where the server gives fewer than it was asked."""
+        """Generate the samples of one decoding, in several requests if the server returns fewer than requested."""
         samples: list[Sample] = []
         prompt_tokens = 0
         while len(samples) < decoding.samples:
@@ -116,10 +116,10 @@ class Endpoint:
                     answer: Answer | openai.APIError = Answer.model_validate_json(response.content)
                 except openai.APIError as error:
                     answer = error
-            # Judged out here, so that the server's words, with who knows what in them, are no context of our error.
+            # Outside of `except`, so that no error chains the server's message, which may hold secrets.
             if isinstance(answer, openai.APIError):
                 failure = self._judged(answer)
-                self._patience.failed(decoding.name, failure)
+                self._breaker.failed(decoding.name, failure)
                 return Drawn((), failure, 0, truncated=False)
             self._accept(answer, decoding)
             samples += samples_of(answer, decoding, len(samples))
@@ -127,24 +127,24 @@ class Endpoint:
         return Drawn(tuple(samples), None, prompt_tokens, truncated=False)
 
     def _accept(self, answer: Answer, decoding: Decoding) -> None:
-        self._patience.served(decoding.name)
-        self._spending.add(answer.usage)
+        self._breaker.served(decoding.name)
+        self._budget.add(answer.usage)
         if exceeds_limit(answer, self._drawing.max_new_tokens):
             name = "max_completion_tokens" if self._drawing.chat else "max_tokens"
             raise GenerationError(
-                f"{self._url} ignores {name}: asked for {self._drawing.max_new_tokens} tokens at most, it answered "
-                f"with {answer.usage.completion_tokens if answer.usage else 0}. Use a server that knows this field, "
+                f"{self._url} ignores {name}: asked for {self._drawing.max_new_tokens} tokens at most, it returned "
+                f"{answer.usage.completion_tokens if answer.usage else 0}. Use a server that supports this field, "
                 f"or, for a chat, plain prompts"
             )
 
     def _judged(self, error: openai.APIError) -> Failure:
-        """The failure of one prompt. Raises GenerationError for what would be the same with any other."""
+        """Return the failure of one prompt. Raises GenerationError for an error that any prompt would have."""
         if isinstance(error, openai.APIStatusError):
             return self._judged_status(error)
         cause, tries = error.__cause__, f"{self._settings.max_retries + 1} tries"
         detail = self._excerpt(f"{type(cause).__name__}: {cause}")
         if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.ProxyError):
-            raise GenerationError(f"{self._url} cannot be reached, in {tries} ({detail}). Is it the right address?")
+            raise GenerationError(f"{self._url} cannot be reached, in {tries} ({detail}). Check the address")
         if isinstance(error, openai.APITimeoutError):
             return Failure("timeout", f"no answer in {self._settings.timeout:g} s, in {tries}")
         if isinstance(cause, httpx2.DecodingError):
@@ -154,10 +154,12 @@ class Endpoint:
     def _judged_status(self, error: openai.APIStatusError) -> Failure:
         status, variable = error.status_code, self._settings.key_variable
         words = f"{status}: {self._excerpt(_words_of(error))}"
-        # A key that has been good is not what a 403 is about: some services answer so to prompts that they disallow.
-        if status == 401 or (status == 403 and not self._patience.ever_served):
-            held = f"the key in {variable}" if self._has_key else f"a request without a key, as {variable} is not set"
-            raise GenerationError(f"{self._url} refused {held} ({words}). Set {variable} to a key that it knows")
+        # Once a key has been accepted, a 403 concerns the prompt: some services refuse disallowed prompts so.
+        if status == 401 or (status == 403 and not self._breaker.ever_served):
+            held = (
+                f"the key in {variable}" if self._has_key else f"a request without a key, since {variable} is not set"
+            )
+            raise GenerationError(f"{self._url} refused {held} ({words}). Set {variable} to a valid key")
         if error.code in _NO_CREDIT or error.type in _NO_CREDIT or status == 402:
             raise GenerationError(f"{self._url}: the account of the key in {variable} is used up ({words})")
         if status in _REFUSALS or status == 403:
@@ -167,8 +169,8 @@ class Endpoint:
         if status in _PASSING or status >= 500:
             return Failure("endpoint_5xx" if status >= 500 else f"endpoint_{status}", words)
         raise GenerationError(
-            f"{self._url} does not serve model {self._settings.model!r} ({words}). Are model and address right? "
-            f"The address ends before /chat/completions, mostly in /v1"
+            f"{self._url} does not serve model {self._settings.model!r} ({words}). Check model and address; "
+            f"the address ends before /chat/completions, usually in /v1"
         )
 
 
@@ -177,12 +179,12 @@ def _check_drawing(drawing: Drawing) -> None:
     if searches:
         able = [d.name for d in {**PRESETS, **{d.name: d for d in drawing.decodings}}.values() if d.beams == 1]
         raise UsageError(
-            f"decoding {searches[0]!r} is a beam search, which an endpoint does not offer; it can do {', '.join(able)}"
+            f"decoding {searches[0]!r} is a beam search, which endpoints do not offer; choose from {', '.join(able)}"
         )
     if drawing.max_prompt_tokens is not None or drawing.truncation_side is not None:
         raise UsageError(
             f"an endpoint reads a prompt whole or refuses it: max_prompt_tokens ({drawing.max_prompt_tokens}) and "
-            f"truncation_side ({drawing.truncation_side}) are for models of this machine"
+            f"truncation_side ({drawing.truncation_side}) are for local models"
         )
 
 

@@ -104,7 +104,7 @@ def test_decodings_that_make_no_sense(values: dict[str, float], message: str) ->
 def test_decodings_by_name() -> None:
     mine = Decoding("mine", samples=2)
     assert decodings_named(["beam4", "mine"], {"mine": mine}) == (PRESETS["beam4"], mine)
-    with pytest.raises(UsageError, match="'beam5' is not known; there are beam4, sampling"):
+    with pytest.raises(UsageError, match="unknown decoding 'beam5': choose from beam4, sampling"):
         decodings_named(["beam5"], {})
     with pytest.raises(UsageError, match="'beam4' is named twice"):
         decodings_named(["beam4", "beam4"], {})

@@ -69,7 +69,7 @@ def test_long_rows_are_counted_without_comparing_all_pairs(monkeypatch: pytest.M
     score, label = generator.integers(0, 40, (3, 100)).astype(float), generator.integers(0, 3, (3, 100)).astype(float)
     score[1], label[2] = 4.0, 1.0
     by_pairs = metrics.pair_rows(score, label)
-    monkeypatch.setattr(metrics, "_MOST_PAIRED", 10)
+    monkeypatch.setattr(metrics, "_MAX_PAIRWISE", 10)
     for found, expected in zip(metrics.pair_rows(score, label), by_pairs, strict=True):
         assert found.tolist() == expected.tolist()
 
@@ -125,7 +125,7 @@ def test_draws(most: int, sizes: list[int]) -> None:
 def test_resamples_draw_as_many_as_there_are_whatever_fits_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = np.concatenate(list(metrics.resamples(7, 3)))
     assert whole.shape == (metrics.REPLICATES, 7) and (whole.sum(axis=1) == 7).all()
-    monkeypatch.setattr(metrics, "_HELD_AT_ONCE", 100)
+    monkeypatch.setattr(metrics, "_MAX_ARRAY", 100)
     parts = list(metrics.resamples(7, 3, rows=20))
     assert {len(part) for part in parts} == {5}
     assert (np.concatenate(parts) == whole).all()

@@ -163,7 +163,7 @@ def test_lengths_that_cannot_be(changes: dict[str, int], message: str) -> None:
 
 
 def test_unknown_policy_and_slow_tokenizer() -> None:
-    with pytest.raises(CappyError, match="'middle' is not known"):
+    with pytest.raises(CappyError, match="unknown truncation policy 'middle'"):
         PairEncoder(tiny_tokenizer("bert"), policy="middle", max_length=16)
     with pytest.raises(CappyError, match="fast tokenizer"):
         PairEncoder(object(), policy=LONGEST_FIRST, max_length=16)  # type: ignore[arg-type]
@@ -171,7 +171,7 @@ def test_unknown_policy_and_slow_tokenizer() -> None:
 
 def test_a_tokenizer_without_a_vocabulary() -> None:
     empty = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()))
-    with pytest.raises(CappyError, match="the tokenizer knows no token of a plain text; .* its tokenizer.json"):
+    with pytest.raises(CappyError, match="the tokenizer has no tokens for plain text; .* its tokenizer.json"):
         PairEncoder(empty, policy=KEEP_RESPONSE, max_length=64)
 
 

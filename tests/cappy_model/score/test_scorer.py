@@ -201,7 +201,7 @@ def test_numbers_that_are_none_are_an_error(tmp_path: Path, value: float) -> Non
 def test_no_pairs_and_unequal_numbers(tiny: Path) -> None:
     scorer = scorer_of(tiny)
     assert scorer.score([], []).shape == (0,)
-    with pytest.raises(ValueError, match="2 instructions and 1 responses"):
+    with pytest.raises(ValueError, match="2 instructions but 1 responses"):
         scorer.score(["a", "b"], ["c"])
 
 

@@ -213,9 +213,9 @@ def test_a_missing_key_is_named(place: Place, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.delenv("OPENAI_API_KEY")
     place.engine().draw(["x"], [0])
     assert place.requests()[0]["key"] == "Bearer none"
-    with pytest.raises(GenerationError, match="a request without a key, as MY_KEY is not set"):
+    with pytest.raises(GenerationError, match="a request without a key, since MY_KEY is not set"):
         place.engine(key_variable="MY_KEY").draw(["!401"], [0])
-    with pytest.raises(UsageError, match=r"api.openai.com wants a key: set OPENAI_API_KEY"):
+    with pytest.raises(UsageError, match=r"api.openai.com requires a key: set OPENAI_API_KEY"):
         place.engine(base_url=None)
 
 
@@ -321,7 +321,10 @@ def test_there_is_no_memory_to_run_out_of(place: Place) -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Drawing((FOUR, Decoding("wide", beams=2))), "'wide' is a beam search.* it can do sampling, .*, four"),
+        (
+            lambda: Drawing((FOUR, Decoding("wide", beams=2))),
+            "'wide' is a beam search.* choose from sampling, .*, four",
+        ),
         (lambda: Drawing((FOUR,), max_prompt_tokens=5), "whole or refuses it: max_prompt_tokens"),
         (lambda: Drawing((FOUR,), truncation_side="left"), "whole or refuses it: max_prompt_tokens"),
     ],
@@ -340,12 +343,12 @@ def test_drawings_that_the_api_cannot_do(place: Place, make: Callable[[], Drawin
         ({"max_retries": -1}, "max_retries is -1"),
         ({"max_requests": 0}, "max_requests is 0"),
         ({"max_tokens_total": 0}, "max_tokens_total is 0"),
-        ({"base_url": "localhost:8000/v1"}, "begins with http:// or https://"),
+        ({"base_url": "localhost:8000/v1"}, "must begin with http:// or https://"),
         ({"base_url": "ftp://localhost/v1"}, "not with 'ftp'"),
-        ({"base_url": "http:///v1"}, "begins with http:// or https:// and a host"),
-        ({"base_url": f"http://me:{SECRET}@localhost/v1"}, "localhost holds a user"),
-        ({"base_url": f"http://localhost/v1?key={SECRET}"}, "localhost holds a user, a query"),
-        ({"base_url": f"http://localhost:{SECRET}/v1"}, "cannot be read"),
+        ({"base_url": "http:///v1"}, "must begin with http:// or https:// and a host"),
+        ({"base_url": f"http://me:{SECRET}@localhost/v1"}, "localhost has a user"),
+        ({"base_url": f"http://localhost/v1?key={SECRET}"}, "localhost has a user, a query"),
+        ({"base_url": f"http://localhost:{SECRET}/v1"}, "address is invalid"),
     ],
 )
 def test_settings_that_make_no_sense(place: Place, settings: dict[str, Any], words: str) -> None:
@@ -357,6 +360,6 @@ def test_settings_that_make_no_sense(place: Place, settings: dict[str, Any], wor
 @pytest.mark.parametrize("key", [f"{KEY}\n", f"{KEY} # mine", "sk-…"])
 def test_a_key_that_is_none(place: Place, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     monkeypatch.setenv("MY_KEY", key)
-    with pytest.raises(UsageError, match="^MY_KEY holds a blank") as raised:
+    with pytest.raises(UsageError, match="^MY_KEY contains a blank") as raised:
         place.engine(key_variable="MY_KEY")
     assert "sk-" not in str(raised.value)
