@@ -258,7 +258,7 @@ def test_another_run_is_refused_and_the_difference_named(tmp_path: Path, capsys:
     said(capsys)
     for flags, difference in (
         (["--decodings-file", tmp_path / "decodings.yaml"], "decodings[sampling].temperature: 1.0 -> 0.7"),
-        (["--decodings", "sampling,greedy"], "decodings[greedy]: not there -> there"),
+        (["--decodings", "sampling,greedy"], "decodings[greedy]: missing -> present"),
         ([*named, "--max-new-tokens", 9], "settings.drawing.max_new_tokens: 64 -> 9"),
         ([*named, "--stop", "\n"], "settings.drawing.stop"),
         ([*named, "--chat"], "settings.drawing.chat: false -> true"),
@@ -295,7 +295,7 @@ def test_an_endpoint_is_known_by_its_name_and_address(
 @pytest.mark.parametrize(
     ("flags", "status", "message"),
     [
-        (["--decodings", "beam"], 2, "decoding 'beam' is not known; there are beam4, sampling"),
+        (["--decodings", "beam"], 2, "unknown decoding 'beam': choose from beam4, sampling"),
         (["--decodings", "beam4,beam4"], 2, "'beam4' is named twice"),
         (["--decodings", "beam4,"], 2, "is not a list of names"),
         (["--base-url", "http://x"], 2, "--base-url and --engine transformers exclude each other"),

@@ -76,7 +76,7 @@ def test_what_is_usual() -> None:
     assert drawing_of(config_of(max_new_tokens=2)).min_new_tokens == 2
     assert drawing_of(config_of(min_new_tokens=0)).min_new_tokens == 0
     assert [d.name for d in drawing_of(config_of(**OPENAI, decodings=("topk40",))).decodings] == ["topk40"]
-    with pytest.raises(UsageError, match=r"'beam' is not known; there are beam4"):
+    with pytest.raises(UsageError, match=r"unknown decoding 'beam': choose from beam4"):
         drawing_of(config_of(decodings=("beam",)))
 
 
