@@ -23,6 +23,4 @@ def render_report(manifest: Mapping[str, Any]) -> str:
     try:
         return draw(page(manifest), manifest)
     except (KeyError, UndefinedError) as error:
-        raise CappyError(
-            f"the manifest lacks {error}: it is damaged, or another version of cappy wrote it"
-        ) from error
+        raise CappyError(f"the manifest lacks {error}: it is damaged, or another version of cappy wrote it") from error
