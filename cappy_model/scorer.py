@@ -1,4 +1,4 @@
-"""The public names of `cappy_model.score.scorer`."""
+"""The public names of `cappy_model.score.scorer`, under the path that callers know."""
 
 from cappy_model.score.scorer import BrokenModel, Ranked, Scored, Scorer, ScoringError
 

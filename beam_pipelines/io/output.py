@@ -16,7 +16,7 @@ from schemas.manifest import RUN
 from schemas.stats import FileEntry, Stats
 
 STATS_KEY = "cappy.tally"
-"""Key of a unit's statistics in the key-value metadata of its Parquet file."""
+"""Key of a unit's statistics in the metadata of its Parquet file; older files have it, so the name stays."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ class Config:
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(Config):
-    """Options shared by every job. `storage` is passed to fsspec and never written to a file."""
+    """Options shared by every job but demo. `storage` is passed to fsspec and never written to a file."""
 
     seed: int = flag(0, parse=int, metavar="SEED", help="random seed")
     dry_run: bool = flag(False, help="print what the job would do, and stop")
@@ -46,5 +46,5 @@ class JobConfig(RunConfig):
         parse=share,
         metavar="R",
         help="fail if a larger share is rejected: of row x template renderings and candidates in build-corpus, of "
-        "prompts in generate, of pairs in score, of candidates in rerank and evaluate",
+        "prompts in generate, of rows and pairs in score, of candidates in rerank and evaluate",
     )

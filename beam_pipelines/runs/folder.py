@@ -107,7 +107,7 @@ def hold(output: str, storage: StorageOptions) -> Iterator[None]:
         lock = open(join(path, _LOCK), "w")  # noqa: SIM115
     except OSError as error:
         raise OutputError(
-            f"{output}: cannot be written: {error.strerror}. Fix the permissions, or give another."
+            f"{output}: cannot be written: {error.strerror}. Fix the permissions, or give another folder."
         ) from error
     with lock:
         try:

@@ -64,8 +64,8 @@ class ReadSpec(NamedTuple):
     Args:
       schema: columns to read; a column that a file lacks is null.
       unit_rows: largest number of rows in a unit.
-      exact: reject rows of JSON Lines that have a field outside `schema`. (The other formats name their columns
-        before the first row, so they cannot have one.)
+      exact: reject rows of JSON Lines that have a field outside `schema`. (The other formats declare their
+        columns up front, so no row can have an unknown field.)
     """
 
     schema: pa.Schema

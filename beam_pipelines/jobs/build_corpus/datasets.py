@@ -72,6 +72,5 @@ def _read_spec(dataset: Dataset, source: Input) -> ReadSpec:
                 "`rename` maps columns to variables, and `templates` can leave a template out."
             )
     # A template may use no column at all; one is read for the number of rows.
-    names = [columns[variable] for variable in used_by] or source.schema.names[:1]
-    fields = [source.schema.field(name) for name in names]
-    return ReadSpec(pa.schema(fields), max(1, CHUNK_ROWS // len(dataset.templates)))
+    fields = [field for field in source.schema if dataset.variable(field.name) in used_by]
+    return ReadSpec(pa.schema(fields or [source.schema.field(0)]), max(1, CHUNK_ROWS // len(dataset.templates)))

@@ -84,7 +84,10 @@ def plan(config: GenerateConfig, placement: Placement) -> GeneratePlan:
     """
     for name in (name for name in BUDGETS if getattr(config, name) is not None and not placement.one_process):
         flag = flag_name(GenerateConfig, name)
-        raise UsageError(f"{flag} counts within one process, and the runner's flags ask for several")
+        raise UsageError(
+            f"{flag} counts within one process, and the runner's flags ask for several; "
+            "give --direct_num_workers=1, or --direct_running_mode=multi_threading"
+        )
     drawing, template = drawing_of(config), template_of(config)
     if config.engine != OPENAI:
         check_named(config, local=placement.local)

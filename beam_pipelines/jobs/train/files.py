@@ -13,7 +13,7 @@ import yaml
 from beam_pipelines.io.formats.base import ReadSpec
 from beam_pipelines.io.inputs import Input
 from beam_pipelines.io.storage import StorageOptions, copy_whole, explained, file_system, is_local, join, read_bytes
-from beam_pipelines.io.units import list_reads, read_units
+from beam_pipelines.io.units import list_reads, position_of, read_units
 from beam_pipelines.runs.folder import load_manifest, refuse_foreign, refuse_to_delete
 from cappy_model.host import cache_folder
 from cappy_model.train.checkpoints import WHOLE, delete_checkpoints
@@ -72,7 +72,8 @@ def held_out_instructions(found: Input) -> frozenset[int]:
                 if unit.bad:
                     row = unit.bad[0]
                     raise CappyError(
-                        f"{file.url}#{row.position}: is held out, and cannot be read: {row.reason}: {row.detail}"
+                        f"{file.url}{position_of(file, row.position)}: is held out, and cannot be read: {row.reason}: "
+                        f"{row.detail}"
                     )
                 texts = unit.rows.column("instruction").drop_null().unique().to_pylist()
                 keys.update(map(instruction_key, texts))

@@ -132,8 +132,7 @@ def draw_model_card(manifest: Mapping[str, Any]) -> str:
         f"for {metrics['steps']:,} steps; the weights are those of step {metrics['step']:,}."
     )
     use = (
-        "```python\nfrom cappy_model.scorer import Scorer\n\n"
-        "Scorer.from_pretrained(DIR).score([instruction], [response])\n```"
+        "```python\nfrom cappy_model import Scorer\n\nScorer.from_pretrained(DIR).score([instruction], [response])\n```"
     )
     results = [[name, f"{value:.6f}"] for name, value in (metrics["evaluation"] or {}).items()]
     parts = [
