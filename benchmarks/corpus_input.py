@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from beam_pipelines.templates.mixture import Dataset, Mixture, load_mixture
+from beam_pipelines.templates.mixture import Dataset, load_mixture
 from benchmarks.machine import measure
 from schemas.chunks import from_rows
 from schemas.records import CANDIDATE
@@ -50,7 +50,7 @@ def make_input(mixture: Path, rows: int | None, folder: Path) -> Input:
     for number, dataset in enumerate(loaded.datasets):
         tables = [table.slice(0, rows) for table in _tables(dataset)]
         paths.append([_write(table, folder / f"{number}-{index}.parquet") for index, table in enumerate(tables)])
-    return Input(_write_mixture(mixture, loaded, paths, folder), f"{mixture.name}, {rows:,} rows of each file.")
+    return Input(_write_mixture(mixture, paths, folder), f"{mixture.name}, {rows:,} rows of each file.")
 
 
 def make_sized_input(mixture: Path, instructions: int, folder: Path) -> Input:
@@ -69,7 +69,7 @@ def make_sized_input(mixture: Path, instructions: int, folder: Path) -> Input:
             for start in range(0, rows, FILE_ROWS)
         }
         paths.append([_write(part, folder / f"{number}-{start:08d}.parquet") for start, part in parts.items()])
-    return Input(_write_mixture(mixture, loaded, paths, folder), f"{mixture.name}, repeated.")
+    return Input(_write_mixture(mixture, paths, folder), f"{mixture.name}, repeated.")
 
 
 def _tables(dataset: Dataset) -> list[pa.Table]:
@@ -106,7 +106,7 @@ def _write(table: pa.Table, path: Path) -> str:
     return str(path)
 
 
-def _write_mixture(original: Path, loaded: Mixture, paths: list[list[str]], folder: Path) -> Path:
+def _write_mixture(original: Path, paths: list[list[str]], folder: Path) -> Path:
     content = yaml.safe_load(original.read_text())
     content["templates"] = str((original.parent / content["templates"]).resolve())
     for entry, files in zip(content["datasets"], paths, strict=True):

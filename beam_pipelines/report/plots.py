@@ -172,8 +172,8 @@ def dot_rows(rows: Sequence[Dots], series: Mapping[str, str], *, title: str, axi
     return drawing.markup(title)
 
 
-def density_rows(rows: Sequence[Histogram], edges: Sequence[int], *, title: str, axis: str = "characters") -> Markup:
-    """Draw distributions one below another over a logarithmic axis, each scaled to its own peak.
+def density_rows(rows: Sequence[Histogram], edges: Sequence[int], *, title: str) -> Markup:
+    """Draw distributions of lengths one below another over a logarithmic axis, each scaled to its own peak.
 
     Bucket i of a row counts the values above edges[i - 1], up to and including edges[i]. The median is marked; it
     and the 95th percentile are interpolated within buckets.
@@ -185,7 +185,7 @@ def density_rows(rows: Sequence[Histogram], edges: Sequence[int], *, title: str,
     bottom = top + len(rows) * row_height
     drawing = Drawing(WIDE, bottom + 8)
     ticks = {math.log10(tick): compact(tick) for tick in log_ticks(10**scale.low, 10**scale.high)}
-    x_axis(drawing, scale, ticks, axis, top=top, bottom=bottom, above=True)
+    x_axis(drawing, scale, ticks, "characters", top=top, bottom=bottom, above=True)
     drawing.text(WIDE - 74, top - 11, "median", colour="dim", align="end", size=11)
     drawing.text(WIDE - 2, top - 11, "95th pct.", colour="dim", align="end", size=11)
     for index, row in enumerate(rows):

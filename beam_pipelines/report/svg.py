@@ -85,14 +85,12 @@ class Drawing:
         shape = f'circle cx="{_number(x)}" cy="{_number(y)}" r="{_number(radius)}"'
         self._add(f'{shape} fill="var(--{colour})"', tip)
 
-    def line(
-        self, points: Points, *, colour: str, width: float = 1, dash: str = "", opacity: float = 1, tip: str = ""
-    ) -> None:
+    def line(self, points: Points, *, colour: str, width: float = 1, dash: str = "", opacity: float = 1) -> None:
         """Draw a line through the points."""
         extra = f' stroke-dasharray="{dash}"' if dash else ""
         extra += f' opacity="{_number(opacity)}"' if opacity < 1 else ""
         stroke = f'fill="none" stroke="var(--{colour})" stroke-width="{_number(width)}"{extra}'
-        self._add(f'path d="{_path(points)}" {stroke}', tip)
+        self._shapes.append(f'<path d="{_path(points)}" {stroke}/>')
 
     def area(self, points: Points, *, colour: str, tip: str = "") -> None:
         """Fill the area that the points enclose."""
