@@ -68,7 +68,7 @@ print(json.dumps(found))
 
 
 def prepare(folder: Path, tree: Path) -> None:
-    """Make the inputs in `folder`, unless they stand there already; `tree` renders instructions for the candidates."""
+    """Make the inputs in `folder`, unless they exist; `tree` renders instructions for the candidates."""
     source = Path(__file__).with_name("record_inputs.py").read_bytes()
     version, made = hashlib.blake2b(source, digest_size=16).hexdigest(), folder / "version"
     if made.exists() and made.read_text() == version:
@@ -249,7 +249,7 @@ def record(tree: Path, target: Path, work: Path, runners: Sequence[str]) -> bool
     inputs, out = work / "inputs", work / "outputs" / target.stem
     prepare(inputs, tree)
     shutil.rmtree(out, ignore_errors=True)
-    with ThreadPoolExecutor(2) as pool:  # a Flink cluster wants the machine for itself
+    with ThreadPoolExecutor(2) as pool:  # a Flink cluster needs the machine to itself
         small = {
             name: pool.submit(record_runner, tree, name, inputs, out / name) for name in runners if name != "flink"
         }

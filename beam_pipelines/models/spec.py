@@ -31,5 +31,5 @@ class ModelSpec:
 
     @property
     def fingerprint_inputs(self) -> dict[str, Any]:
-        """What the fingerprint holds of how the model computes."""
+        """The part of the fingerprint that says how the model computes."""
         return {"device": self.device, "dtype": self.dtype, "tokens_per_batch": self.tokens_per_batch}

@@ -1,1 +1,1 @@
-"""beam_pipelines/runners."""
+"""Running a pipeline: Beam's options, the local runner, clusters, `PipelineJob` and forecasts."""

@@ -1,4 +1,7 @@
-"""What a job is, and the registry of all jobs. A new job is its folder below `beam_pipelines/jobs`, and a line here."""
+"""The interface of a job, and the registry of all jobs.
+
+A new job is its folder below `beam_pipelines/jobs`, and a line here.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -33,7 +36,7 @@ JOBS: Mapping[str, Entry] = {
 
 
 class Job(Protocol):
-    """What every job offers, whether one pipeline (`runners.pipeline_job.PipelineJob`) or not (`LocalJob`)."""
+    """The interface of every job, whether one pipeline (`runners.pipeline_job.PipelineJob`) or not (`LocalJob`)."""
 
     @property
     def name(self) -> str:

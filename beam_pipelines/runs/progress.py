@@ -65,7 +65,7 @@ _NONE = _Counts(0, 0, 0)
 
 @dataclass
 class _State:
-    """What has been read of a stage. `at_start` are the files that existed at the start, `before` their counts."""
+    """The counts read so far of a stage. `at_start` are the files that existed at the start, `before` their counts."""
 
     at_start: Mapping[str, object] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)

@@ -1,4 +1,4 @@
-"""What a unit or a shard yields, whatever the job: rows, rejects and statistics; and writing them."""
+"""The result of a unit or a shard, whatever the job: rows, rejects and statistics; and writing it."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from schemas.stats import REAL_TOKENS, Stats
 
 
 class Result(NamedTuple):
-    """What a unit or a shard yields: `rows` of `schema` in order, REJECT rows, and statistics.
+    """The result of a unit or a shard: `rows` of `schema` in order, REJECT rows, and statistics.
 
     `name` is the file's name without its ending: `part-FFFFF-RRRRR-UUUUU` of a unit (file, read, unit), or
     `shard-SSSSS-of-NNNNN`.
@@ -75,7 +75,7 @@ def _place(row: dict[str, Any]) -> tuple[str, int, str, str]:
     return row["source"], int(row["position"][1:]), row["reason"], row["detail"]
 
 
-def write_result(result: Result, output: OutputDir, folder: str = "") -> Stats:
+def write_result(result: Result, output: OutputDir, folder: str) -> Stats:
     """Write the rejects of a result, then its rows as `NAME.parquet` below `folder`; return its statistics."""
     stats = write_rejects(result, output)
     stats.files.add(output.write_parquet(join(folder, f"{result.name}.parquet"), result.rows, result.schema))

@@ -1,4 +1,4 @@
-"""Tiny models, written where a test wants them: random weights, real architectures, a tokenizer of their own."""
+"""Tiny models, written where a test needs them: random weights, real architectures, a tokenizer of their own."""
 
 from pathlib import Path
 from typing import Any

@@ -28,7 +28,7 @@ def load_bank(name: str) -> Bank:
 def distinct(make: Callable[[int], Row], count: int, *, key: Callable[[Row], str]) -> list[Row]:
     """Return `make(0)` to `make(count - 1)`, drawing again while a key has been seen before.
 
-    Raises ValueError if the word banks do not give so many distinct rows.
+    Raises ValueError if the word banks do not give `count` distinct rows.
     """
     rows: dict[str, Row] = {}
     for _ in range(20 * count):

@@ -191,7 +191,7 @@ def build(root: beam.Pipeline, plan: GeneratePlan, finish: FinishRun) -> None:
 
 
 def stages(plan: GeneratePlan) -> list[Stage]:
-    """Return the one folder that fills up. With --distinct, whose rows nobody can foretell, only files are counted."""
+    """Return the one folder that fills up. With --distinct the number of rows is unknown, so only files are counted."""
     rows = None if plan.config.distinct else plan.sampled * plan.samples
     return [Stage("", rows, plan.units, resumes=True, tokens=True)]
 

@@ -1,4 +1,4 @@
-"""Small corpora of labelled pairs, written where a test wants them."""
+"""Small corpora of labelled pairs, written where a test needs them."""
 
 from pathlib import Path
 from typing import Any

@@ -50,7 +50,7 @@ def columns_of(schema: pa.Schema, group: str | None = "id", order: str | None = 
 
 
 def units_of(files: Sequence[Rows], schema: pa.Schema, sizes: Iterator[int]) -> Iterator[Unit]:
-    """Files of rows as units of so many rows; what is missing in a row is null."""
+    """Files of rows as units of this many rows; what is missing in a row is null."""
     for number, rows in enumerate(files):
         file = InputFile(number, 0, f"/{number}.parquet", f"{number}.parquet", 1, "", len(rows), None)
         start = 0
