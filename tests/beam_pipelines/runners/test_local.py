@@ -56,7 +56,7 @@ def test_a_run_leaves_no_thread_hook_behind() -> None:
     ("text", "message"),
     [
         ("Traceback\n  File x\nschemas.errors.CappyError: no room [while running 'A/B-ptransform-3']\n", "no room"),
-        ("x\nbeam_pipelines.storage.OutputError: a: b\n\nThe above", "a: b"),
+        ("x\nbeam_pipelines.io.storage.OutputError: a: b\n\nThe above", "a: b"),
         ("Traceback\nValueError: bad", "the pipeline failed: ValueError: bad; --debug shows the traceback"),
         ("", "the pipeline failed: RuntimeError; --debug shows the traceback"),
     ],
