@@ -84,7 +84,7 @@ def test_models_that_cannot_be(rows: Path, tmp_path: Path, capsys: pytest.Captur
     scorer = save_tiny_scorer(tmp_path / "scorer")
     refused(capsys, generate(rows, scorer, out), 1, "which generates no text; give a decoder-only or")
     refused(capsys, generate(rows, tmp_path / "gone", out), 1, "gone: no such folder")
-    refused(capsys, generate(rows, model, out, "--dtype", "int4"), 2, "'int4' is not known")
+    refused(capsys, generate(rows, model, out, "--dtype", "int4"), 2, "unknown dtype 'int4'")
     refused(capsys, generate(rows, model, out, "--device", "cuda:7"), 2, "device cuda:7 is not available")
     assert not out.exists()
 

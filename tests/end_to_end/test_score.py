@@ -221,7 +221,7 @@ def test_models_and_devices_that_cannot_be(
     rows, out = some_rows(5), tmp_path / "out"
     refused(capsys, score(rows, tmp_path / "gone", out), 1, "gone: no such folder")
     refused(capsys, score(rows, Path("nobody/nothing"), out), 1, "nobody/nothing: no such folder here", "model hub")
-    refused(capsys, score(rows, model, out, "--dtype", "int4"), 2, "'int4' is not known")
+    refused(capsys, score(rows, model, out, "--dtype", "int4"), 2, "unknown dtype 'int4'")
     refused(capsys, score(rows, model, out, "--device", "cuda"), 2, "device cuda is not available")
     refused(capsys, score(rows, model, out, *PORTABLE), 2, "--device and --dtype must be named")
     assert not out.exists()
