@@ -2,9 +2,7 @@
 
 import copy
 import json
-from collections.abc import Sequence
 from functools import cache
-from html.parser import HTMLParser
 
 import pytest
 
@@ -29,6 +27,7 @@ from tests.beam_pipelines.fake_manifests import (
     small,
     tiny,
 )
+from tests.beam_pipelines.report.pages import read
 
 MANIFESTS = {"small": small, "big": big, "instructions_only": instructions_only, "empty": empty}
 
@@ -41,45 +40,6 @@ def page_of(name: str) -> str:
 @pytest.fixture(params=MANIFESTS)
 def case(request: pytest.FixtureRequest) -> tuple[Manifest, str]:
     return MANIFESTS[request.param](), page_of(request.param)
-
-
-class Checker(HTMLParser):
-    """Collects tags, attributes and text, and fails where tags do not balance."""
-
-    VOID = frozenset({"meta", "br", "hr", "img", "input", "link"})
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.attributes: list[tuple[str, str, str | None]] = []
-        self.words: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:
-        self.attributes += [(tag, name, value) for name, value in attrs]
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open and self.open.pop() == tag, f"</{tag}> closes nothing"
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
-
-    @property
-    def tags(self) -> set[str]:
-        return {tag for tag, _, _ in self.attributes}
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
-
-
-def read(page: str) -> Checker:
-    checker = Checker()
-    checker.feed(page)
-    checker.close()
-    assert not checker.open
-    return checker
 
 
 def test_page_is_balanced_html(case: tuple[Manifest, str]) -> None:
