@@ -14,7 +14,8 @@ from importlib import metadata
 from typing import Any, NoReturn
 
 from beam_pipelines import DISTRIBUTION
-from beam_pipelines.runs.flags import add_flags, config_from, json_object, positive
+from beam_pipelines.runs.config import RunConfig
+from beam_pipelines.runs.flags import add_flag, add_flags, config_from, positive
 from beam_pipelines.runs.job import JOBS, load_config, load_job
 from schemas.errors import CappyError, HandedOver, UsageError
 
@@ -33,9 +34,8 @@ Command = Callable[[argparse.Namespace, Sequence[str]], int]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; return its exit status: 0 done, 1 failed, 2 wrong usage."""
     words = sys.argv[1:] if argv is None else list(argv)
-    arguments, rest = build_parser(next((word for word in words if not word.startswith("-")), None)).parse_known_args(
-        words
-    )
+    command_word = next((word for word in words if not word.startswith("-")), None)
+    arguments, rest = build_parser(command_word).parse_known_args(words)
     _set_up_logging(debug=getattr(arguments, "debug", False))
     signal.signal(signal.SIGTERM, _terminate)
     command: Command = arguments.run
@@ -122,14 +122,7 @@ def _add_folder_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_storage_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--storage-options",
-        dest="storage",
-        type=json_object,
-        default={},
-        metavar="JSON",
-        help="options for the file systems of fsspec, as a JSON object",
-    )
+    add_flag(parser, RunConfig, "storage")
     _add_debug(parser)
 
 

@@ -32,6 +32,10 @@ class Input:
         """Rows of all files, after any limit."""
         return sum(file.rows for file in self.files)
 
+    def units(self, unit_rows: int) -> int:
+        """Return the approximate number of units; there are more where rows are large or files compressed."""
+        return sum(-(-file.rows // unit_rows) for file in self.files)
+
     @property
     def first_with_rows(self) -> InputFile:
         """The first file that has rows, or the first file if none has."""

@@ -8,7 +8,7 @@ import dataclasses
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass
 from typing import Any
 
@@ -56,15 +56,27 @@ def flag(
 def add_flags(parser: argparse.ArgumentParser, config: type[Any]) -> None:
     """Add the flags of a configuration: those of its own class first, inherited ones after them."""
     groups: dict[str, Any] = {}
-    for field in _own_fields_first(config):
-        described = _flag_of(config, field.name)
-        if described is None:
-            continue
-        target: Any = parser
-        if described.group is not None:
-            target = groups.setdefault(described.group, None) or parser.add_argument_group(described.group)
-            groups[described.group] = target
-        _add_flag(target, field, described)
+    for name, described in _flags(config).items():
+        group = described.group
+        if group is not None and group not in groups:
+            groups[group] = parser.add_argument_group(group)
+        add_flag(parser if group is None else groups[group], config, name)
+
+
+def add_flag(parser: Any, config: type[Any], name: str) -> None:
+    """Add the flag of one field to a parser or a group of one."""
+    field, described = config.__dataclass_fields__[name], _flags(config)[name]
+    default: Any = field.default_factory() if field.default_factory is not MISSING else field.default
+    given: dict[str, Any] = {"dest": name}
+    if field.type is bool:
+        given["action"] = "store_false" if default else "store_true"
+    else:
+        given |= {"metavar": described.metavar, "choices": described.choices, "action": described.action}
+        given["type"] = described.parse or (positive if field.type in (int, int | None) else str)
+        given |= {"required": True} if default is MISSING else {"default": default}
+    if described.action == "append":
+        given["default"] = list(default)
+    parser.add_argument(flag_name(config, name), help=described.help + _shown_default(field, default), **given)
 
 
 def config_from(config: type[Any], arguments: argparse.Namespace) -> Any:
@@ -75,47 +87,26 @@ def config_from(config: type[Any], arguments: argparse.Namespace) -> Any:
 
 def flag_name(config: type[Any], field: str) -> str:
     """Return the flag of a field, such as `--max-length`."""
-    described = _flag_of(config, field)
-    if described is not None and described.name is not None:
-        return f"--{described.name}"
+    name = _flags(config)[field].name
+    if name is not None:
+        return f"--{name}"
     default = config.__dataclass_fields__[field].default
     return f"--{'no-' if default is True else ''}{field.replace('_', '-')}"
 
 
-def _own_fields_first(config: type[Any]) -> Iterator[dataclasses.Field[Any]]:
-    """Yield the fields of a configuration by class, the most derived class first."""
-    fields = {field.name: field for field in dataclasses.fields(config)}
-    for base in config.__mro__:
-        for name in vars(base).get("__annotations__", {}):
-            if name in fields:
-                yield fields.pop(name)
+def _flags(config: type[Any]) -> dict[str, Flag]:
+    """Return the flags of a configuration by field, those of the most derived class first.
 
-
-def _flag_of(config: type[Any], name: str) -> Flag | None:
-    """Return the flag of a field, inherited where a subclass only changes the default."""
-    for base in config.__mro__:
-        field = vars(base).get("__dataclass_fields__", {}).get(name)
-        if field is not None and _FLAG in field.metadata:
-            found: Flag = field.metadata[_FLAG]
-            return found
-    return None
-
-
-def _add_flag(target: Any, field: dataclasses.Field[Any], described: Flag) -> None:
-    given: dict[str, Any] = {"dest": field.name, "metavar": described.metavar, "choices": described.choices}
-    default: Any = field.default_factory() if field.default_factory is not MISSING else field.default
-    name = described.name or field.name.replace("_", "-")
-    if field.type is bool:
-        given = {"dest": field.name, "action": "store_false" if default else "store_true"}
-        name = described.name or f"{'no-' if default else ''}{name}"
-    else:
-        given |= {"type": described.parse or (positive if field.type in (int, int | None) else str)}
-        given |= {"required": True} if default is MISSING else {"default": default}
-    if described.action is not None:
-        given["action"] = described.action
-        if described.action == "append":
-            given["default"] = list(default)
-    target.add_argument(f"--{name}", help=described.help + _shown_default(field, default), **given)
+    A class that only changes the default of an inherited field keeps its flag.
+    """
+    order = dict.fromkeys(name for base in config.__mro__ for name in vars(base).get("__annotations__", {}))
+    flags = {
+        name: field.metadata[_FLAG]
+        for base in reversed(config.__mro__)
+        for name, field in vars(base).get("__dataclass_fields__", {}).items()
+        if _FLAG in field.metadata
+    }
+    return {name: flags[name] for name in order if name in flags}
 
 
 def _shown_default(field: dataclasses.Field[Any], default: Any) -> str:

@@ -31,11 +31,6 @@ class DatasetPlan:
         """The approximate number of instructions: an upper bound, as if every template applied to every row kept."""
         return self._kept(self.input.rows)
 
-    @property
-    def units(self) -> int:
-        """The approximate number of units; there are a few more where rows are large or files compressed."""
-        return sum(-(-file.rows // self.read.unit_rows) for file in self.input.files)
-
     def pair_bytes(self, negatives: Negatives) -> int:
         """Return the approximate bytes of text in all pairs, of references and of wrong responses."""
         pairs = 1 + max(negatives.wrong_choices, negatives.mismatched)

@@ -68,8 +68,8 @@ class GeneratePlan(Plan):
 
     @property
     def units(self) -> int:
-        """The approximate number of units; there are more where rows are large."""
-        return sum(-(-file.rows // self.unit_rows) for file in self.inputs[0].files)
+        """The approximate number of units."""
+        return self.inputs[0].units(self.unit_rows)
 
     @property
     def samples(self) -> int:

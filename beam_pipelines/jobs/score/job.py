@@ -47,8 +47,8 @@ class ScorePlan(Plan):
 
     @property
     def units(self) -> int:
-        """The approximate number of units; there are more where rows are large."""
-        return sum(-(-file.rows // CHUNK_ROWS) for file in self.inputs[0].files)
+        """The approximate number of units."""
+        return self.inputs[0].units(CHUNK_ROWS)
 
 
 def plan(config: ScoreConfig, placement: Placement) -> ScorePlan:
