@@ -28,11 +28,11 @@ from beam_pipelines.runs.folder import (
     reason_of_failure,
 )
 from beam_pipelines.runs.job import package_of
+from beam_pipelines.runs.manifest import manifest_header
 from beam_pipelines.runs.progress import Progress, Stage
-from beam_pipelines.runs.release import versions
 from beam_pipelines.runs.report import render_report
 from schemas.errors import UsageError
-from schemas.manifest import FORMAT_VERSION, REPORT, fingerprint
+from schemas.manifest import FORMAT_VERSION, REPORT
 from schemas.stats import Stats
 
 _LOG = logging.getLogger("cappy")
@@ -124,8 +124,7 @@ class PipelineJob(Generic[P]):
     def _execute(self, plan: P, hashed: Mapping[str, Any], options: PipelineOptions) -> None:
         """Run the pipeline. A runner may cut or lose a worker's error; the file that the job wrote has all of it."""
         output, storage = plan.output, plan.config.storage
-        started = datetime.now(UTC).isoformat(timespec="seconds")
-        manifest = _Manifest(hashed, self.manifest(plan, hashed), started)
+        manifest = _Manifest(hashed, self.manifest(plan, hashed), datetime.now(UTC))
         finish = FinishRun(output, manifest, self.card, plan.config.max_reject_rate)
         name_job(options, self.name, output.url)
         try:
@@ -144,23 +143,15 @@ class PipelineJob(Generic[P]):
 
 @dataclass(frozen=True)
 class _Manifest:
-    """Makes the manifest of a run that started at `started` (ISO 8601, UTC)."""
+    """Makes the manifest of a run that started at `started`."""
 
     fingerprint_inputs: Mapping[str, Any]
     own_part: ManifestOf
-    started: str
+    started: datetime
 
     def __call__(self, stats: Stats) -> dict[str, Any]:
-        finished = datetime.now(UTC)
         return {
-            "job": self.fingerprint_inputs["job"],
-            "format_version": FORMAT_VERSION,
-            "versions": versions("apache-beam", "pyarrow"),
-            "fingerprint": fingerprint(self.fingerprint_inputs),
-            "started": self.started,
-            "finished": finished.isoformat(timespec="seconds"),
-            "seconds": round((finished - datetime.fromisoformat(self.started)).total_seconds(), 1),
-            "configuration": self.fingerprint_inputs["settings"],
+            **manifest_header(self.fingerprint_inputs, self.started, "apache-beam", "pyarrow"),
             **self.own_part(stats),
             "files": [entry._asdict() for entry in sorted(stats.files)],
         }

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from beam_pipelines.runs.counts import count_rejects, samples
+from beam_pipelines.runs.manifest import count_rejects, samples
 from schemas.records import LABEL_SOURCES, OUTCOMES
 from schemas.stats import LABEL_BINS, LENGTH_EDGES, Stats
 

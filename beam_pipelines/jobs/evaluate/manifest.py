@@ -6,7 +6,7 @@ from typing import Any
 from beam_pipelines.jobs.evaluate.conclusion import EXAMPLES, RESULTS
 from beam_pipelines.report.text import listing, plural, share, signed, with_interval
 from beam_pipelines.runs.card import REJECTS, Card, Part
-from beam_pipelines.runs.counts import count_rejects, samples
+from beam_pipelines.runs.manifest import count_rejects, samples
 from schemas.manifest import METRICS
 from schemas.stats import BINS_PER_SCORE, FIXED_POINT, SCORE_BINS, Stats
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from beam_pipelines.report.text import plural
 from beam_pipelines.runs.card import REJECTS, Card, Part
-from beam_pipelines.runs.counts import count_rejects, samples, sparse
+from beam_pipelines.runs.manifest import count_rejects, samples, sparse
 from schemas.stats import BINS_PER_SCORE, FIXED_POINT, SCORE_BINS, Stats
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from beam_pipelines.jobs.score.scoring import TOKENS_PER_BIN
 from beam_pipelines.report.text import plural
 from beam_pipelines.runs.card import REJECTS, Card, Part
-from beam_pipelines.runs.counts import count_rejects, samples
+from beam_pipelines.runs.manifest import count_rejects, samples
 from schemas.stats import BINS_PER_SCORE, REAL_TOKENS, SCORE_BINS, Stats
 
 

@@ -5,7 +5,7 @@ import logging
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,10 +22,10 @@ from beam_pipelines.io.storage import (
 from beam_pipelines.jobs.train.plan import TrainPlan
 from beam_pipelines.runs.card import table
 from beam_pipelines.runs.folder import load_manifest
-from beam_pipelines.runs.release import versions
+from beam_pipelines.runs.manifest import manifest_header
 from schemas.errors import CappyError
 from schemas.ids import digest_of
-from schemas.manifest import CARD, MANIFEST, METRICS, fingerprint, to_json
+from schemas.manifest import CARD, MANIFEST, METRICS, to_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -56,16 +56,8 @@ def write_results(
     output, storage = plan.output, plan.config.storage
     metrics = _metrics(scorer.trained)
     files = _write_model(scorer, metrics, folder / "model", output, storage)
-    finished = datetime.now(UTC)
     manifest = {
-        "job": hashed["job"],
-        "format_version": hashed["format_version"],
-        "versions": versions("torch", "transformers", "accelerate", "pyarrow"),
-        "fingerprint": fingerprint(hashed),
-        "started": started.isoformat(timespec="seconds"),
-        "finished": finished.isoformat(timespec="seconds"),
-        "seconds": round((finished - started).total_seconds(), 1),
-        "configuration": hashed["settings"],
+        **manifest_header(hashed, started, "torch", "transformers", "accelerate", "pyarrow"),
         "settled": asdict(scorer.settings),
         "model": {"name": plan.config.model, **hashed["model"]},
         "corpus": _describe_corpus(absolute(plan.config.corpus), storage),

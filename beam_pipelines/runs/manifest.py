@@ -1,9 +1,30 @@
-"""Counts as the manifests of several jobs hold them."""
+"""Parts of a manifest that several jobs share."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
+from beam_pipelines.runs.release import versions
+from schemas.manifest import fingerprint
 from schemas.stats import Stats
+
+
+def manifest_header(fingerprint_inputs: Mapping[str, Any], started: datetime, *packages: str) -> dict[str, Any]:
+    """Return the keys that the manifest of a run begins with, for a run that ends now.
+
+    `packages` are those whose versions the manifest names, beside this program and Python.
+    """
+    finished = datetime.now(UTC)
+    return {
+        "job": fingerprint_inputs["job"],
+        "format_version": fingerprint_inputs["format_version"],
+        "versions": versions(*packages),
+        "fingerprint": fingerprint(fingerprint_inputs),
+        "started": started.isoformat(timespec="seconds"),
+        "finished": finished.isoformat(timespec="seconds"),
+        "seconds": round((finished - started).total_seconds(), 1),
+        "configuration": fingerprint_inputs["settings"],
+    }
 
 
 def count_rejects(stats: Stats, *, lost: int, attempted: int, of: str) -> dict[str, Any]:
