@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from beam_pipelines.runs.config import JobConfig
+from beam_pipelines.runs.config import JobConfig, RunConfig
 from beam_pipelines.runs.flags import flag
 from schemas.errors import UsageError
 
@@ -11,7 +11,15 @@ _ACCELERATOR = re.compile(r"type:[\w-]+;count:[1-9]\d*(;[\w.:-]+)*")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig(JobConfig):
+class LoadingConfig(RunConfig):
+    """Options shared by all that loads a model."""
+
+    allow_pickle: bool = flag(False, help="load pickled weights, which can run any code")
+    trust_remote_code: bool = flag(False, help="run Python code that comes with the model")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(LoadingConfig, JobConfig):
     """Options shared by the jobs with a model.
 
     `tokens_per_batch` None: by the device. `accelerator` is Beam's resource hint for the workers that compute; the
@@ -28,8 +36,6 @@ class ModelConfig(JobConfig):
         metavar="A",
         help="GPU of the Dataflow workers that compute: type:T;count:N[;machine_type:M];install-nvidia-driver",
     )
-    allow_pickle: bool = flag(False, help="load pickled weights, which can run any code")
-    trust_remote_code: bool = flag(False, help="run Python code that comes with the model")
 
     def check(self) -> None:
         """Raise UsageError for an invalid accelerator, or one that nothing would compute on."""

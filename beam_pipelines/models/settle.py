@@ -5,12 +5,11 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from beam_pipelines.io.storage import absolute, join, read_bytes
-from beam_pipelines.models.config import ModelConfig
+from beam_pipelines.models.config import LoadingConfig, ModelConfig
 from beam_pipelines.models.spec import ModelSpec
-from beam_pipelines.runs.config import RunConfig
 from beam_pipelines.runs.release import install_command
 from schemas.errors import CappyError, UsageError
 from schemas.manifest import RUN
@@ -38,11 +37,8 @@ def needing_extra(extra: str, doing: str) -> Iterator[None]:
         raise CappyError(f"{error}; {doing} needs the extra `{extra}`: {install_command(extra)}") from error
 
 
-def model_source(config: Any, model: str) -> "ModelSource":
-    """Return the source of a model; a folder by its absolute path, which workers in other working directories find.
-
-    `config` has `allow_pickle`, `trust_remote_code` and `storage`.
-    """
+def model_source(config: LoadingConfig, model: str) -> "ModelSource":
+    """Return the source of a model; a folder by its absolute path, which workers in other working directories find."""
     from cappy_model.checkpoints import ModelSource
 
     name = absolute(model) if os.path.isdir(model) else model
@@ -70,7 +66,7 @@ def settle(config: ModelConfig, source: "ModelSource", *, local: bool, tokens: C
     )
 
 
-def _earlier_tokens(config: RunConfig) -> int | None:
+def _earlier_tokens(config: ModelConfig) -> int | None:
     """Return the tokens per batch of the run in the output folder: a resumed run keeps them."""
     stored = read_bytes(join(absolute(config.output), RUN), config.storage)
     try:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from beam_pipelines.runs.config import RunConfig
+from beam_pipelines.models.config import LoadingConfig
 from beam_pipelines.runs.flags import flag, rate, share
 from schemas.errors import UsageError
 
@@ -17,7 +17,7 @@ def _integrations(text: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingConfig(RunConfig):
+class TrainingConfig(LoadingConfig):
     """Options shared by train and adapt.
 
     A value of None is settled by the plan. `eval_fraction` is a share of the instructions in [0, 1); `warm_up` is a
@@ -69,8 +69,6 @@ class TrainingConfig(RunConfig):
         metavar="NAMES",
         help="experiment trackers of transformers, such as tensorboard,wandb",
     )
-    allow_pickle: bool = flag(False, help="load pickled weights, which can run any code")
-    trust_remote_code: bool = flag(False, help="run Python code that comes with the model")
 
     def check(self) -> None:
         """Raise UsageError for options that exclude each other, and for an unknown dtype."""
