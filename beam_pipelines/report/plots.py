@@ -8,7 +8,7 @@ from typing import Literal
 
 from markupsafe import Markup
 
-from beam_pipelines.report.svg import Drawing, Scale, labels_of, linear_ticks, log_ticks, scale_of, x_axis
+from beam_pipelines.report.svg import Canvas, Scale, labels_of, linear_ticks, log_ticks, scale_of, x_axis
 from beam_pipelines.report.text import columns, compact, decimal, human, number, plural, shorten
 
 WIDE = 960
@@ -61,26 +61,26 @@ def stacked_bars(
     headings = any(not bar.parts for bar in bars)
     ends = list(accumulate(19 if bar.parts else 32 for bar in bars))
     top = 44
-    drawing = Drawing(WIDE, top + ends[-1] + 8)
+    canvas = Canvas(WIDE, top + ends[-1] + 8)
     scale = Scale(0, max((bar.total for bar in bars), default=0) or 1, label_width, WIDE - 84)
     ticks = {tick: compact(tick) for tick in linear_ticks(0, scale.high, whole=True)}
-    x_axis(drawing, scale, ticks, axis, top=top, bottom=top + ends[-1], above=True)
+    x_axis(canvas, scale, ticks, axis, top=top, bottom=top + ends[-1], above=True)
     for bar, end in zip(bars, ends, strict=True):
         y = top + end - 9.5
         if not bar.parts:
-            drawing.text(0, y, shorten(bar.label, int(label_width / _CHARACTER)), bold=True, size=12.5)
+            canvas.text(0, y, shorten(bar.label, int(label_width / _CHARACTER)), bold=True, size=12.5)
             continue
         label = shorten(bar.label, int((label_width - 12) / _CHARACTER))
-        drawing.text(label_width - 10, y, label, align="end", colour="dim" if headings else "ink")
+        canvas.text(label_width - 10, y, label, align="end", colour="dim" if headings else "ink")
         left = 0
         for colour, count in bar.parts.items():
             if count:
                 meaning = (meanings or {}).get(colour, human(colour.replace("-", "_")))
                 tip = f"{bar.label}: {number(count)} {meaning}"
-                drawing.rect(scale(left), y - 6.5, scale(count) - scale(0), 13, colour=colour, tip=tip)
+                canvas.rect(scale(left), y - 6.5, scale(count) - scale(0), 13, colour=colour, tip=tip)
                 left += count
-        drawing.text(scale(bar.total) + 6, y, number(bar.total), size=11.5)
-    return drawing.markup(title)
+        canvas.text(scale(bar.total) + 6, y, number(bar.total), size=11.5)
+    return canvas.markup(title)
 
 
 @dataclass(frozen=True)
@@ -104,18 +104,18 @@ def histogram_rows(
     """Draw histograms over [low, high] one below another: one horizontal scale, a vertical scale for each."""
     label_width, row_height, gap, top = 190, 72, 22, 8
     bottom = top + len(rows) * (row_height + gap)
-    drawing = Drawing(WIDE, bottom + 44)
+    canvas = Canvas(WIDE, bottom + 44)
     scale = Scale(low, high, label_width, WIDE - 20)
-    x_axis(drawing, scale, labels_of(linear_ticks(low, high)), axis, top=top, bottom=bottom, above=False)
+    x_axis(canvas, scale, labels_of(linear_ticks(low, high)), axis, top=top, bottom=bottom, above=False)
     for index, row in enumerate(rows):
         base = top + (index + 1) * (row_height + gap) - gap / 2
-        drawing.text(0, base - row_height / 2 - 9, shorten(row.label, int(label_width / _CHARACTER)), bold=True)
-        drawing.text(0, base - row_height / 2 + 9, plural(row.total, row.unit), colour="dim", size=11.5)
-        _bins(drawing, row, scale, base=base, height=row_height)
-    return drawing.markup(title)
+        canvas.text(0, base - row_height / 2 - 9, shorten(row.label, int(label_width / _CHARACTER)), bold=True)
+        canvas.text(0, base - row_height / 2 + 9, plural(row.total, row.unit), colour="dim", size=11.5)
+        _bins(canvas, row, scale, base=base, height=row_height)
+    return canvas.markup(title)
 
 
-def _bins(drawing: Drawing, row: Histogram, scale: Scale, *, base: float, height: float) -> None:
+def _bins(canvas: Canvas, row: Histogram, scale: Scale, *, base: float, height: float) -> None:
     """Draw the bars of a histogram, its base line, and the count of its tallest bin."""
     bins, peak = len(row.counts), max(row.counts)
     edges = [scale.low + (scale.high - scale.low) * index / bins for index in range(bins + 1)]
@@ -124,15 +124,13 @@ def _bins(drawing: Drawing, row: Histogram, scale: Scale, *, base: float, height
         if count:
             tip = f"{decimal(edges[index], '.2f')} to {decimal(edges[index + 1], '.2f')}: {plural(count, row.unit)}"
             tall = height * count / peak
-            drawing.rect(
-                scale(edges[index]) + 0.06 * width, base - tall, 0.88 * width, tall, colour=row.colour, tip=tip
-            )
-    drawing.line([(scale.start, base), (scale.end, base)], colour="quiet")
+            canvas.rect(scale(edges[index]) + 0.06 * width, base - tall, 0.88 * width, tall, colour=row.colour, tip=tip)
+    canvas.line([(scale.start, base), (scale.end, base)], colour="quiet")
     if peak:
         index = row.counts.index(peak)
         aligns: dict[int, tuple[Literal["start", "middle", "end"], float]] = {0: ("start", 0.06), 9: ("end", 0.94)}
         align, part = aligns.get(index * 10 // bins, ("middle", 0.5))
-        drawing.text(scale(edges[index]) + part * width, base - height - 8, number(peak), align=align, size=11.5)
+        canvas.text(scale(edges[index]) + part * width, base - height - 8, number(peak), align=align, size=11.5)
 
 
 @dataclass(frozen=True)
@@ -151,25 +149,25 @@ def dot_rows(rows: Sequence[Dots], series: Mapping[str, str], *, title: str, axi
     """
     label_width, row_height, top, column = 190, 40, 26, 76
     bottom = top + len(rows) * row_height
-    drawing = Drawing(WIDE, bottom + 44)
+    canvas = Canvas(WIDE, bottom + 44)
     values = [value for row in rows for value in row.values.values()]
     scale = scale_of(values, label_width, WIDE - 24 - column * len(series))
     ticks = labels_of(linear_ticks(scale.low, scale.high))
-    x_axis(drawing, scale, ticks, axis, top=top, bottom=bottom, above=False)
+    x_axis(canvas, scale, ticks, axis, top=top, bottom=bottom, above=False)
     ends = {name: WIDE - 2 - column * index for index, name in enumerate(reversed(list(series)))}
     for name, x in ends.items():
-        drawing.text(x, 12, name, colour="dim", align="end", size=11)
+        canvas.text(x, 12, name, colour="dim", align="end", size=11)
     for index, row in enumerate(rows):
         y = top + (index + 0.5) * row_height
-        drawing.text(0, y - 8, row.label, bold=True, size=12.5)
-        drawing.text(0, y + 9, row.detail, colour="dim", size=11.5)
+        canvas.text(0, y - 8, row.label, bold=True, size=12.5)
+        canvas.text(0, y + 9, row.detail, colour="dim", size=11.5)
         extent = min(row.values.values()), max(row.values.values())
-        drawing.line([(scale(value), y) for value in extent], colour="rule", width=3)
+        canvas.line([(scale(value), y) for value in extent], colour="rule", width=3)
         for name, colour in series.items():
             value = decimal(row.values[name])
-            drawing.circle(scale(row.values[name]), y, 5.5, colour=colour, tip=f"{row.label}: {name} {value}")
-            drawing.text(ends[name], y, value, align="end", size=11.5)
-    return drawing.markup(title)
+            canvas.circle(scale(row.values[name]), y, 5.5, colour=colour, tip=f"{row.label}: {name} {value}")
+            canvas.text(ends[name], y, value, align="end", size=11.5)
+    return canvas.markup(title)
 
 
 def density_rows(rows: Sequence[Histogram], edges: Sequence[int], *, title: str) -> Markup:
@@ -183,24 +181,24 @@ def density_rows(rows: Sequence[Histogram], edges: Sequence[int], *, title: str)
     used = [i for row in rows for i, count in enumerate(row.counts) if count]
     scale = Scale(bounds[min(used)] - 0.03, bounds[max(used) + 1] + 0.03, label_width, WIDE - 150)
     bottom = top + len(rows) * row_height
-    drawing = Drawing(WIDE, bottom + 8)
+    canvas = Canvas(WIDE, bottom + 8)
     ticks = {math.log10(tick): compact(tick) for tick in log_ticks(10**scale.low, 10**scale.high)}
-    x_axis(drawing, scale, ticks, "characters", top=top, bottom=bottom, above=True)
-    drawing.text(WIDE - 74, top - 11, "median", colour="dim", align="end", size=11)
-    drawing.text(WIDE - 2, top - 11, "95th pct.", colour="dim", align="end", size=11)
+    x_axis(canvas, scale, ticks, "characters", top=top, bottom=bottom, above=True)
+    canvas.text(WIDE - 74, top - 11, "median", colour="dim", align="end", size=11)
+    canvas.text(WIDE - 2, top - 11, "95th pct.", colour="dim", align="end", size=11)
     for index, row in enumerate(rows):
         base = top + (index + 1) * row_height
         label = shorten(row.label, int((label_width - 12) / _CHARACTER))
-        drawing.text(label_width - 10, base - 11, label, align="end")
-        _density(drawing, row, bounds, scale, base=base, height=row_height - 6)
+        canvas.text(label_width - 10, base - 11, label, align="end")
+        _density(canvas, row, bounds, scale, base=base, height=row_height - 6)
         for x, part, colour in ((WIDE - 74, 0.5, "ink"), (WIDE - 2, 0.95, "dim")):
             value = 10 ** _quantile(row.counts, bounds, part)
-            drawing.text(x, base - 11, f"≈ {number(_two_digits(value))}", align="end", colour=colour, size=11.5)
-    return drawing.markup(title)
+            canvas.text(x, base - 11, f"≈ {number(_two_digits(value))}", align="end", colour=colour, size=11.5)
+    return canvas.markup(title)
 
 
 def _density(
-    drawing: Drawing, row: Histogram, bounds: Sequence[float], scale: Scale, *, base: float, height: float
+    canvas: Canvas, row: Histogram, bounds: Sequence[float], scale: Scale, *, base: float, height: float
 ) -> None:
     """Draw a row of `density_rows`: equal areas are equal shares of it, whatever the widths of the buckets."""
     filled = [i for i, count in enumerate(row.counts) if count]
@@ -209,10 +207,10 @@ def _density(
     xs = [scale(bound) for pair in pairwise(bounds[first : last + 1]) for bound in pair]
     ys = [base - density * height / max(densities) for density in densities for _ in range(2)]
     outline = [(xs[0], base), *zip(xs, ys, strict=True), (xs[-1], base)]
-    drawing.area(outline, colour=row.colour, tip=f"{row.label}: {plural(row.total, row.unit)}")
-    drawing.line([(scale.start, base), (scale.end, base)], colour="rule")
+    canvas.area(outline, colour=row.colour, tip=f"{row.label}: {plural(row.total, row.unit)}")
+    canvas.line([(scale.start, base), (scale.end, base)], colour="rule")
     median = scale(_quantile(row.counts, bounds, 0.5))
-    drawing.line([(median, base), (median, base - height)], colour="ink", width=1.5)
+    canvas.line([(median, base), (median, base - height)], colour="ink", width=1.5)
 
 
 def _quantile(counts: Sequence[int], bounds: Sequence[float], part: float) -> float:

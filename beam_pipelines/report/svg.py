@@ -48,8 +48,8 @@ def series_style(index: int) -> Style:
     return Style(_SERIES[index % len(_SERIES)], _DASHES[index // len(_SERIES) % len(_DASHES)])
 
 
-class Drawing:
-    """An SVG drawing of `width` by `height` pixels, whose text takes the page's font."""
+class Canvas:
+    """An SVG canvas of `width` by `height` pixels, whose text takes the page's font."""
 
     def __init__(self, width: float, height: float) -> None:
         self._width, self._height = width, height
@@ -102,11 +102,11 @@ class Drawing:
         self._shapes.append(f"<{shape}><title>{escape(clean(tip))}</title></{name}>" if tip else f"<{shape}/>")
 
     def markup(self, title: str) -> Markup:
-        """Return the drawing as a plot of the page; `title` describes it to screen readers."""
+        """Return the canvas as a plot of the page; `title` describes it to screen readers."""
         return Markup(f'<div class="plot">{self._svg(title, f"max-width: {self._width:g}px")}</div>')
 
     def cell(self, title: str) -> Markup:
-        """Return the drawing as the cell of a table, in its natural size."""
+        """Return the canvas as the cell of a table, in its natural size."""
         return Markup(self._svg(title, f"width: {self._width:g}px; height: {self._height:g}px"))
 
     def _svg(self, title: str, style: str) -> str:
@@ -169,21 +169,19 @@ def labels_of(ticks: Iterable[float]) -> dict[float, str]:
 
 
 def x_axis(
-    drawing: Drawing, scale: Scale, ticks: Mapping[float, str], title: str, *, top: float, bottom: float, above: bool
+    canvas: Canvas, scale: Scale, ticks: Mapping[float, str], title: str, *, top: float, bottom: float, above: bool
 ) -> None:
     """Draw vertical grid lines from `top` to `bottom`, tick labels and the axis title, `above` the lines or below."""
     labels, heading = (top - 11, top - 29) if above else (bottom + 13, bottom + 33)
     for tick, label in ticks.items():
-        drawing.line([(scale(tick), top), (scale(tick), bottom)], colour="rule")
-        drawing.text(scale(tick), labels, label, colour="dim", align="middle", size=11)
-    drawing.text((scale.start + scale.end) / 2, heading, title, colour="dim", align="middle", size=11.5)
+        canvas.line([(scale(tick), top), (scale(tick), bottom)], colour="rule")
+        canvas.text(scale(tick), labels, label, colour="dim", align="middle", size=11)
+    canvas.text((scale.start + scale.end) / 2, heading, title, colour="dim", align="middle", size=11.5)
 
 
-def y_axis(
-    drawing: Drawing, scale: Scale, ticks: Mapping[float, str], title: str, *, left: float, right: float
-) -> None:
+def y_axis(canvas: Canvas, scale: Scale, ticks: Mapping[float, str], title: str, *, left: float, right: float) -> None:
     """Draw horizontal grid lines from `left` to `right`, tick labels and, at the left edge, the upward axis title."""
     for tick, label in ticks.items():
-        drawing.line([(left, scale(tick)), (right, scale(tick))], colour="rule")
-        drawing.text(left - 8, scale(tick), label, colour="dim", align="end", size=11)
-    drawing.text(9, (scale.start + scale.end) / 2, title, colour="dim", align="middle", size=11.5, upward=True)
+        canvas.line([(left, scale(tick)), (right, scale(tick))], colour="rule")
+        canvas.text(left - 8, scale(tick), label, colour="dim", align="end", size=11)
+    canvas.text(9, (scale.start + scale.end) / 2, title, colour="dim", align="middle", size=11.5, upward=True)

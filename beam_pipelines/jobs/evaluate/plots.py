@@ -7,7 +7,7 @@ from typing import Any
 from markupsafe import Markup
 
 from beam_pipelines.report.plots import WIDE
-from beam_pipelines.report.svg import Drawing, Scale, Style, labels_of, linear_ticks, scale_of, x_axis, y_axis
+from beam_pipelines.report.svg import Canvas, Scale, Style, labels_of, linear_ticks, scale_of, x_axis, y_axis
 from beam_pipelines.report.text import decimal, number, plural, shorten, with_interval
 
 Estimate = Mapping[str, Any]
@@ -31,29 +31,29 @@ class Intervals:
         """Return the tick labels of the scale, as a cell above the plots."""
         if self._scale is None:
             return ""
-        drawing = Drawing(_CELL, 16)
+        canvas = Canvas(_CELL, 16)
         end = 0.0
         for tick, label in self._ticks(self._scale).items():
             x, half = self._scale(tick), 3.2 * len(label)
             if end < x - half and x + half < _CELL:
-                drawing.text(x, 9, label, colour="dim", align="middle", size=10.5)
+                canvas.text(x, 9, label, colour="dim", align="middle", size=10.5)
                 end = x + half
-        return drawing.cell("Axis")
+        return canvas.cell("Axis")
 
     def cell(self, label: str, estimate: Estimate, style: Style) -> Markup | str:
         """Draw an estimate; empty if it is undefined."""
         if estimate["value"] is None or self._scale is None:
             return ""
-        drawing = Drawing(_CELL, _ROW)
+        canvas = Canvas(_CELL, _ROW)
         for tick in self._ticks(self._scale):
             zero = self._zero and tick == 0
-            drawing.line([(self._scale(tick), 0), (self._scale(tick), _ROW)], colour="quiet" if zero else "rule")
+            canvas.line([(self._scale(tick), 0), (self._scale(tick), _ROW)], colour="quiet" if zero else "rule")
         words = f"{label}: {' '.join(with_interval(estimate)).strip()}"
         if estimate["low"] is not None:
             ends = [(self._scale(estimate[key]), _ROW / 2) for key in ("low", "high")]
-            drawing.line(ends, colour=style.colour, width=3, opacity=0.45)
-        drawing.circle(self._scale(estimate["value"]), _ROW / 2, 4.5, colour=style.colour, tip=words)
-        return drawing.cell(words)
+            canvas.line(ends, colour=style.colour, width=3, opacity=0.45)
+        canvas.circle(self._scale(estimate["value"]), _ROW / 2, 4.5, colour=style.colour, tip=words)
+        return canvas.cell(words)
 
     def _ticks(self, scale: Scale) -> dict[float, str]:
         return labels_of(linear_ticks(scale.low, scale.high, most=4))
@@ -65,25 +65,25 @@ def curves(
     """Draw best-of-n curves: a value for each number of `drawn` candidates, on a logarithmic axis of base 2."""
     left, right, top, height = 64, 240, 14, 300
     bottom = top + height
-    drawing = Drawing(WIDE, bottom + 44)
+    canvas = Canvas(WIDE, bottom + 44)
     xs = Scale(-0.15, math.log2(drawn[-1]) + 0.15, left, WIDE - right)
     ys = scale_of((value for line in lines.values() for value in line), bottom, top)
     places = [math.log2(count) for count in drawn]
     # The last number of candidates need not be a power of two, and may be too close to one.
     ticks = {at: number(count) for at, count in zip(places, drawn, strict=True) if not 0 < places[-1] - at < 0.4}
-    x_axis(drawing, xs, ticks, "candidates to choose from (n)", top=top, bottom=bottom, above=False)
-    y_axis(drawing, ys, labels_of(linear_ticks(ys.low, ys.high)), axis, left=left, right=WIDE - right)
+    x_axis(canvas, xs, ticks, "candidates to choose from (n)", top=top, bottom=bottom, above=False)
+    y_axis(canvas, ys, labels_of(linear_ticks(ys.low, ys.high)), axis, left=left, right=WIDE - right)
     for name, line in lines.items():
         points = [(xs(place), ys(value)) for place, value in zip(places, line, strict=True)]
-        drawing.line(points, colour=styles[name].colour, width=2, dash=styles[name].dash)
+        canvas.line(points, colour=styles[name].colour, width=2, dash=styles[name].dash)
         for (x, y), count, value in zip(points, drawn, line, strict=True):
             tip = f"{name}, best of {number(count)}: {decimal(value, '.4f')}"
-            drawing.circle(x, y, 4, colour=styles[name].colour, tip=tip)
+            canvas.circle(x, y, 4, colour=styles[name].colour, tip=tip)
     for name, y in _apart({name: ys(line[-1]) for name, line in lines.items()}, 16, bottom).items():
         x = WIDE - right + 12
-        drawing.line([(x, y), (x + 24, y)], colour=styles[name].colour, width=2, dash=styles[name].dash)
-        drawing.text(x + 32, y, f"{decimal(lines[name][-1])} {shorten(name, int((right - 84) / _CHARACTER))}")
-    return drawing.markup(f"Best-of-n curves: {', '.join(lines)}")
+        canvas.line([(x, y), (x + 24, y)], colour=styles[name].colour, width=2, dash=styles[name].dash)
+        canvas.text(x + 32, y, f"{decimal(lines[name][-1])} {shorten(name, int((right - 84) / _CHARACTER))}")
+    return canvas.markup(f"Best-of-n curves: {', '.join(lines)}")
 
 
 def _apart(places: Mapping[str, float], least: float, end: float) -> dict[str, float]:
@@ -112,28 +112,28 @@ def reliability(bins: Sequence[Mapping[str, Any]], *, scorer: str, axis: str, st
     """
     left, top, height, gap, below = 64, 14, 220, 16, 64
     right, base = WIDE - 24, top + height + gap + below
-    drawing = Drawing(WIDE, base + 44)
+    canvas = Canvas(WIDE, base + 44)
     xs = Scale(bins[0]["from"], bins[-1]["to"], left, right)
     alike, most = is_calibrated(bins), max(entry["candidates"] for entry in bins)
     ys = scale_of([0.0, 1.0] if alike else [entry["worth"] for entry in bins], top + height, top)
     counts = Scale(0, most, base, base - below)
     ticks = labels_of(linear_ticks(xs.low, xs.high))
-    x_axis(drawing, xs, ticks, scorer, top=top, bottom=base, above=False)
-    y_axis(drawing, ys, labels_of(linear_ticks(ys.low, ys.high)), f"mean {axis}", left=left, right=right)
-    y_axis(drawing, counts, {0: "0", most: number(most)}, "candidates", left=left, right=right)
+    x_axis(canvas, xs, ticks, scorer, top=top, bottom=base, above=False)
+    y_axis(canvas, ys, labels_of(linear_ticks(ys.low, ys.high)), f"mean {axis}", left=left, right=right)
+    y_axis(canvas, counts, {0: "0", most: number(most)}, "candidates", left=left, right=right)
     if alike:
         ends = max(xs.low, 0.0), min(xs.high, 1.0)
-        drawing.line([(xs(end), ys(end)) for end in ends], colour="quiet", width=1.5, dash="6 4")
+        canvas.line([(xs(end), ys(end)) for end in ends], colour="quiet", width=1.5, dash="6 4")
     centres = [xs((entry["from"] + entry["to"]) / 2) for entry in bins]
     points = [(x, ys(entry["worth"])) for x, entry in zip(centres, bins, strict=True)]
-    drawing.line(points, colour=style.colour, width=1.5, opacity=0.6)
+    canvas.line(points, colour=style.colour, width=1.5, opacity=0.6)
     for (x, y), entry in zip(points, bins, strict=True):
         tip = (
             f"{decimal(entry['from'], '.2f')} to {decimal(entry['to'], '.2f')}: mean {axis} "
             f"{decimal(entry['worth'])}, {plural(entry['candidates'], 'candidate')}"
         )
-        drawing.circle(x, y, 4.5, colour=style.colour, tip=tip)
+        canvas.circle(x, y, 4.5, colour=style.colour, tip=tip)
         width = 0.88 * (xs(entry["to"]) - xs(entry["from"]))
         tall = base - counts(entry["candidates"])
-        drawing.rect(x - width / 2, base - tall, width, tall, colour="quiet", tip=tip)
-    return drawing.markup(f"Mean {axis} by score of {scorer}")
+        canvas.rect(x - width / 2, base - tall, width, tall, colour="quiet", tip=tip)
+    return canvas.markup(f"Mean {axis} by score of {scorer}")

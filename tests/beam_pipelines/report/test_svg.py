@@ -57,9 +57,9 @@ def test_series_differ_in_colour_or_dashes() -> None:
 
 
 def test_texts_are_escaped_and_colours_are_variables() -> None:
-    drawing = svg.Drawing(100, 20)
-    drawing.text(1.005, 2, "<b> & \x00", colour="dim")
-    drawing.circle(3, 4, 5, colour="accent", tip='"<tip>"')
-    written = drawing.markup("<title>")
+    canvas = svg.Canvas(100, 20)
+    canvas.text(1.005, 2, "<b> & \x00", colour="dim")
+    canvas.circle(3, 4, 5, colour="accent", tip='"<tip>"')
+    written = canvas.markup("<title>")
     assert "&lt;b&gt; &amp; \ufffd</text>" in written and "<title>&#34;&lt;tip&gt;&#34;</title></circle>" in written
     assert 'aria-label="&lt;title&gt;"' in written and 'fill="var(--accent)"' in written
