@@ -19,14 +19,8 @@ from cappy_model.devices import settle_device, settle_dtype, settle_tokens_per_b
 from cappy_model.lanes import Lane, Lanes
 from cappy_model.score.batching import token_batches
 from cappy_model.score.encoding import EncodedPairs, encoder_for
-from cappy_model.score.forward import (
-    UNPADDED_FAMILIES,
-    keep_head_precise,
-    padded_logits,
-    prepare_unpadded,
-    read_first_tokens_alone,
-    unpadded_logits,
-)
+from cappy_model.score.forward import keep_head_precise, padded_logits
+from cappy_model.score.unpadded import UNPADDED_FAMILIES, prepare_unpadded, read_first_tokens_alone, unpadded_logits
 from schemas.errors import CappyError
 
 WINDOW_PAIRS = 2_048
