@@ -42,10 +42,10 @@ def _behind_the_layers(model: PreTrainedModel) -> list[torch.nn.Module]:
 
 
 def padded_logits(model: PreTrainedModel, batch: EncodedPairs, device: torch.device) -> torch.Tensor:
-    """Return the head's output for n pairs, float32[n] on `device`; the pairs are padded on the right."""
+    """Return the head's output for n pairs, float32[n, labels] on `device`; the pairs are padded on the right."""
     inputs = padded_inputs(batch, model.config.pad_token_id)
-    logits = model(**{name: on_device(device, array) for name, array in inputs.items()}).logits
-    return logits[:, 0].float()
+    logits: torch.Tensor = model(**{name: on_device(device, array) for name, array in inputs.items()}).logits
+    return logits.float()
 
 
 def padded_inputs(batch: EncodedPairs, pad_token_id: int) -> dict[str, np.ndarray]:

@@ -20,7 +20,7 @@ from cappy_model.lanes import Lane, Lanes
 from cappy_model.score.batching import token_batches
 from cappy_model.score.encoding import EncodedPairs, encoder_for
 from cappy_model.score.forward import keep_head_precise, padded_logits
-from cappy_model.score.unpadded import UNPADDED_FAMILIES, prepare_unpadded, read_first_tokens_alone, unpadded_logits
+from cappy_model.score.unpadded import unpadded_layout
 from schemas.errors import CappyError
 
 WINDOW_PAIRS = 2_048
@@ -99,12 +99,13 @@ class Scorer:
         self.max_length, self.truncation = self._encoder.max_length, self._encoder.policy
         # Unpadded attention is a GPU kernel for half precision.
         flash = device != "cpu" and self.dtype != "float32"
-        self._unpadded = flash and self.config.model_type in UNPADDED_FAMILIES if unpadded is None else unpadded
-        self._logits = unpadded_logits if self._unpadded else padded_logits
-        if self._unpadded:
-            prepare_unpadded(model)
-        if self.config.model_type in UNPADDED_FAMILIES:
-            read_first_tokens_alone(model)
+        layout, self._logits = unpadded_layout(model), padded_logits
+        self._unpadded = layout is not None and (flash if unpadded is None else unpadded)
+        if layout is not None:
+            layout.first_tokens(model)
+            if self._unpadded:
+                layout.prepare(model)
+                self._logits = layout.logits
         keep_head_precise(model)
         self._lanes = Lanes(model, device)
         self._ahead = ThreadPoolExecutor(self._lanes.count, "tokenize")
@@ -197,7 +198,7 @@ class Scorer:
 
     def _compute(self, lane: Lane, batch: _Batch) -> np.ndarray:
         with lane.lock:
-            logits = self._logits(lane.model, batch.pairs, lane.device)
+            logits = self._logits(lane.model, batch.pairs, lane.device)[:, 0]
         return logits.cpu().numpy()
 
     def _halve(self, batch: _Batch) -> tuple[_Batch, ...]:

@@ -1,23 +1,26 @@
 """The forward pass without padding: the tokens of all pairs of a batch are one row.
 
-Attention stays within a pair, positions restart with each pair, and the last layer is computed for first tokens only.
+Attention stays within a pair, and positions restart with each pair. `unpadded_layout` says which models can be called
+so: those of a few classes of transformers, whose layers and heads are known here.
 """
 
+from itertools import repeat
 from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from torch.nn.attention.varlen import varlen_attn
+from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from cappy_model.score.encoding import EncodedPairs
 from cappy_model.score.forward import on_device
 
-UNPADDED_FAMILIES = frozenset({"roberta", "xlm-roberta", "camembert", "bert"})
-"""Model types with the layers of RoBERTa or BERT, which can be called without padding."""
-
 _ATTENTION = "cappy_unpadded"
+_KERNEL_SIZES = 8
+"""The GPU kernel computes heads whose size is a multiple of this."""
 
 
 class FirstTokenLayer(torch.nn.Module):
@@ -59,44 +62,107 @@ class FirstTokenLayer(torch.nn.Module):
         return output
 
 
-def read_first_tokens_alone(model: PreTrainedModel) -> None:
-    """Compute the last layer of a model of `UNPADDED_FAMILIES` for first tokens only (see `FirstTokenLayer`)."""
-    layers: Any = model.base_model.encoder
-    layers.layer[-1] = FirstTokenLayer(layers.layer[-1])
+class UnpaddedLayout:
+    """How models of one class are called without padding."""
+
+    def prepare(self, model: PreTrainedModel) -> None:
+        """Make the model attend within each pair of a flat batch, as `logits` requires."""
+        ALL_ATTENTION_FUNCTIONS.register(_ATTENTION, _attend_within_pairs)
+        model.config._attn_implementation = _ATTENTION
+
+    def first_tokens(self, model: PreTrainedModel) -> None:
+        """Compute no more of the last layer than the head reads, padded or not, where this saves anything."""
+
+    def logits(self, model: Any, batch: EncodedPairs, device: torch.device) -> torch.Tensor:
+        """Do as `padded_logits`, without padding: float32[n, labels] of a model after `prepare` and `first_tokens`."""
+        bounds = np.concatenate([[0], np.cumsum(batch.lengths)]).astype(np.int32)
+        flat = {"input_ids": batch.tokens, **self._inputs(model.config, batch, bounds)}
+        inputs = {name: on_device(device, array.astype(np.int64)[None]) for name, array in flat.items()}
+        cu_seqlens = on_device(device, bounds)
+        within = {"cu_seqlens": cu_seqlens, "max_seqlen": int(batch.lengths.max())}
+        return self._head(model, self._layers(model.base_model, inputs, within), cu_seqlens).float()
+
+    def _inputs(self, config: Any, batch: EncodedPairs, bounds: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the inputs of the embeddings beside the tokens, each an integer per token."""
+        return {"position_ids": np.arange(len(batch.tokens)) - bounds[:-1].repeat(batch.lengths)}
+
+    def _layers(self, base: Any, inputs: dict[str, torch.Tensor], within: dict[str, Any]) -> torch.Tensor:
+        """Return the output of the last layer, [1, tokens, hidden] or what `first_tokens` leaves of it."""
+        raise NotImplementedError
+
+    def _head(self, model: Any, hidden: torch.Tensor, cu_seqlens: torch.Tensor) -> torch.Tensor:
+        """Return [n, labels] of the output of the layers."""
+        raise NotImplementedError
 
 
-def prepare_unpadded(model: PreTrainedModel) -> None:
-    """Make a model of `UNPADDED_FAMILIES` attend within each pair of a flat batch, as `unpadded_logits` requires."""
-    ALL_ATTENTION_FUNCTIONS.register(_ATTENTION, _attend_within_pairs)
-    model.config._attn_implementation = _ATTENTION
+class _BertLayout(UnpaddedLayout):
+    """BERT: the head reads the first token of each pair."""
+
+    def first_tokens(self, model: PreTrainedModel) -> None:
+        layers: Any = model.base_model.encoder
+        layers.layer[-1] = FirstTokenLayer(layers.layer[-1])
+
+    def _inputs(self, config: Any, batch: EncodedPairs, bounds: np.ndarray) -> dict[str, np.ndarray]:
+        return {**super()._inputs(config, batch, bounds), "token_type_ids": batch.types}
+
+    def _layers(self, base: Any, inputs: dict[str, torch.Tensor], within: dict[str, Any]) -> torch.Tensor:
+        hidden: torch.Tensor = base.encoder(base.embeddings(**inputs), **within).last_hidden_state
+        return hidden
+
+    def _head(self, model: Any, hidden: torch.Tensor, cu_seqlens: torch.Tensor) -> torch.Tensor:
+        first = hidden[0][:, None]  # of each pair, as FirstTokenLayer leaves it
+        pooler = model.base_model.pooler
+        logits: torch.Tensor = model.classifier(first if pooler is None else pooler(first))
+        return logits
 
 
-def unpadded_logits(model: Any, batch: EncodedPairs, device: torch.device) -> torch.Tensor:
-    """Do as `padded_logits`, without padding, for a model after `prepare_unpadded` and `read_first_tokens_alone`.
+class _RobertaLayout(_BertLayout):
+    """RoBERTa: positions count from the padding id + 1 and skip the padding token."""
 
-    The tokens of all pairs are one row. Positions restart with each pair, attention stays within a pair, and the head
-    reads the first token of each.
+    def _inputs(self, config: Any, batch: EncodedPairs, bounds: np.ndarray) -> dict[str, np.ndarray]:
+        counted = batch.tokens != config.pad_token_id
+        before = np.concatenate([[0], np.cumsum(counted)])
+        positions = (before[1:] - before[bounds[:-1]].repeat(batch.lengths)) * counted + config.pad_token_id
+        return {"position_ids": positions, "token_type_ids": batch.types}
+
+
+class _ModernBertLayout(UnpaddedLayout):
+    """ModernBERT: layers with and without a sliding window; the head reads the first token or the mean of a pair."""
+
+    def _layers(self, base: Any, inputs: dict[str, torch.Tensor], within: dict[str, Any]) -> torch.Tensor:
+        no_masks = {"full_attention": None, "sliding_attention": None}
+        hidden: torch.Tensor = base(**inputs, attention_mask=no_masks, **within).last_hidden_state
+        return hidden
+
+    def _head(self, model: Any, hidden: torch.Tensor, cu_seqlens: torch.Tensor) -> torch.Tensor:
+        if model.config.classifier_pooling == "mean":
+            pooled = torch.segment_reduce(hidden[0].float(), "mean", lengths=cu_seqlens.diff().long(), unsafe=True)
+        else:
+            pooled = hidden[0, cu_seqlens[:-1].long()]
+        logits: torch.Tensor = model.classifier(model.head(pooled))
+        return logits
+
+
+_LAYOUTS: dict[str, UnpaddedLayout] = {
+    "BertForSequenceClassification": _BertLayout(),
+    "RobertaForSequenceClassification": _RobertaLayout(),
+    "XLMRobertaForSequenceClassification": _RobertaLayout(),
+    "CamembertForSequenceClassification": _RobertaLayout(),
+    "ModernBertForSequenceClassification": _ModernBertLayout(),
+}
+
+
+def unpadded_layout(model: PreTrainedModel) -> UnpaddedLayout | None:
+    """Return how a model is called without padding; None if it cannot be.
+
+    Only transformers' own classes qualify, whatever a configuration says: a subclass or a model with code of its own
+    may compute something else under the same name.
     """
-    base, stops = model.base_model, np.cumsum(batch.lengths)
-    bounds = np.concatenate([[0], stops]).astype(np.int32)
-    flat = (batch.tokens, batch.types, _positions(model.config, batch, bounds))
-    tokens, types, positions = (on_device(device, array.astype(np.int64)[None]) for array in flat)
-    hidden = base.embeddings(input_ids=tokens, token_type_ids=types, position_ids=positions)
-    cu_seqlens = on_device(device, bounds)
-    attention = {"cu_seqlens": cu_seqlens, "max_seqlen": int(batch.lengths.max())}
-    hidden = base.encoder(hidden, **attention).last_hidden_state
-    first = hidden[0][:, None]  # of each pair, as FirstTokenLayer leaves it
-    pooled = first if base.pooler is None else base.pooler(first)
-    return model.classifier(pooled)[:, 0].float()
-
-
-def _positions(config: Any, batch: EncodedPairs, bounds: np.ndarray) -> np.ndarray:
-    """Return the position of each token in its pair. RoBERTa counts from padding + 1 and skips its padding token."""
-    if config.model_type == "bert":
-        return np.arange(len(batch.tokens)) - bounds[:-1].repeat(batch.lengths)
-    counted = batch.tokens != config.pad_token_id
-    before = np.concatenate([[0], np.cumsum(counted)])
-    return (before[1:] - before[bounds[:-1]].repeat(batch.lengths)) * counted + config.pad_token_id
+    name = type(model).__name__
+    if name not in _LAYOUTS or getattr(transformers, name) is not type(model):
+        return None
+    causal = getattr(model.config, "is_decoder", False)  # a BERT that attends to the left only
+    return None if causal else _LAYOUTS[name]
 
 
 def _attend_within_pairs(
@@ -109,24 +175,42 @@ def _attend_within_pairs(
     scaling: float,
     cu_seqlens: torch.Tensor,
     max_seqlen: int,
+    sliding_window: int | None = None,
     first_tokens: bool = False,
     **unused: Any,
 ) -> tuple[torch.Tensor, None]:
     """Compute attention over [1, heads, tokens, size] within each pair; return [1, tokens, heads, size].
 
-    With `first_tokens` each pair has one query.
+    With `sliding_window` a token attends to those less than so many tokens away. With `first_tokens` each pair has one
+    query.
     """
-    q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))
     bounds, longest = cu_seqlens, max_seqlen
     if first_tokens:
-        bounds, longest = torch.arange(len(cu_seqlens), dtype=torch.int32, device=q.device), 1
-    if q.is_cuda:
-        attended: Any = varlen_attn(q, k, v, bounds, cu_seqlens, longest, max_seqlen, scale=scaling)
-        return attended[None], None
-    sizes = (bounds.diff().tolist(), *[cu_seqlens.diff().tolist()] * 2)
-    parts = zip(
-        *(states.transpose(0, 1).split(size, dim=1) for states, size in zip((q, k, v), sizes, strict=True)),
-        strict=True,
-    )
-    done = [torch.nn.functional.scaled_dot_product_attention(a, b, c, scale=scaling) for a, b, c in parts]
-    return torch.cat(done, dim=1).transpose(0, 1)[None], None
+        bounds, longest = torch.arange(len(cu_seqlens), dtype=torch.int32, device=query.device), 1
+    reach = -1 if sliding_window is None else sliding_window - 1
+    if not query.is_cuda:
+        return _attend_pair_by_pair((query, key, value), bounds, cu_seqlens, scaling, reach), None
+    q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
+    size, window = query.shape[-1], (reach, reach)
+    if size % _KERNEL_SIZES:
+        q, k, v = (pad(part, (0, -size % _KERNEL_SIZES)) for part in (q, k, v))
+    attended: Any = varlen_attn(q, k, v, bounds, cu_seqlens, longest, max_seqlen, scale=scaling, window_size=window)
+    return attended[None, ..., :size], None
+
+
+def _attend_pair_by_pair(
+    states: tuple[torch.Tensor, ...], query_bounds: torch.Tensor, bounds: torch.Tensor, scaling: float, reach: int
+) -> torch.Tensor:
+    """Do as `_attend_within_pairs` with the plain attention, where there is no kernel; `reach` -1 is unlimited."""
+    sizes = (query_bounds.diff().tolist(), *repeat(bounds.diff().tolist(), 2))
+    pairs = zip(*(part[0].split(size, dim=1) for part, size in zip(states, sizes, strict=True)), strict=True)
+    done = [scaled_dot_product_attention(q, k, v, _band(k.shape[1], reach), scale=scaling) for q, k, v in pairs]
+    return torch.cat(done, dim=1).transpose(0, 1)[None]
+
+
+def _band(length: int, reach: int) -> torch.Tensor | None:
+    """Return which tokens of a pair see each other, bool[length, length]; None if all do."""
+    if reach < 0 or reach >= length - 1:
+        return None
+    places = torch.arange(length)
+    return (places[:, None] - places).abs() <= reach

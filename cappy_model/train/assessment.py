@@ -36,7 +36,7 @@ class Assessment:
         model.eval()
         with torch.no_grad():
             for rows in self._batches[place.rank :: place.world]:
-                scores[rows] = padded_logits(model, self._encoded.take(rows), device).cpu().numpy()
+                scores[rows] = padded_logits(model, self._encoded.take(rows), device)[:, 0].cpu().numpy()
         return scores
 
     def metrics(self, scores: np.ndarray) -> dict[str, float]:
