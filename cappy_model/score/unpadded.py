@@ -4,7 +4,6 @@ Attention stays within a pair, and positions restart with each pair. `unpadded_l
 so: those of a few classes of transformers, whose layers and heads are known here.
 """
 
-from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -184,28 +183,42 @@ def _attend_within_pairs(
     With `sliding_window` a token attends to those less than so many tokens away. With `first_tokens` each pair has one
     query.
     """
-    bounds, longest = cu_seqlens, max_seqlen
+    queries, longest = cu_seqlens, max_seqlen
     if first_tokens:
-        bounds, longest = torch.arange(len(cu_seqlens), dtype=torch.int32, device=query.device), 1
+        queries, longest = torch.arange(len(cu_seqlens), dtype=torch.int32, device=query.device), 1
+    attend = _attend_by_kernel if query.is_cuda else _attend_pair_by_pair
     reach = -1 if sliding_window is None else sliding_window - 1
-    if not query.is_cuda:
-        return _attend_pair_by_pair((query, key, value), bounds, cu_seqlens, scaling, reach), None
-    q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
-    size, window = query.shape[-1], (reach, reach)
-    if size % _KERNEL_SIZES:
-        q, k, v = (pad(part, (0, -size % _KERNEL_SIZES)) for part in (q, k, v))
-    attended: Any = varlen_attn(q, k, v, bounds, cu_seqlens, longest, max_seqlen, scale=scaling, window_size=window)
-    return attended[None, ..., :size], None
+    parts = (query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1))
+    return attend(parts, (queries, cu_seqlens), (longest, max_seqlen), scaling, reach)[None], None
 
 
-def _attend_pair_by_pair(
-    states: tuple[torch.Tensor, ...], query_bounds: torch.Tensor, bounds: torch.Tensor, scaling: float, reach: int
-) -> torch.Tensor:
-    """Do as `_attend_within_pairs` with the plain attention, where there is no kernel; `reach` -1 is unlimited."""
-    sizes = (query_bounds.diff().tolist(), *repeat(bounds.diff().tolist(), 2))
-    pairs = zip(*(part[0].split(size, dim=1) for part, size in zip(states, sizes, strict=True)), strict=True)
-    done = [scaled_dot_product_attention(q, k, v, _band(k.shape[1], reach), scale=scaling) for q, k, v in pairs]
-    return torch.cat(done, dim=1).transpose(0, 1)[None]
+_States = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+_Bounds = tuple[torch.Tensor, torch.Tensor]
+
+
+def _attend_by_kernel(states: _States, bounds: _Bounds, longest: tuple[int, int], scaling: float, reach: int) -> Any:
+    """Compute attention over [tokens, heads, size] within the `bounds` of queries and of keys.
+
+    A token sees those at most `reach` tokens away, all if that is -1.
+    """
+    size = states[0].shape[-1]
+    if size % _KERNEL_SIZES:  # zeros change no product
+        q, k, v = (pad(part, (0, -size % _KERNEL_SIZES)) for part in states)
+    else:
+        q, k, v = states
+    attended: Any = varlen_attn(q, k, v, *bounds, *longest, scale=scaling, window_size=(reach, reach))
+    return attended[..., :size]
+
+
+def _attend_pair_by_pair(states: _States, bounds: _Bounds, longest: tuple[int, int], scaling: float, reach: int) -> Any:
+    """Do as `_attend_by_kernel` by the plain attention, where there is no kernel."""
+    queries, keys = (ends.diff().tolist() for ends in bounds)
+    split = [part.transpose(0, 1).split(size, dim=1) for part, size in zip(states, (queries, keys, keys), strict=True)]
+    done = [
+        scaled_dot_product_attention(q, k, v, _band(k.shape[1], reach), scale=scaling)
+        for q, k, v in zip(*split, strict=True)
+    ]
+    return torch.cat(done, dim=1).transpose(0, 1)
 
 
 def _band(length: int, reach: int) -> torch.Tensor | None:
