@@ -3,6 +3,7 @@
 import torch
 from transformers import PreTrainedConfig
 
+from cappy_model.architectures import DECODERS
 from schemas.errors import UsageError
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -11,11 +12,17 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 CPU_TOKENS = 2_048
 """Token budget of a batch on a CPU core, small enough that the activations of a layer stay in its cache."""
 
+CACHED_PER_TOKEN = 8
+"""Tokens in the cache of a decoder for each token of the budget: keys and values of shared prefixes are copied."""
+
 _MAX_CUDA_TOKENS = 65_536
 _SHARE_OF_FREE_MEMORY = 0.5
 # A layer's activations per token, in units of the hidden size: input, query, key, value, attention, residual, and the
 # intermediate states (four times as wide) before and after their activation function.
 _WIDTHS_PER_TOKEN = 16
+
+# Relative positions are computed in float32 and multiplied with the states as they are.
+_FLOAT32_ONLY = frozenset({"xlnet"})
 
 _CPU_GENERATION_BYTES = 2**31
 _MAX_CPU_GENERATION_TOKENS = 2**16
@@ -43,13 +50,18 @@ def settle_device(device: str) -> str:
     return device
 
 
-def settle_dtype(dtype: str, device: str) -> str:
+def settle_dtype(dtype: str, device: str, config: PreTrainedConfig | None = None) -> str:
     """Return the dtype; `auto` is bfloat16 where the device has it, else float16 on a GPU and float32 on a CPU.
 
-    Raises UsageError for a name that is not in `DTYPES`.
+    A model (`config`) whose code works in float32 alone gets float32. Raises UsageError for a name that is not in
+    `DTYPES`, and for another dtype than such a model needs.
     """
     if dtype not in DTYPES:
         raise UsageError(f"unknown dtype {dtype!r}: choose from {', '.join(DTYPES)}")
+    if config is not None and config.model_type in _FLOAT32_ONLY:
+        if dtype not in ("auto", "float32"):
+            raise UsageError(f"--dtype {dtype}: transformers computes {config.model_type} in float32 only; give that")
+        return "float32"
     if dtype != "auto":
         return dtype
     if device.startswith("cuda"):
@@ -67,6 +79,8 @@ def settle_tokens_per_batch(config: PreTrainedConfig, device: str, dtype: str) -
         return CPU_TOKENS
     free, _ = torch.cuda.mem_get_info(device)
     per_token = _WIDTHS_PER_TOKEN * config.hidden_size * torch.finfo(getattr(torch, dtype)).bits // 8
+    if config.model_type in DECODERS:
+        per_token += CACHED_PER_TOKEN * token_bytes(config, dtype)
     fitting = max(1, int(free * _SHARE_OF_FREE_MEMORY) // per_token)
     return int(min(_MAX_CUDA_TOKENS, 2 ** (fitting.bit_length() - 1)))
 

@@ -101,12 +101,18 @@ class Lanes:
         return outcome
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Return whether an error of torch is a lack of memory."""
+    lacking = isinstance(error, RuntimeError) and _NO_MEMORY_ON_CPU in str(error)
+    return lacking or isinstance(error, torch.OutOfMemoryError)
+
+
 def _unless_memory_runs_out(compute: Callable[[Lane, Batch], Result], lane: Lane, batch: Batch) -> Result | None:
     try:
         with torch.inference_mode():
             return compute(lane, batch)
-    except RuntimeError as error:  # torch.OutOfMemoryError is one
-        if not isinstance(error, torch.OutOfMemoryError) and _NO_MEMORY_ON_CPU not in str(error):
+    except RuntimeError as error:
+        if not out_of_memory(error):
             raise
     if lane.device.type == "cuda":  # only after the error is freed, since its frames hold tensors
         torch.cuda.empty_cache()

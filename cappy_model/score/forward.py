@@ -1,4 +1,7 @@
-"""The forward pass over a padded batch of pairs, and the precision of the head."""
+"""The forward passes over a padded batch of pairs, and the precision of the head.
+
+Which one a model gets depends on what its head reads: `forward_for` in `layouts` decides.
+"""
 
 from typing import Any
 

@@ -1,30 +1,28 @@
 """The scorer: one number for each (instruction, response) pair, an estimate of how correct the response is.
 
-Pairs are sorted by length and scored in batches under a token budget, so that little is padding; on a GPU, models of
-the RoBERTa and BERT families compute no padding at all. Tokenization runs ahead of the device.
+Pairs are sorted by length and scored in batches under a token budget, so that little is padding; `layouts` says which
+pairs a model computes together. Tokenization runs ahead of the device.
 """
 
-import queue
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from cappy_model.checkpoints import ModelSource, find_checkpoint, load, settle_padding
+from cappy_model.checkpoints import ModelSource, find_checkpoint, settle_padding
 from cappy_model.devices import settle_device, settle_dtype, settle_tokens_per_batch
-from cappy_model.lanes import Lane, Lanes
-from cappy_model.score.batching import token_batches
-from cappy_model.score.encoding import EncodedPairs, encoder_for
-from cappy_model.score.forward import keep_head_precise, padded_logits
+from cappy_model.lanes import Lane, Lanes, out_of_memory
+from cappy_model.score.encoding import EncodedPairs
+from cappy_model.score.forward import keep_head_precise
+from cappy_model.score.layouts import LastToken, Padded, layout_for
+from cappy_model.score.loading import LoadedScorer, load_scorer, settle_scorer
+from cappy_model.score.templates import AUTO
 from cappy_model.score.unpadded import unpadded_layout
+from cappy_model.score.windows import Pair, brief, windows
 from schemas.errors import CappyError
-
-WINDOW_PAIRS = 2_048
-"""Pairs that are tokenized together and then batched by length; the next window is tokenized meanwhile."""
 
 
 class ScoringError(CappyError):
@@ -32,7 +30,7 @@ class ScoringError(CappyError):
 
 
 class BrokenModel(CappyError):
-    """A model with non-finite scores."""
+    """A model all of whose scores are not finite."""
 
 
 @dataclass
@@ -74,6 +72,13 @@ class _Batch(NamedTuple):
     pairs: EncodedPairs
 
 
+class _Computed(NamedTuple):
+    """The scores of a batch, float32[m], and the errors of its pairs by their place in the batch."""
+
+    scores: np.ndarray
+    errors: Mapping[int, str]
+
+
 class Scorer:
     """A loaded model that scores pairs; thread-safe. Load it with `from_pretrained`.
 
@@ -83,32 +88,45 @@ class Scorer:
 
     def __init__(
         self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
+        loaded: LoadedScorer,
         *,
         device: str,
         tokens_per_batch: int,
-        max_length: int | None = None,
         unpadded: bool | None = None,
+        share_prefixes: bool = True,
     ) -> None:
-        self.config = model.config
+        model = loaded.model
+        self.config, self.settled = model.config, loaded.settled
         self.device, self.dtype = device, str(model.dtype).removeprefix("torch.")
         self.tokens_per_batch = tokens_per_batch
-        settle_padding(self.config, tokenizer)
-        self._encoder = encoder_for(tokenizer, self.config, max_length=max_length)
+        self._encoder, self._head = loaded.encoder, loaded.head
         self.max_length, self.truncation = self._encoder.max_length, self._encoder.policy
         # Unpadded attention is a GPU kernel for half precision.
         flash = device != "cpu" and self.dtype != "float32"
-        layout, self._logits = unpadded_layout(model), padded_logits
-        self._unpadded = layout is not None and (flash if unpadded is None else unpadded)
-        if layout is not None:
-            layout.first_tokens(model)
-            if self._unpadded:
-                layout.prepare(model)
-                self._logits = layout.logits
-        keep_head_precise(model)
+        self._layout = layout_for(
+            model,
+            self._head,
+            pad=self.config.pad_token_id,
+            unpadded=flash if unpadded is None else unpadded,
+            share_prefixes=share_prefixes,
+        )
+        self._prepare(model, loaded)
         self._lanes = Lanes(model, device)
         self._ahead = ThreadPoolExecutor(self._lanes.count, "tokenize")
+
+    def _prepare(self, model: Any, loaded: LoadedScorer) -> None:
+        """Change a model for its layout, and keep its head in float32."""
+        if isinstance(self._layout, Padded):
+            settle_padding(self.config, loaded.tokenizer)
+        elif self.config.pad_token_id is None:
+            self.config.pad_token_id = 0  # any will do where nothing reads padding
+        fast = unpadded_layout(model)
+        if fast is not None:
+            fast.first_tokens(model)
+            if not isinstance(self._layout, Padded):
+                fast.prepare(model)
+        if not self._head.tokens:  # a language model may share the weights of its head with its embeddings
+            keep_head_precise(model)
 
     @classmethod
     def from_pretrained(
@@ -119,6 +137,9 @@ class Scorer:
         dtype: str = "auto",
         tokens_per_batch: int | None = None,
         max_length: int | None = None,
+        head: str | None = None,
+        template: str = AUTO,
+        share_prefixes: bool = True,
         allow_pickle: bool = False,
         trust_remote_code: bool = False,
         storage: Mapping[str, Any] | None = None,
@@ -130,7 +151,14 @@ class Scorer:
             device: auto, cpu, cuda (all GPUs) or cuda:N.
             dtype: auto, float32, bfloat16 or float16.
             tokens_per_batch: token budget of a batch, padding included; None: chosen for the device.
-            max_length: maximum tokens of a pair; None: the model's, or 512.
+            max_length: maximum tokens of a pair; None: what the model names, at most 8,192, or 512.
+            head: what the score is: of a classifier with several logits the name or the position of a label, or
+                `expected`, the mean of the labels' values; of a causal language model two words such as `yes,no`, whose
+                logits are subtracted. None: the only logit, or what a CrossEncoder folder stores.
+            template: auto (what the model says), none (the tokenizer's own pair), chat (the instruction as the user's
+                turn, the response as the assistant's), or the text of a jinja template over `instruction` and
+                `response`.
+            share_prefixes: whether the pairs of an instruction share its reading, where the model is a decoder.
             allow_pickle: whether pickled weights may be loaded, which can execute any code.
             trust_remote_code: whether the model's own code may run.
             storage: fsspec options for a URL.
@@ -140,16 +168,17 @@ class Scorer:
             UsageError: if the device or the dtype is unknown or not available.
         """
         source = ModelSource(id_or_path, allow_pickle, trust_remote_code, storage or {})
-        settled = settle_device(device)
-        kind = settle_dtype(dtype, settled)
-        model, tokenizer = load(find_checkpoint(source), getattr(torch, kind))
-        tokens = tokens_per_batch or settle_tokens_per_batch(model.config, settled, kind)
-        return cls(model, tokenizer, device=settled, tokens_per_batch=tokens, max_length=max_length)
+        place = settle_device(device)
+        settled = settle_scorer(find_checkpoint(source), head=head, template=template, max_length=max_length)
+        kind = settle_dtype(dtype, place, settled.config)
+        loaded = load_scorer(settled, getattr(torch, kind))
+        tokens = tokens_per_batch or settle_tokens_per_batch(settled.config, place, kind)
+        return cls(loaded, device=place, tokens_per_batch=tokens, share_prefixes=share_prefixes)
 
     def score(self, instructions: Sequence[str], responses: Sequence[str]) -> np.ndarray:
         """Return the raw output of the head for each pair (instructions[i], responses[i]): float32[n], not clamped.
 
-        Raises ScoringError for a pair that does not fit into memory, and BrokenModel for a score of NaN or infinity.
+        Raises ScoringError for a pair that cannot be scored, and BrokenModel if no score is finite.
         """
         scored = self.score_pairs(instructions, responses)
         for index, reason in scored.errors.items():
@@ -163,9 +192,9 @@ class Scorer:
         return [Ranked(index, responses[index], float(scores[index])) for index in order]
 
     def score_pairs(self, instructions: Sequence[str], responses: Sequence[str]) -> Scored:
-        """Score pairs, with token counts; a pair that does not fit into memory is an entry of `errors`.
+        """Score pairs, with token counts; a pair that cannot be scored is an entry of `errors`.
 
-        Equal pairs are scored once. Raises BrokenModel for a score of NaN or infinity.
+        Equal pairs are scored once. Raises BrokenModel if there are scores and none of them is finite.
         """
         if len(instructions) != len(responses):
             raise ValueError(f"{len(instructions)} instructions but {len(responses)} responses: give equally many")
@@ -176,61 +205,74 @@ class Scorer:
         errors = {row: distinct.errors[place] for row, place in enumerate(inverse) if place in distinct.errors}
         return Scored(distinct.scores[back], distinct.num_tokens[back], distinct.truncated[back], errors, distinct.work)
 
-    def _score_distinct(self, pairs: list[tuple[str, str]]) -> Scored:
+    def _score_distinct(self, pairs: list[Pair]) -> Scored:
         scores = np.full(len(pairs), np.nan, dtype=np.float32)
         num_tokens, truncated = np.zeros(len(pairs), dtype=np.int32), np.zeros(len(pairs), dtype=bool)
         errors: dict[int, str] = {}
         work = ScoringWork(distinct=len(pairs))
-        for outcome in self._lanes.run(self._batches(pairs), self._compute, self._halve):
+        for outcome in self._lanes.run(self._batches(pairs, errors), self._compute, self._halve):
             work.out_of_memory += outcome.out_of_memory
-            for batch, logits in outcome.done:
-                scores[batch.rows] = logits
-                work.padding += self._padding(batch.pairs)
-                if not np.isfinite(logits).all():
-                    place = int(np.flatnonzero(~np.isfinite(logits))[0])
-                    raise BrokenModel(_broken(float(logits[place]), pairs[batch.rows[place]]))
+            for batch, computed in outcome.done:
+                scores[batch.rows] = computed.scores
+                errors |= {int(batch.rows[place]): reason for place, reason in computed.errors.items()}
+                work.padding += self._layout.padding(batch.pairs)
             for (row,), unfit in outcome.unfit:
                 errors[int(row)] = f"out of memory: {unfit.lengths[0]} tokens do not fit on {self.device}"
             for batch in [*(batch for batch, _ in outcome.done), *outcome.unfit]:
                 num_tokens[batch.rows], truncated[batch.rows] = batch.pairs.lengths, batch.pairs.truncated
                 work.tokens += len(batch.pairs.tokens)
+        self._set_aside_non_finite(scores, pairs, errors)
         return Scored(scores, num_tokens, truncated, errors, work)
 
-    def _compute(self, lane: Lane, batch: _Batch) -> np.ndarray:
+    def _set_aside_non_finite(self, scores: np.ndarray, pairs: list[Pair], errors: dict[int, str]) -> None:
+        """Turn scores of NaN or infinity into errors. Raises BrokenModel if no score is finite."""
+        computed = [row for row in range(len(pairs)) if row not in errors]
+        bad = [row for row in computed if not np.isfinite(scores[row])]
+        if bad and len(bad) == len(computed):
+            raise BrokenModel(_broken(float(scores[bad[0]]), pairs[bad[0]]))
+        errors |= {row: f"not finite: the model gives {scores[row]}; try --dtype float32" for row in bad}
+        scores[bad] = np.nan
+
+    def _compute(self, lane: Lane, batch: _Batch) -> _Computed:
+        """Score a batch; if that raises anything but a lack of memory, score it pair by pair."""
+        try:
+            return _Computed(self._scores(lane, batch.pairs), {})
+        except Exception as error:  # a model can raise anything for a pair
+            if out_of_memory(error) or isinstance(error, torch.AcceleratorError):  # after which the device is lost
+                raise
+        scores, errors = np.full(len(batch.rows), np.nan, dtype=np.float32), {}
+        for place in range(len(batch.rows)):
+            try:
+                scores[place] = self._scores(lane, batch.pairs.take(np.array([place])))[0]
+            except Exception as error:
+                if out_of_memory(error) or isinstance(error, torch.AcceleratorError):
+                    raise
+                errors[place] = f"model error: {brief(error)}"
+        return _Computed(scores, errors)
+
+    def _scores(self, lane: Lane, pairs: EncodedPairs) -> np.ndarray:
         with lane.lock:
-            logits = self._logits(lane.model, batch.pairs, lane.device)[:, 0]
-        return logits.cpu().numpy()
+            scores = self._head.reduce(self._layout.logits(lane.model, pairs, lane.device))
+        return scores.cpu().numpy()
 
     def _halve(self, batch: _Batch) -> tuple[_Batch, ...]:
         """Split a batch that does not fit, and lower the batch budget; () for a single pair."""
         count = len(batch.rows)
         if count == 1:
             return ()
-        size = self._padding(batch.pairs) + len(batch.pairs.tokens)
+        size = self._layout.padding(batch.pairs) + len(batch.pairs.tokens)
         self.tokens_per_batch = min(self.tokens_per_batch, size // 2)
         halves = np.array_split(np.arange(count), 2)
         return tuple(_Batch(batch.rows[half], batch.pairs.take(half)) for half in halves)
 
-    def _padding(self, pairs: EncodedPairs) -> int:
-        return 0 if self._unpadded else int(pairs.lengths.max()) * len(pairs.lengths) - len(pairs.tokens)
-
-    def _batches(self, pairs: list[tuple[str, str]]) -> Iterator[_Batch]:
-        for rows, encoded in self._windows(pairs):
-            for batch in token_batches(encoded.lengths, self.tokens_per_batch, padded=not self._unpadded):
-                yield _Batch(rows[batch], encoded.take(batch))
-
-    def _windows(self, pairs: list[tuple[str, str]]) -> Iterator[tuple[np.ndarray, EncodedPairs]]:
-        """Yield encoded windows of pairs of similar length (in characters); the next one is encoded ahead."""
-        order = np.argsort([len(a) + len(b) for a, b in pairs], kind="stable")[::-1]
-        windows = [order[start : start + WINDOW_PAIRS] for start in range(0, len(order), WINDOW_PAIRS)]
-        ahead: queue.SimpleQueue[tuple[np.ndarray, Future[EncodedPairs]]] = queue.SimpleQueue()
-        for number in range(len(windows) + 1):
-            if number < len(windows):
-                texts = zip(*(pairs[row] for row in windows[number].tolist()), strict=True)
-                ahead.put((windows[number], self._ahead.submit(self._encoder.encode, *texts)))
-            if number:
-                rows, future = ahead.get()
-                yield rows, future.result()
+    def _batches(self, pairs: list[Pair], errors: dict[int, str]) -> Iterator[_Batch]:
+        """Yield the batches of all pairs that have tokens; the others go to `errors`."""
+        by_instruction = isinstance(self._layout, LastToken) and self._layout.shares
+        for window in windows(pairs, self._encoder, self._ahead, by_instruction=by_instruction):
+            errors |= window.errors
+            if window.pairs is not None:
+                for batch in self._layout.batches(window.pairs, self.tokens_per_batch):
+                    yield _Batch(window.rows[batch], window.pairs.take(batch))
 
 
 def _broken(score: float, pair: tuple[str, str]) -> str:

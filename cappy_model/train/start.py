@@ -7,21 +7,11 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
-)
 
+from cappy_model.architectures import DECODERS
 from cappy_model.checkpoints import Checkpoint, ModelError, check_scorer, load_config, load_model, settle_padding
 
 _CLASSIFIER = "AutoModelForSequenceClassification"
-_DECODERS = (
-    frozenset(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
-    - frozenset(MODEL_FOR_MASKED_LM_MAPPING_NAMES)
-    - frozenset(MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES)
-    - {"xlnet"}  # bidirectional
-)
 
 
 def check_start(checkpoint: Checkpoint, config: PreTrainedConfig) -> None:
@@ -37,7 +27,7 @@ def check_start(checkpoint: Checkpoint, config: PreTrainedConfig) -> None:
         raise ModelError(f"{name}: is a {kind}, for which transformers has no scoring head; {remedy}")
     if _is_classifier(config):
         check_scorer(checkpoint, config)
-    elif kind in _DECODERS:
+    elif kind in DECODERS:
         raise ModelError(f"{name}: is a {kind}, a decoder-only language model; {remedy}")
 
 
