@@ -64,12 +64,15 @@ class Encoder(Protocol):
 
 
 class _Frame(NamedTuple):
-    """The special tokens around and between the two texts of a pair, and the segment ids of all five parts."""
+    """The special tokens around and between the two texts of a pair.
+
+    `types`: the segment ids of the special tokens and, in their places, of the two texts.
+    """
 
     before: list[int]
     between: list[int]
     after: list[int]
-    types: tuple[int, int, int, int, int]
+    types: list[int]
 
 
 class PairEncoder:
@@ -90,7 +93,7 @@ class PairEncoder:
         if self._room < 2:
             raise CappyError(f"a length of {max_length} tokens leaves no room for a pair; give 16 or more")
         if "token_type_ids" not in tokenizer.model_input_names:  # as in transformers, this model gets none
-            self._frame = self._frame._replace(types=(0, 0, 0, 0, 0))
+            self._frame = self._frame._replace(types=[0] * len(self._frame.types))
         self._from_left = tokenizer.truncation_side == "left"
         self._prompt, self.policy, self.max_length = prompt, policy, max_length
 
@@ -103,7 +106,9 @@ class PairEncoder:
         cut = keep_response if self.policy == KEEP_RESPONSE else longest_first
         kept = cut(whole, self._room)
         parts = [part for pair, keep in zip(pairs, kept.tolist(), strict=True) for part in self._cut(pair, keep)]
-        sizes = np.array([len(part) for part in parts], dtype=np.int64).reshape(-1, 5)
+        before, between, after = map(len, self._frame[:3])
+        special = np.ones((len(pairs), before + between + after), dtype=np.int64)
+        sizes = np.insert(special, [before, before + between], kept, axis=1)
         types = np.tile(np.array(self._frame.types, dtype=np.uint8), len(pairs)).repeat(sizes.ravel())
         tokens = np.fromiter(chain.from_iterable(parts), np.int32, int(sizes.sum()))
         groups = np.array([place[text] for text in instructions], dtype=np.int64)
@@ -151,9 +156,8 @@ def _frame(backend: Any) -> _Frame:
             "the tokenizer has no tokens for plain text; check that the model's folder has its tokenizer.json"
         )
     (a, a_end), (b, b_end) = ((place[0], place[-1] + 1) for place in places)
-    segments = (slice(0, a), slice(a, a_end), slice(a_end, b), slice(b, b_end), slice(b_end, None))
-    types = tuple(next(iter(pair.type_ids[segment]), 0) for segment in segments)
-    return _Frame(pair.ids[:a], pair.ids[a_end:b], pair.ids[b_end:], types)  # type: ignore[arg-type]
+    types = [*pair.type_ids[:a], pair.type_ids[a], *pair.type_ids[a_end:b], pair.type_ids[b], *pair.type_ids[b_end:]]
+    return _Frame(pair.ids[:a], pair.ids[a_end:b], pair.ids[b_end:], types)
 
 
 class TemplateEncoder:
