@@ -1,0 +1,179 @@
+"""The check before a run: the path that scores pairs against the plain forward pass of the same model.
+
+The plain forward pass is transformers' own, one pair at a time, and shares nothing with the scorer but the token ids.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+import torch
+
+from cappy_model.devices import cuda_devices
+from cappy_model.score.encoding import EncodedPairs
+from cappy_model.score.loading import LoadedScorer
+from cappy_model.score.templates import NONE
+from cappy_model.score.windows import brief
+from schemas.errors import CappyError
+
+_SHOWN = 80  # characters of a text in a message
+
+
+class CheckFailed(CappyError):
+    """A scorer whose scores are not those of the plain forward pass, or that has none to compare."""
+
+
+class Tolerance(NamedTuple):
+    """The allowed difference of two scores: `absolute` + `relative` x the largest magnitude of the plain scores."""
+
+    absolute: float
+    relative: float
+
+
+TOLERANCES = {
+    "float32": Tolerance(1e-4, 1e-4),
+    "float16": Tolerance(5e-3, 1e-2),
+    "bfloat16": Tolerance(2e-2, 5e-2),
+}
+"""By number format. Rounding alone stays well below them; a wrong mask, position or padding exceeds them."""
+
+
+class PairScorer(Protocol):
+    """The part of a scorer that the check uses."""
+
+    def score_pairs(self, instructions: Sequence[str], responses: Sequence[str]) -> Any:
+        """Score pairs; see `Scorer.score_pairs`."""
+
+
+S = TypeVar("S", bound=PairScorer)
+
+
+class Comparison(NamedTuple):
+    """Two scores of each of n pairs.
+
+    `largest` is the largest difference of `compared` pairs, those that have both scores, and `row` its pair (None if
+    `compared` is 0); `tolerance` is what the number format explains.
+    """
+
+    largest: float
+    tolerance: float
+    row: int | None
+    compared: int
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the largest difference is within the tolerance."""
+        return self.largest <= self.tolerance
+
+
+def compare(fast: np.ndarray, plain: np.ndarray, dtype: str) -> Comparison:
+    """Compare the scores of n pairs, float[n] each; NaN marks a pair without a score, which is left out."""
+    both = np.isfinite(fast) & np.isfinite(plain)
+    absolute, relative = TOLERANCES[dtype]
+    if not both.any():
+        return Comparison(0.0, absolute, None, 0)
+    difference = np.where(both, np.abs(fast.astype(np.float64) - plain), -1.0)
+    row = int(difference.argmax())
+    tolerance = absolute + relative * float(np.abs(plain[both]).max())
+    return Comparison(float(difference[row]), tolerance, row, int(both.sum()))
+
+
+def plain_scores(loaded: LoadedScorer, pairs: Sequence[tuple[str, str]], device: str) -> np.ndarray:
+    """Score n pairs by the plain forward pass, one at a time: float32[n], NaN for a pair without a finite score.
+
+    Call it before a `Scorer` changes the model. The model computes on `device` (the first GPU of `cuda`) and is on the
+    CPU afterwards. Raises CheckFailed if no pair has a finite score.
+    """
+    place = torch.device("cpu") if device == "cpu" else cuda_devices(device)[0]
+    scores = np.full(len(pairs), np.nan, dtype=np.float32)
+    problem, cause = "", None
+    loaded.model.to(place)
+    try:
+        for row, pair in enumerate(pairs):
+            try:
+                scores[row] = _plain_score(loaded, pair, place)
+            except Exception as error:  # a model can raise anything; in the run it is an error of the row
+                problem, cause = f"fails: {brief(error)}", error
+            else:
+                if not np.isfinite(scores[row]):
+                    problem, scores[row] = f"gives {scores[row]}", np.nan
+    finally:
+        loaded.model.to("cpu")
+    if problem and np.isnan(scores).all():
+        raise CheckFailed(
+            f"{loaded.settled.checkpoint.source.name}: the forward pass of {type(loaded.model).__name__} in "
+            f"{dtype_of(loaded)} {problem}, for all of {len(pairs)} pairs; try --dtype float32"
+        ) from cause
+    return scores
+
+
+@torch.inference_mode()
+def _plain_score(loaded: LoadedScorer, pair: tuple[str, str], place: torch.device) -> float:
+    inputs = {name: values.to(place) for name, values in _inputs(loaded, pair).items()}
+    logits = loaded.model(**inputs).logits
+    if loaded.head.tokens:  # of a language model: the next token after the last position
+        logits = logits[:, -1, list(loaded.head.tokens)]
+    return float(loaded.head.reduce(logits)[0])
+
+
+def _inputs(loaded: LoadedScorer, pair: tuple[str, str]) -> dict[str, torch.Tensor]:
+    """Return the inputs of one pair: by the tokenizer itself, or by the encoder where it renders or cuts the texts."""
+    encoded: EncodedPairs = loaded.encoder.encode([pair[0]], [pair[1]])
+    if not len(encoded.tokens):
+        raise ValueError("the tokenizer finds no tokens in the pair")
+    template = loaded.settled.template
+    if template.kind == NONE and not encoded.truncated[0]:
+        return dict(loaded.tokenizer([template.prompt + pair[0]], [pair[1]], return_tensors="pt"))
+    tokens = torch.from_numpy(encoded.tokens.astype(np.int64))[None]
+    inputs = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+    if encoded.types.any():
+        inputs["token_type_ids"] = torch.from_numpy(encoded.types.astype(np.int64))[None]
+    return inputs
+
+
+def checked_scorer(
+    loaded: LoadedScorer, make_scorer: Callable[[LoadedScorer], S], pairs: Sequence[tuple[str, str]], device: str
+) -> S:
+    """Make a scorer of a loaded model, and return it if it gives `pairs` the scores of the plain forward pass.
+
+    Args:
+        loaded: the model, which `make_scorer` may change.
+        make_scorer: makes the scorer.
+        pairs: (instruction, response). Without any nothing is checked.
+        device: cpu, cuda or cuda:N, where the plain forward pass computes, too.
+
+    Raises:
+        CheckFailed: if a difference exceeds the tolerance, if the scorer refuses a pair that the plain forward pass
+            scores, or if that scores none.
+    """
+    if not pairs:
+        return make_scorer(loaded)
+    plain = plain_scores(loaded, pairs, device)
+    scorer = make_scorer(loaded)
+    scored = scorer.score_pairs([a for a, _ in pairs], [b for _, b in pairs])
+    found = compare(scored.scores, plain, dtype_of(loaded))
+    refused = {row: why for row, why in scored.errors.items() if np.isfinite(plain[row]) and not _no_memory(why)}
+    if found.agrees and not refused:
+        return scorer
+    row = min(refused, default=found.row) or 0
+    gives = f"refuses ({refused[row]})" if row in refused else f"gives {scored.scores[row]:.6g} to"
+    name, kind = loaded.settled.checkpoint.source.name, type(loaded.model).__name__
+    raise CheckFailed(
+        f"{name}: the scorer {gives} a pair to which the plain forward pass of {kind} gives {plain[row]:.6g}, in "
+        f"{dtype_of(loaded)} on {device}; they may differ by {found.tolerance:.2g}. Instruction {_shown(pairs[row][0])}"
+        f", response {_shown(pairs[row][1])}. `cappy doctor --model {name}` says more; --check-pairs 0 runs without "
+        "this check"
+    )
+
+
+def _no_memory(reason: str) -> bool:
+    return reason.startswith("out of memory")
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
+
+
+def dtype_of(loaded: LoadedScorer) -> str:
+    """Return the number format that a model was loaded in, such as bfloat16; some of its weights may have another."""
+    return str(loaded.model.config.dtype).removeprefix("torch.")
