@@ -17,5 +17,6 @@ DECODERS = (
 
 
 def is_language_model(config: PreTrainedConfig) -> bool:
-    """Return whether a model is a causal language model, by its architecture."""
-    return any(name.endswith("ForCausalLM") for name in config.architectures or ())
+    """Return whether a model is a causal language model, by its architecture: some are named otherwise (GPT-2)."""
+    known = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+    return any(name.endswith("ForCausalLM") or name in known for name in config.architectures or ())

@@ -2,21 +2,25 @@
 
 The layout of a model follows from its class and from what its head reads:
 
-- padded: encoders, whose heads read the first token or pool within the attention mask;
+- padded: encoders that are known to compute the same with padding, whose heads read the first token or pool within the
+  attention mask;
 - unpadded: encoders of a few classes, on a GPU (see `unpadded`);
 - last token: decoders, whose pairs may share the reading of their instruction (see `decoders`);
-- equal lengths: all others, such as encoder-decoders, XLNet and models with code of their own. Nothing is padded, so
-  whatever their heads read is what they would read in a pair alone.
+- equal lengths: all others, such as encoder-decoders, XLNet, models with code of their own, and those whose positions
+  depend on the longest pair of a batch (LongRoPE). Nothing is padded, so whatever their heads read is what they would
+  read in a pair alone.
 """
 
 import inspect
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 import transformers
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from cappy_model.architectures import DECODERS
 from cappy_model.score.batching import shared_batches, token_batches
@@ -27,7 +31,13 @@ from cappy_model.score.forward import padded_logits
 from cappy_model.score.heads import Head
 from cappy_model.score.unpadded import UnpaddedLayout, unpadded_layout
 
-_READS_BY_POSITION = frozenset({"xlnet"})  # the last token, and pads on the left
+# Encoders whose scores do not depend on padding on the right. Those of others can: convolutions, Fourier transforms,
+# landmarks and blocks mix padding into the texts, and XLNet reads the last position.
+_PADDABLE = frozenset(
+    {"roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod", "camembert", "data2vec-text"}
+    | {"bert", "megatron-bert", "mobilebert", "squeezebert", "rembert", "ernie", "electra", "albert", "distilbert"}
+    | {"mpnet", "deberta", "deberta-v2", "modernbert", "eurobert", "esm", "funnel", "longformer", "xlm", "flaubert"}
+)
 _SHAREABLE_LAYERS = frozenset({"full_attention", "sliding_attention"})
 
 
@@ -82,10 +92,14 @@ class Unpadded:
 
 @dataclass(frozen=True)
 class EqualLengths:
-    """Pairs of equal length, with equally many end tokens, by which encoder-decoders find what their head reads."""
+    """Pairs of equal length, with equally many end tokens, by which encoder-decoders find what their head reads.
+
+    `lock` is held during the forward pass, for models that change themselves in it; the lanes of a CPU share one.
+    """
 
     head: Head
     end: int | None
+    lock: AbstractContextManager[Any] = field(default_factory=nullcontext)
 
     def batches(self, pairs: EncodedPairs, budget: int) -> list[np.ndarray]:
         """See `Layout`."""
@@ -103,7 +117,8 @@ class EqualLengths:
 
     def logits(self, model: Any, pairs: EncodedPairs, device: torch.device) -> torch.Tensor:
         """See `Layout`."""
-        logits = padded_logits(model, pairs, device)
+        with self.lock:
+            logits = padded_logits(model, pairs, device)
         return logits[:, -1, list(self.head.tokens)] if self.head.tokens else logits
 
 
@@ -167,19 +182,27 @@ def layout_for(model: Any, head: Head, *, pad: int | None, unpadded: bool, share
     found = unpadded_layout(model)
     if found is not None:
         return Unpadded(found) if unpadded else Padded()
-    inner = model.encoder if isinstance(model, PooledScorer) else model
-    if not is_own_class(inner) or inner.config.model_type in _READS_BY_POSITION or inner.config.is_encoder_decoder:
-        return EqualLengths(head, model.config.eos_token_id)
-    if inner.config.model_type not in DECODERS or isinstance(model, PooledScorer):
-        return Padded()
-    if not (hasattr(model, "score") or head.tokens) or not _takes(model.base_model, "use_cache"):
-        return EqualLengths(head, model.config.eos_token_id)
-    return LastToken(head, pad, share_prefixes and _can_share(model))
+    pools = isinstance(model, PooledScorer)
+    inner = model.encoder if pools else model
+    kind, changes_itself = inner.config.model_type, _rotates_by_length(inner.config)
+    if is_own_class(inner) and not changes_itself:
+        if kind in _PADDABLE or (pools and kind in DECODERS):
+            return Padded()
+        if kind in DECODERS and (hasattr(model, "score") or head.tokens) and _takes(model.base_model, "use_cache"):
+            return LastToken(head, pad, share_prefixes and _can_share(model))
+    return EqualLengths(head, model.config.eos_token_id, Lock() if changes_itself else nullcontext())
 
 
 def is_own_class(model: Any) -> bool:
     """Return whether a model is of a class of transformers itself, whatever its config calls it."""
     return getattr(transformers, type(model).__name__, None) is type(model)
+
+
+def _rotates_by_length(config: PreTrainedConfig) -> bool:
+    """Return whether the positions of a model are rotated by angles that depend on the longest pair of a batch."""
+    rope = getattr(config.get_text_config(), "rope_parameters", None) or {}
+    kinds = [rope.get("rope_type"), *(one.get("rope_type") for one in rope.values() if isinstance(one, dict))]
+    return "longrope" in kinds or "dynamic" in kinds
 
 
 def _can_share(model: PreTrainedModel) -> bool:
