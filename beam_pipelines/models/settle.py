@@ -7,14 +7,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from beam_pipelines.io.storage import absolute, join, read_bytes
+from beam_pipelines.io.storage import StorageOptions, absolute, join, read_bytes
 from beam_pipelines.models.config import LoadingConfig, ModelConfig
 from beam_pipelines.models.spec import ModelSpec
 from beam_pipelines.runs.release import install_command
 from schemas.errors import CappyError, UsageError
-from schemas.manifest import RUN
+from schemas.manifest import MANIFEST, RUN
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
     from cappy_model.checkpoints import ModelSource
 
 
@@ -24,7 +26,7 @@ def check_named(config: ModelConfig, *, local: bool) -> None:
         return
     if "auto" in (config.device, config.dtype):
         raise UsageError("--device and --dtype must be named for a remote runner: this machine cannot settle them")
-    if not config.tokens_per_batch and not _earlier_tokens(config):
+    if not config.tokens_per_batch and not earlier(config, "tokens_per_batch"):
         raise UsageError("--tokens-per-batch must be given for a remote runner: this machine cannot settle it")
 
 
@@ -45,34 +47,65 @@ def model_source(config: LoadingConfig, model: str) -> "ModelSource":
     return ModelSource(name, config.allow_pickle, config.trust_remote_code, config.storage)
 
 
-def settle(config: ModelConfig, source: "ModelSource", *, local: bool, tokens: Callable[[str, str], int]) -> ModelSpec:
+def read_template(name: str, storage: StorageOptions) -> str:
+    """Return a template as `settle_template` takes it: auto, none, chat, or the text of the file `name`.
+
+    Raises UsageError for a file that is missing or no UTF-8.
+    """
+    from cappy_model.score.templates import AUTO, CHAT, NONE
+
+    if name in (AUTO, NONE, CHAT):
+        return name
+    data = read_bytes(absolute(name), storage)
+    if data is None:
+        raise UsageError(f"--template {name}: there is no such file; give {AUTO}, {NONE}, {CHAT} or a jinja template")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"--template {name}: is not UTF-8: {error}; save it as UTF-8") from error
+
+
+def settle(
+    config: ModelConfig,
+    source: "ModelSource",
+    *,
+    local: bool,
+    tokens: Callable[[str, str], int],
+    model_config: "PreTrainedConfig | None" = None,
+) -> ModelSpec:
     """Return the model spec sent to workers.
 
     `tokens` gives the tokens per batch for a device and a dtype, where neither a flag nor an earlier run of the output
-    folder names them. Raises UsageError for a device or dtype that this machine lacks.
+    folder names them. Raises UsageError for a device or dtype that this machine lacks, or a model (`model_config`)
+    cannot compute in.
     """
     from cappy_model import devices
 
     device = devices.settle_device(config.device) if local else config.device
-    dtype = devices.settle_dtype(config.dtype, device)
+    dtype = devices.settle_dtype(config.dtype, device, model_config)
     return ModelSpec(
         model=source.name,
         device=device,
         dtype=dtype,
-        tokens_per_batch=config.tokens_per_batch or _earlier_tokens(config) or tokens(device, dtype),
+        tokens_per_batch=config.tokens_per_batch or earlier(config, "tokens_per_batch") or tokens(device, dtype),
         allow_pickle=config.allow_pickle,
         trust_remote_code=config.trust_remote_code,
         storage=json.dumps(config.storage, sort_keys=True),
     )
 
 
-def _earlier_tokens(config: ModelConfig) -> int | None:
-    """Return the tokens per batch of the run in the output folder: a resumed run keeps them."""
+def earlier(config: ModelConfig, name: str) -> int | None:
+    """Return a number that the run in the output folder was begun with, by its name: a resumed run keeps it."""
     stored = read_bytes(join(absolute(config.output), RUN), config.storage)
     try:
-        return int(json.loads(stored)["facts"]["model"]["tokens_per_batch"]) if stored else None
+        return int(json.loads(stored)["facts"]["model"][name]) if stored and not config.overwrite else None
     except (ValueError, KeyError, TypeError):
         return None  # another job's folder, or a damaged one: opening the run says so
+
+
+def has_ended(config: ModelConfig) -> bool:
+    """Return whether the output folder holds a finished run, which is not to be run again."""
+    return not config.overwrite and read_bytes(join(absolute(config.output), MANIFEST), config.storage) is not None
 
 
 @contextmanager

@@ -106,6 +106,8 @@ class PipelineJob(Generic[P]):
                 close_run(output.url, load_manifest(output.url, storage), leftovers, storage)
         manifest = load_manifest(output.url, storage)
         page = render_report(manifest).encode()  # names what a damaged manifest lacks
+        for warning in manifest.get("warnings", ()):
+            _LOG.warning("%s: %s", output.url, warning)
         if done:
             _LOG.info("%s: already finished at %s; --overwrite runs it again", output.url, manifest["finished"])
         if read_bytes(join(output.url, REPORT), storage) != page:

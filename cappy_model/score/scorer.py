@@ -7,6 +7,7 @@ pairs a model computes together. Tokenization runs ahead of the device.
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from cappy_model.checkpoints import ModelSource, find_checkpoint, settle_padding
 from cappy_model.devices import settle_device, settle_dtype, settle_tokens_per_batch
 from cappy_model.lanes import Lane, Lanes, out_of_memory
+from cappy_model.score.check import checked_scorer
 from cappy_model.score.encoding import EncodedPairs
 from cappy_model.score.forward import keep_head_precise
 from cappy_model.score.layouts import LastToken, Padded, layout_for
@@ -140,6 +142,7 @@ class Scorer:
         head: str | None = None,
         template: str = AUTO,
         share_prefixes: bool = True,
+        check_pairs: Sequence[Pair] = (),
         allow_pickle: bool = False,
         trust_remote_code: bool = False,
         storage: Mapping[str, Any] | None = None,
@@ -159,6 +162,7 @@ class Scorer:
                 turn, the response as the assistant's), or the text of a jinja template over `instruction` and
                 `response`.
             share_prefixes: whether the pairs of an instruction share its reading, where the model is a decoder.
+            check_pairs: pairs (instruction, response) whose scores are compared with those of the plain forward pass.
             allow_pickle: whether pickled weights may be loaded, which can execute any code.
             trust_remote_code: whether the model's own code may run.
             storage: fsspec options for a URL.
@@ -166,6 +170,7 @@ class Scorer:
         Raises:
             ModelError: if the model cannot be loaded or is not a scorer.
             UsageError: if the device or the dtype is unknown or not available.
+            CheckFailed: if a pair of `check_pairs` gets another score than from the plain forward pass.
         """
         source = ModelSource(id_or_path, allow_pickle, trust_remote_code, storage or {})
         place = settle_device(device)
@@ -173,7 +178,8 @@ class Scorer:
         kind = settle_dtype(dtype, place, settled.config)
         loaded = load_scorer(settled, getattr(torch, kind))
         tokens = tokens_per_batch or settle_tokens_per_batch(settled.config, place, kind)
-        return cls(loaded, device=place, tokens_per_batch=tokens, share_prefixes=share_prefixes)
+        make = partial(cls, device=place, tokens_per_batch=tokens, share_prefixes=share_prefixes)
+        return checked_scorer(loaded, make, check_pairs, place)
 
     def score(self, instructions: Sequence[str], responses: Sequence[str]) -> np.ndarray:
         """Return the raw output of the head for each pair (instructions[i], responses[i]): float32[n], not clamped.

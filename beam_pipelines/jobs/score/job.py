@@ -1,9 +1,9 @@
 """The job `score`: how it is planned, fingerprinted and built."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import apache_beam as beam
 import pyarrow as pa
@@ -18,7 +18,17 @@ from beam_pipelines.jobs.score.config import ScoreConfig
 from beam_pipelines.jobs.score.manifest import CARD, score_manifest
 from beam_pipelines.jobs.score.page import page
 from beam_pipelines.jobs.score.scoring import ScoreColumns, ScorerSpec, load_scorer, score_unit
-from beam_pipelines.models.settle import check_named, model_source, needing_extra, settle, without_warnings
+from beam_pipelines.models.check import pick_pairs
+from beam_pipelines.models.settle import (
+    check_named,
+    earlier,
+    has_ended,
+    model_source,
+    needing_extra,
+    read_template,
+    settle,
+    without_warnings,
+)
 from beam_pipelines.report.text import plural
 from beam_pipelines.runners.forecast import forecast, measure_first_rows
 from beam_pipelines.runners.options import Placement
@@ -28,17 +38,24 @@ from beam_pipelines.runs.progress import Stage
 from beam_pipelines.transforms.map_units import MapUnits
 from schemas.chunks import CHUNK_ROWS
 
+if TYPE_CHECKING:
+    from cappy_model.score.loading import SettledScorer
+
 _TIMED_ROWS = 64
 
 
 @dataclass(frozen=True)
 class ScorePlan(Plan):
-    """A configuration with the columns and the scorer settled. `model` is the fingerprint's entry for the scorer."""
+    """A configuration with the columns and the scorer settled.
+
+    `model` is the fingerprint's entry for the scorer; `meaning` says what its scores are, for the manifest.
+    """
 
     config: ScoreConfig
     columns: ScoreColumns
     scorer: ScorerSpec
     model: Mapping[str, Any]
+    meaning: Mapping[str, str | None]
 
     @property
     def spec(self) -> ReadSpec:
@@ -60,29 +77,36 @@ def plan(config: ScoreConfig, placement: Placement) -> ScorePlan:
     source = open_input([absolute(config.input)], config.storage, limit=config.limit)
     columns = columns_of(config)
     columns.output(source.schema)
-    scorer, model = _settle(config, local=placement.local)
-    return ScorePlan(config, (source,), columns, scorer, model)
+    check = pick_pairs(source, columns.instruction, columns.response, config.check_pairs)
+    scorer, settled = _settle(config, check, local=placement.local)
+    model = {"content": settled.checkpoint.content, **settled.fingerprint_inputs, **scorer.fingerprint_inputs}
+    return ScorePlan(config, (source,), columns, scorer, model, settled.described)
 
 
-def _settle(config: ScoreConfig, *, local: bool) -> tuple[ScorerSpec, dict[str, Any]]:
-    """Return the model spec sent to workers and the fingerprint's entry for it. Locally the model is loaded, too."""
+def _settle(
+    config: ScoreConfig, check: Sequence[tuple[str, str]], *, local: bool
+) -> tuple[ScorerSpec, "SettledScorer"]:
+    """Return the model spec sent to workers, and the scorer without its weights.
+
+    Locally the weights are loaded, too, and the scorer is checked, unless the run has finished.
+    """
     with needing_extra("model", "scoring"):
-        from cappy_model import checkpoints, devices
-        from cappy_model.score import encoding
+        from cappy_model import devices
+        from cappy_model.checkpoints import find_checkpoint
+        from cappy_model.score.loading import settle_scorer
     source = model_source(config, config.model)
-    checkpoint = checkpoints.find_checkpoint(source)
-    model_config, tokenizer = checkpoints.load_config(checkpoint)
-    checkpoints.check_scorer(checkpoint, model_config)
-    encoder = encoding.encoder_for(tokenizer, model_config, max_length=config.max_length)
+    length = config.max_length or earlier(config, "max_length")
+    template = read_template(config.template, config.storage)
+    settled = settle_scorer(find_checkpoint(source), head=config.head, template=template, max_length=length)
 
     def tokens(device: str, dtype: str) -> int:
-        return devices.settle_tokens_per_batch(model_config, device, dtype)
+        return devices.settle_tokens_per_batch(settled.config, device, dtype)
 
-    spec = ScorerSpec(**vars(settle(config, source, local=local, tokens=tokens)), max_length=config.max_length)
-    if local:
+    model = settle(config, source, local=local, tokens=tokens, model_config=settled.config)
+    spec = ScorerSpec(**vars(model), head=config.head, template=template, max_length=length, check=tuple(check))
+    if local and not has_ended(config):
         load_scorer(spec)
-    cut = {"max_length": encoder.max_length, "truncation": encoder.policy}
-    return spec, {"content": checkpoint.content, "type": model_config.model_type, **spec.fingerprint_inputs, **cut}
+    return spec, settled
 
 
 def columns_of(config: Any) -> ScoreColumns:
@@ -134,8 +158,9 @@ def describe(plan: ScorePlan, options: PipelineOptions) -> str:
     source, model = plan.inputs[0], plan.model
     lines = [
         f"{plural(len(source.files), 'file')}, {plural(source.rows, 'row')}, about {plural(plan.units, 'unit')}",
-        f"{plan.config.model}: {model['type']} in {model['dtype']} on {model['device']}, {model['max_length']} tokens, "
-        f"cut {model['truncation']}, {model['tokens_per_batch']:,} tokens per batch",
+        f"{plan.config.model}: {model['type']} in {model['dtype']} on {model['device']}, head "
+        f"{plan.meaning['head']}, template {plan.meaning['template']}, {model['max_length']} tokens, cut "
+        f"{model['truncation']}, {model['tokens_per_batch']:,} tokens per batch",
     ]
     scorer = load_scorer(plan.scorer)
 
@@ -166,7 +191,9 @@ JOB = PipelineJob(
     fingerprint_inputs=fingerprint_inputs,
     build=build,
     stages=stages,
-    manifest=lambda plan, hashed: partial(score_manifest, hashed=hashed, model=plan.config.model),
+    manifest=lambda plan, hashed: partial(
+        score_manifest, hashed=hashed, model={"name": plan.config.model, **plan.meaning}
+    ),
     card=CARD,
     describe=describe,
     summarise=summarise,

@@ -4,10 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from beam_pipelines.jobs.score.scoring import TOKENS_PER_BIN
-from beam_pipelines.report.text import plural
+from beam_pipelines.report.text import plural, share
 from beam_pipelines.runs.card import REJECTS, Card, Part
 from beam_pipelines.runs.manifest import count_rejects, samples
 from schemas.stats import BINS_PER_SCORE, REAL_TOKENS, SCORE_BINS, Stats
+
+_CUT_SHARE = 0.05
+"""Share of truncated pairs above which a run warns."""
 
 
 def _text(manifest: Mapping[str, Any]) -> str:
@@ -22,14 +25,17 @@ def _text(manifest: Mapping[str, Any]) -> str:
 CARD = Card("Rows with scores", _text, [Part("scored", "part-*.parquet", "the rows with their scores"), REJECTS])
 
 
-def score_manifest(stats: Stats, *, hashed: Mapping[str, Any], model: str) -> dict[str, Any]:
-    """Return the manifest's part of a score run, from its statistics and its fingerprint inputs `hashed`."""
+def score_manifest(stats: Stats, *, hashed: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the manifest's part of a score run, from its statistics and its fingerprint inputs `hashed`.
+
+    `model` has the name of the scorer, its head, template and activation.
+    """
     counts, errors = stats.counts, stats.under("errors")
     rows, unreadable, unscored = counts["rows", "read"], counts["rows", "rejected"], sum(errors.values())
     pairs = counts["pairs", "scored"] + unscored
     lengths = stats.under("lengths")
     return {
-        "model": {"name": model, **hashed["model"]},
+        "model": {**model, **hashed["model"]},
         "inputs": hashed["files"],
         "totals": {
             "rows": rows,
@@ -38,6 +44,7 @@ def score_manifest(stats: Stats, *, hashed: Mapping[str, Any], model: str) -> di
             "distinct": counts["pairs", "distinct"],
             "truncated": counts["pairs", "truncated"],
         },
+        "warnings": _warnings(counts["pairs", "truncated"], counts["pairs", "scored"], hashed["model"]["max_length"]),
         "tokens": {
             "real": counts[REAL_TOKENS],
             "padding": counts["tokens", "padding"],
@@ -50,6 +57,15 @@ def score_manifest(stats: Stats, *, hashed: Mapping[str, Any], model: str) -> di
         "rejects": count_rejects(stats, lost=unreadable + unscored, attempted=unreadable + pairs, of="rows and pairs"),
         "samples": samples(stats, "highest", "lowest", "any", "rejects"),
     }
+
+
+def _warnings(truncated: int, scored: int, max_length: int) -> list[str]:
+    if truncated <= _CUT_SHARE * scored:
+        return []
+    return [
+        f"{share(truncated, scored)} of the pairs are longer than {max_length:,} tokens and were cut; give a greater "
+        "--max-length if the model has the positions"
+    ]
 
 
 def _bins(counts: Mapping[str, int]) -> list[str]:

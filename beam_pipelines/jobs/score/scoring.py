@@ -27,17 +27,24 @@ _SAMPLE_CHARACTERS = 4_000  # of each text; a report shows no more
 
 @dataclass(frozen=True)
 class ScorerSpec(ModelSpec):
-    """Everything that a worker needs to load a scorer."""
+    """Everything that a worker needs to load a scorer. `template` is auto, none, chat or a jinja text.
 
+    `check` holds pairs (instruction, response) on which each process compares the scorer with the plain forward pass.
+    """
+
+    head: str | None
+    template: str
     max_length: int | None
+    check: tuple[tuple[str, str], ...] = ()
 
 
 @cache
 def load_scorer(spec: ScorerSpec) -> "Scorer":
-    """Load the scorer of `spec`, once in a process."""
+    """Load the scorer of `spec`, once in a process. Raises CheckFailed if it fails its check."""
     from cappy_model.score.scorer import Scorer
 
-    return Scorer.from_pretrained(spec.model, max_length=spec.max_length, **spec.settings)
+    settings = {"head": spec.head, "template": spec.template, "max_length": spec.max_length, **spec.settings}
+    return Scorer.from_pretrained(spec.model, check_pairs=spec.check, **settings)
 
 
 @dataclass(frozen=True)
@@ -101,7 +108,7 @@ def _check_text(schema: pa.Schema, name: str, flag: str, *, lists: bool) -> None
 def score_unit(unit: Unit, scorer: "Scorer", columns: ScoreColumns) -> Result:
     """Score the pairs of a unit. Rows keep their order; a row that cannot be scored has an error instead of a score.
 
-    Raises cappy_model.scorer.BrokenModel for a score that is NaN or infinite.
+    Raises cappy_model.scorer.BrokenModel if all scores of the unit are NaN or infinite.
     """
     schema, stats = columns.output(unit.rows.schema), Stats()
     instructions, responses = unit.rows[columns.instruction], unit.rows[columns.response]

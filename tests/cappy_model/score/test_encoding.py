@@ -127,7 +127,10 @@ def test_what_the_model_says_of_truncation_and_length() -> None:
     assert (encoder_for(tokenizer, config).policy, encoder_for(tokenizer, config).max_length) == (KEEP_RESPONSE, 32)
     assert encoder_for(tokenizer, config, max_length=20).max_length == 20
     tokenizer.model_max_length = 10**30
-    assert encoder_for(tokenizer, BertConfig(max_position_embeddings=8192)).max_length == 512
+    assert encoder_for(tokenizer, BertConfig(max_position_embeddings=4096)).max_length == 4096
+    assert encoder_for(tokenizer, BertConfig(max_position_embeddings=100_000)).max_length == 8192
+    tokenizer.model_max_length = 256
+    assert encoder_for(tokenizer, BertConfig(max_position_embeddings=4096)).max_length == 256
 
 
 def test_segments_only_where_the_tokenizer_gives_them_to_the_model() -> None:

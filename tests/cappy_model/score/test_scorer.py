@@ -1,7 +1,7 @@
 """The scorer against the plain transformers forward: one pair at a time, float32, eager attention."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,10 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from cappy_model import lanes
-from cappy_model.checkpoints import ModelSource, find_checkpoint, load
-from cappy_model.score import scorer as scorer_module
+from cappy_model.checkpoints import ModelSource, find_checkpoint
+from cappy_model.score import windows
+from cappy_model.score.layouts import Padded
+from cappy_model.score.loading import LoadedScorer, load_scorer, settle_scorer
 from cappy_model.score.scorer import BrokenModel, Scorer, ScoringError
 from tests.cappy_model.models import save_tiny_scorer
 from tests.conftest import SHARED, needs_shared
@@ -44,8 +46,11 @@ def plain_scores(folder: Path | str, pairs: TextPairs, max_length: int) -> np.nd
 
 
 def scorer_of(folder: Path, *, dtype: str = "float32", unpadded: bool = False, tokens: int = 500) -> Scorer:
-    model, tokenizer = load(find_checkpoint(ModelSource(str(folder))), getattr(torch, dtype))
-    return Scorer(model, tokenizer, device="cpu", tokens_per_batch=tokens, unpadded=unpadded)
+    return Scorer(loaded(folder, dtype), device="cpu", tokens_per_batch=tokens, unpadded=unpadded)
+
+
+def loaded(folder: Path, dtype: str = "float32") -> LoadedScorer:
+    return load_scorer(settle_scorer(find_checkpoint(ModelSource(str(folder)))), getattr(torch, dtype))
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -118,7 +123,7 @@ def test_equal_pairs_are_scored_once_and_order_is_kept(tiny: Path, monkeypatch: 
     scorer = scorer_of(tiny)
     pairs = some_pairs(40, seed=3)
     alone = scorer.score_pairs(*split(pairs))
-    monkeypatch.setattr(scorer_module, "WINDOW_PAIRS", 7)
+    monkeypatch.setattr(windows, "WINDOW_PAIRS", 7)
     repeated = pairs * 3
     random.Random(0).shuffle(repeated)
     found = scorer.score_pairs(*split(repeated))
@@ -141,20 +146,21 @@ def test_rank_puts_the_best_first_and_the_earlier_of_equals(tiny: Path) -> None:
     assert scorer.rank("Nothing?", []) == []
 
 
-def with_forward(scorer: Scorer, forward: Callable[[Any, Any, Any], torch.Tensor]) -> Scorer:
-    scorer._logits = forward
+class Failing(Padded):
+    """The padded layout, failing for batches of more than `limit` tokens, or with a certain token."""
+
+    def __init__(self, limit: int, error: Exception) -> None:
+        self.limit, self.error = limit, error
+
+    def logits(self, model: Any, pairs: Any, device: Any) -> torch.Tensor:
+        if len(pairs.tokens) > self.limit:
+            raise self.error
+        return super().logits(model, pairs, device)
+
+
+def failing(scorer: Scorer, limit: int, error: Exception) -> Scorer:
+    scorer._layout = Failing(limit, error)
     return scorer
-
-
-def too_large_for(limit: int, error: Exception) -> Callable[[Any, Any, Any], torch.Tensor]:
-    from cappy_model.score.forward import padded_logits
-
-    def forward(model: Any, batch: Any, device: Any) -> torch.Tensor:
-        if len(batch.tokens) > limit:
-            raise error
-        return padded_logits(model, batch, device)
-
-    return forward
 
 
 @pytest.mark.parametrize(
@@ -164,7 +170,7 @@ def test_out_of_memory_halves_the_batch_and_remembers(tiny: Path, error: Excepti
     pairs = split(some_pairs(60, seed=4, longest=8))
     scorer = scorer_of(tiny, tokens=1000)
     wanted = scorer.score(*pairs)
-    scorer = with_forward(scorer_of(tiny, tokens=1000), too_large_for(200, error))
+    scorer = failing(scorer_of(tiny, tokens=1000), 200, error)
     found = scorer.score_pairs(*pairs)
     assert np.abs(found.scores - wanted).max() < FLOAT32_TOLERANCE
     assert found.work.out_of_memory > 0
@@ -174,7 +180,7 @@ def test_out_of_memory_halves_the_batch_and_remembers(tiny: Path, error: Excepti
 
 def test_a_pair_that_never_fits_is_an_error_of_its_own(tiny: Path) -> None:
     pairs = [*some_pairs(20, seed=5, longest=4), ("the quick fox " * 20, "yes"), ("short", "no")]
-    scorer = with_forward(scorer_of(tiny), too_large_for(60, torch.OutOfMemoryError("CUDA out of memory")))
+    scorer = failing(scorer_of(tiny), 60, torch.OutOfMemoryError("CUDA out of memory"))
     found = scorer.score_pairs(*split(pairs))
     assert dict(found.errors) == {20: "out of memory: 64 tokens do not fit on cpu"}
     assert np.isnan(found.scores[20]) and np.isfinite(np.delete(found.scores, 20)).all()
@@ -182,20 +188,44 @@ def test_a_pair_that_never_fits_is_an_error_of_its_own(tiny: Path) -> None:
         scorer.score(*split(pairs))
 
 
-def test_other_errors_of_the_forward_are_raised(tiny: Path) -> None:
-    scorer = with_forward(scorer_of(tiny), too_large_for(0, RuntimeError("mat1 and mat2 cannot be multiplied")))
-    with pytest.raises(RuntimeError, match="mat1"):
-        scorer.score(["a"], ["b"])
+def test_a_pair_that_the_model_fails_on_is_an_error_of_its_own(tiny: Path) -> None:
+    pairs = [*some_pairs(20, seed=5, longest=4), ("the quick fox " * 20, "yes"), ("short", "no")]
+    wanted = scorer_of(tiny).score(*split(pairs))
+    scorer = failing(scorer_of(tiny, tokens=1000), 60, RuntimeError("mat1 and mat2\n cannot be multiplied"))
+    found = scorer.score_pairs(*split(pairs))
+    assert dict(found.errors) == {20: "model error: RuntimeError: mat1 and mat2 cannot be multiplied"}
+    assert np.abs(np.delete(found.scores - wanted, 20)).max() < FLOAT32_TOLERANCE
+
+
+def test_a_pair_that_cannot_be_tokenized_is_an_error_of_its_own(tiny: Path) -> None:
+    pairs = [("the fox", "yes"), ("a lone surrogate \ud800", "no"), ("the dog", "no")]
+    found = scorer_of(tiny).score_pairs(*split(pairs))
+    assert list(found.errors) == [1] and found.errors[1].startswith("not encodable: ")
+    good = [pairs[0], pairs[2]]
+    assert np.abs(found.scores[[0, 2]] - scorer_of(tiny).score(*split(good))).max() < FLOAT32_TOLERANCE
+    alone = scorer_of(tiny).score_pairs(*split(pairs[1:2]))
+    assert list(alone.errors) == [0] and np.isnan(alone.scores).all()
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_numbers_that_are_none_are_an_error(tmp_path: Path, value: float) -> None:
-    model, tokenizer = load(find_checkpoint(ModelSource(str(save_tiny_scorer(tmp_path)))), torch.float32)
+def test_a_model_without_finite_scores_is_broken(tmp_path: Path, value: float) -> None:
+    broken = loaded(save_tiny_scorer(tmp_path))
     with torch.no_grad():
-        model.classifier.out_proj.bias.fill_(value)
-    scorer = Scorer(model, tokenizer, device="cpu", tokens_per_batch=500)
+        broken.model.classifier.out_proj.bias.fill_(value)
+    scorer = Scorer(broken, device="cpu", tokens_per_batch=500)
     with pytest.raises(BrokenModel, match=f"gives {value} for the instruction 'why'.*--dtype float32"):
         scorer.score(["why"], ["so"])
+
+
+def test_a_score_that_is_not_finite_is_an_error_of_its_pair(tmp_path: Path) -> None:
+    broken = loaded(save_tiny_scorer(tmp_path))
+    (token,) = broken.tokenizer("Q", add_special_tokens=False)["input_ids"]
+    with torch.no_grad():
+        broken.model.get_input_embeddings().weight[token] = torch.nan
+    scorer = Scorer(broken, device="cpu", tokens_per_batch=500)
+    found = scorer.score_pairs(["the fox", "Q", "the dog"], ["yes", "no", "no"])
+    assert dict(found.errors) == {1: "not finite: the model gives nan; try --dtype float32"}
+    assert np.isfinite(found.scores[[0, 2]]).all()
 
 
 def test_no_pairs_and_unequal_numbers(tiny: Path) -> None:

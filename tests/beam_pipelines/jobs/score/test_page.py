@@ -39,7 +39,11 @@ def manifest_of(stats: Stats) -> dict[str, Any]:
         "started": "2026-11-23T08:00:00+00:00",
         "seconds": 60.0,
         "configuration": {"score_column": "score"},
-        **score_manifest(stats, hashed=hashed, model="models/mine"),
+        **score_manifest(
+            stats,
+            hashed=hashed,
+            model={"name": "models/mine", "head": "logit", "template": "none", "activation": "identity"},
+        ),
         "files": [entry._asdict() for entry in stats.files],
     }
 
@@ -52,7 +56,8 @@ def test_page_is_whole_and_needs_nothing_from_outside(stats: Stats) -> None:
 def test_numbers_are_there() -> None:
     text = read(render_report(manifest_of(stats_of(40, 3)))).text
     assert "40 pairs scored in 43 rows" in text and "3 pairs could not be scored." in text
-    assert "50.0% of the pairs were truncated to 128 tokens." in text and "Memory ran out 1 time:" in text
+    assert "Warning: 50.0% of the pairs are longer than 128 tokens and were cut; give a greater --max-length" in text
+    assert "Memory ran out 1 time:" in text
     assert "tokens per second 20" in text and "no instruction: 3 reject" in text
     assert "The first and the last bin hold 1 score, those beyond ±100 among them." in text
     assert "models/mine" in text and "−0.250" in text
