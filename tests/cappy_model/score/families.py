@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from tests.cappy_model.score.tokenizers import decoder_tokenizer, encoder_tokenizer
 
 SPREAD = 0.3
+_NARROW = ("albert", "convbert")  # embeddings have fewer columns than layers
 _BERT = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 _COMMON = {**_BERT, "initializer_range": SPREAD, "num_labels": 1}
 _POSITIONS = 64
@@ -97,8 +98,10 @@ ENCODERS: dict[str, Callable[[Settings], PreTrainedModel]] = {
     "modernbert": _modernbert,
     "t5": _t5,
     "bart": _bart,
+    "fnet": _with_positions(t.FNetForSequenceClassification, t.FNetConfig),
+    "convbert": _with_positions(t.ConvBertForSequenceClassification, t.ConvBertConfig),
 }
-"""Encoders, and encoder-decoders with a head (t5, bart)."""
+"""Encoders, encoder-decoders with a head (t5, bart), and two whose scores depend on padding (fnet, convbert)."""
 
 
 def save(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> Path:
@@ -113,7 +116,7 @@ def save_encoder(folder: Path, family: str, *, seed: int = 0, **settings: Any) -
     tokenizer = encoder_tokenizer(family)
     torch.manual_seed(seed)
     given = {name: value for name, value in _ids(tokenizer).items() if value is not None}
-    model = ENCODERS[family]({**given, **({"embedding_size": 16} if family == "albert" else {}), **settings})
+    model = ENCODERS[family]({**given, **({"embedding_size": 16} if family in _NARROW else {}), **settings})
     return save(folder, model, tokenizer)
 
 

@@ -118,7 +118,7 @@ def encoder_tokenizer(family: str) -> PreTrainedTokenizerFast:
     """Return the tokenizer of an encoder or an encoder-decoder."""
     bert, fairseq = list(_BERT.values()), ["<s>", "<pad>", "</s>", "<unk>"]
     match family:
-        case "bert" | "electra":
+        case "bert" | "electra" | "fnet" | "convbert":
             return finished(word_piece(bert), "bert", types=True, **_BERT)
         case "distilbert":
             return finished(word_piece(bert), "bert", **_BERT)
