@@ -110,6 +110,16 @@ def _chat(asked: str, tokenizer: PreTrainedTokenizerBase, model: str, turns: Seq
     )
 
 
+def template_block(template: Template, config: PreTrainedConfig) -> dict[str, str]:
+    """Return the entry of the `cappy` block by which auto finds the template of a trained model again.
+
+    Empty for an encoder without a template, which auto gives by itself.
+    """
+    if template.kind == NONE and config.model_type not in DECODERS:
+        return {}
+    return {"template": template.source or template.kind}
+
+
 def _check_renders(template: Template, tokenizer: PreTrainedTokenizerBase, model: str) -> None:
     try:
         text = renderer(template, tokenizer)(*_MARKS)

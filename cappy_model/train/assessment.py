@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from cappy_model.score.batching import token_batches
-from cappy_model.score.encoding import EncodedPairs, PairEncoder
+from cappy_model.score.encoding import EncodedPairs, Encoder
 from cappy_model.score.forward import padded_logits
 from cappy_model.train.corpus import LabelledPairs
 from cappy_model.train.data import Place
@@ -19,7 +19,7 @@ class Assessment:
     """LabelledPairs to evaluate a model on, in batches of at most `tokens_per_batch`."""
 
     pairs: LabelledPairs
-    encoder: PairEncoder
+    encoder: Encoder
     tokens_per_batch: int
 
     @cached_property

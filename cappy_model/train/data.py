@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from cappy_model.score.encoding import PairEncoder
+from cappy_model.score.encoding import Encoder
 from cappy_model.score.forward import padded_inputs
 from cappy_model.train.corpus import LabelledPairs, join_pairs, read_range
 from cappy_model.train.split import EVALUATION, TRAINING, Selection
@@ -42,7 +42,7 @@ class Stream:
     """
 
     selection: Selection
-    encoder: PairEncoder
+    encoder: Encoder
     pad_token_id: int
     batch_size: int
     buffer: int
@@ -124,7 +124,7 @@ def grouped(lengths: np.ndarray, batch_size: int, rng: np.random.Generator) -> l
     return batches
 
 
-def collate(pairs: LabelledPairs, encoder: PairEncoder, pad_token_id: int) -> dict[str, Any]:
+def collate(pairs: LabelledPairs, encoder: Encoder, pad_token_id: int) -> dict[str, Any]:
     """Encode pairs as one batch (see `Stream` for names, dtypes and shapes)."""
     encoded = encoder.encode(pairs.instructions, pairs.responses)
     tensors = {name: torch.from_numpy(array) for name, array in padded_inputs(encoded, pad_token_id).items()}

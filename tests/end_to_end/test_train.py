@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,9 @@ def test_held_out_may_be_repeated(inputs: Path, tmp_path: Path) -> None:
     assert [file["name"] for file in run["facts"]["held_out"]] == ["first.jsonl", "second.jsonl"]
 
 
-def test_scores_are_the_same_after_loading(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def assessed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, np.ndarray]]:
+    """Return a list that receives the pairs and the scores of each evaluation during training."""
     from cappy_model.train.assessment import Assessment
 
     seen: list[tuple[Any, np.ndarray]] = []
@@ -110,14 +113,38 @@ def test_scores_are_the_same_after_loading(inputs: Path, tmp_path: Path, monkeyp
         return seen[-1][1]
 
     monkeypatch.setattr(Assessment, "scores", record)
+    return seen
+
+
+def test_scores_are_the_same_after_loading(
+    inputs: Path, tmp_path: Path, assessed: list[tuple[Any, np.ndarray]]
+) -> None:
     assert cappy(*flags(inputs, "--output", tmp_path / "out", "--max-steps", 4)) == 0
-    pairs, scores = seen[-1]
+    pairs, scores = assessed[-1]
     found = Scorer.from_pretrained(str(tmp_path / "out"), device="cpu", dtype="float32").score(
         pairs.instructions, pairs.responses
     )
     assert len(found) > 30 and np.abs(found - scores).max() < 1e-5
     metrics = metrics_of(tmp_path / "out")
     assert metrics["evaluation"]["loss"] == pytest.approx(float(((found - pairs.labels) ** 2).mean()), abs=1e-6)
+
+
+def test_a_template_is_kept_in_the_model(
+    inputs: Path, tmp_path: Path, assessed: list[tuple[Any, np.ndarray]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "template.jinja").write_text("What is {{ instruction }}? yes {{ response }}\n")
+    given = flags(inputs, "--output", tmp_path / "out", "--max-steps", 2, "--template", tmp_path / "template.jinja")
+    assert cappy(*given) == 0
+    block = json.loads((tmp_path / "out" / "config.json").read_text())["cappy"]
+    assert block["template"] == "What is {{ instruction }}? yes {{ response }}\n"
+    pairs, scores = assessed[-1]
+    load = partial(Scorer.from_pretrained, str(tmp_path / "out"), device="cpu", dtype="float32")
+    found = load().score(pairs.instructions, pairs.responses)
+    assert np.abs(found - scores).max() < 1e-5
+    assert np.abs(load(template="none").score(pairs.instructions, pairs.responses) - scores).max() > 1e-3
+    (tmp_path / "template.jinja").write_text("{{ instruction }}: {{ response }}")
+    assert cappy(*given) == 1
+    assert "holds another run: model.template_hash" in capsys.readouterr().err
 
 
 def test_another_run_in_the_folder_and_overwrite(

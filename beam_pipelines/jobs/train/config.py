@@ -42,6 +42,11 @@ class TrainingConfig(LoadingConfig):
     accumulation: int = flag(16, metavar="N", help="gradient accumulation: batches per optimizer step and process")
     learning_rate: float = flag(2e-5, parse=rate, metavar="R", help="peak learning rate, reached after the warm-up")
     warm_up: float = flag(0.1, parse=share, metavar="R", help="share of the steps in which the learning rate rises")
+    template: str = flag(
+        "auto",
+        metavar="T",
+        help="how a pair is rendered, kept in the model: auto (as the model says), none, chat, or a jinja file",
+    )
     max_length: int = flag(512, metavar="N", help="tokens of a pair; longer pairs are truncated")
     shuffle_buffer: int = flag(65_536, metavar="N", help="pairs in the shuffle buffer, in memory")
     eval_fraction: float = flag(

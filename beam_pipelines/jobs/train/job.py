@@ -70,6 +70,7 @@ def _claimed(plan: TrainPlan, described_run: Mapping[str, Any], folder: Path) ->
 def _train(plan: TrainPlan, hashed: Mapping[str, Any], mirror: Mirror) -> None:
     """Train, and write the results in the first process. `hashed` are the fingerprint inputs."""
     from cappy_model.score.encoding import KEEP_RESPONSE, encoder_for
+    from cappy_model.score.templates import template_block
     from cappy_model.train import training
     from cappy_model.train.assessment import Assessment
     from cappy_model.train.data import Stream, evaluation_pairs
@@ -79,8 +80,9 @@ def _train(plan: TrainPlan, hashed: Mapping[str, Any], mirror: Mirror) -> None:
     config, storage = plan.config, plan.config.storage
     selection = _shared_selection(plan, mirror)
     model, tokenizer = load_to_train(plan.checkpoint, seed=config.seed)
-    model.config.cappy = {"truncation": KEEP_RESPONSE, "max_length": plan.max_length}
-    encoder = encoder_for(tokenizer, model.config)
+    template = template_block(plan.template, model.config)
+    model.config.cappy = {"truncation": KEEP_RESPONSE, "max_length": plan.max_length, **template}
+    encoder = encoder_for(tokenizer, model.config, template=plan.template)
     stream = Stream(
         *(selection, encoder, model.config.pad_token_id, config.batch_size),
         *(config.shuffle_buffer, config.seed, storage),

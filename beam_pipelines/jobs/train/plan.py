@@ -9,12 +9,13 @@ from beam_pipelines.io.inputs import Input, open_input
 from beam_pipelines.io.storage import absolute, join
 from beam_pipelines.jobs.train.config import DTYPES, TrainConfig
 from beam_pipelines.jobs.train.files import read_weights
-from beam_pipelines.models.settle import model_source, needing_extra
+from beam_pipelines.models.settle import model_source, needing_extra, read_template
 from schemas.errors import CappyError, UsageError
 from schemas.manifest import FORMAT_VERSION
 
 if TYPE_CHECKING:
     from cappy_model.checkpoints import Checkpoint
+    from cappy_model.score.templates import Template
 
 _FINGERPRINTED = (
     *("seed", "max_pairs", "epochs", "max_steps", "batch_size", "accumulation", "learning_rate", "warm_up"),
@@ -35,6 +36,7 @@ class TrainPlan:
     held_out: Sequence[Input]
     rates: Mapping[str, Mapping[str, float]]
     checkpoint: "Checkpoint"
+    template: "Template"
     max_length: int
     device: str
     dtype: str
@@ -76,7 +78,8 @@ def plan(config: TrainConfig) -> TrainPlan:
     checkpoint = checkpoints.find_checkpoint(model_source(config, config.model))
     model_config, tokenizer = checkpoints.load_config(checkpoint)
     start.check_start(checkpoint, model_config)
-    encoder = encoding.encoder_for(tokenizer, model_config, max_length=config.max_length)
+    template = _settle_template(config, checkpoint, model_config, tokenizer)
+    encoder = encoding.encoder_for(tokenizer, model_config, template=template, max_length=config.max_length)
     state = training.processes(device)
     return TrainPlan(
         config,
@@ -84,12 +87,28 @@ def plan(config: TrainConfig) -> TrainPlan:
         held_out,
         rates,
         checkpoint,
+        template,
         encoder.max_length,
         device,
         dtype,
         processes=state.num_processes,
         main=state.is_main_process,
     )
+
+
+def _settle_template(config: TrainConfig, checkpoint: "Checkpoint", model_config: Any, tokenizer: Any) -> "Template":
+    """Return the template of the trained model. Raises UsageError for one that its folder could not say."""
+    from cappy_model.score.cross_encoder import read_cross_encoder
+    from cappy_model.score.templates import AUTO, settle_template
+
+    asked = read_template(config.template, config.storage)
+    stored = read_cross_encoder(checkpoint.folder, model_config, model=config.model).template
+    if stored is not None and asked == AUTO:
+        raise UsageError(
+            f"--model {config.model}: stores a prompt of sentence-transformers, which a trained model does not keep; "
+            "give --template none, or a file with that prompt"
+        )
+    return settle_template(asked, tokenizer, model_config, stored=None, answers=False, model=config.model)
 
 
 def _open_corpus(config: TrainConfig) -> Input:
@@ -131,7 +150,7 @@ def fingerprint_inputs(plan: TrainPlan) -> dict[str, Any]:
             "device": plan.device,
             "processes": plan.processes,
         },
-        "model": {"content": plan.checkpoint.content},
+        "model": {"content": plan.checkpoint.content, **plan.template.fingerprint_inputs},
         "files": [file.fingerprint_inputs() for file in plan.corpus.files],
         "held_out": [file.fingerprint_inputs() for found in plan.held_out for file in found.files] or None,
     }
