@@ -38,9 +38,10 @@ class Dense:
 class CrossEncoder:
     """What a CrossEncoder folder says about its use.
 
-    `template`: its stored prompt and messages, None without any. `words`: the head of a language model scored by the
-    logits of one or two tokens. `pooling` and `dense`: the head of an encoder without a classifier. `activation`: the
-    function that predict() applies to the logits, which scores here are taken before; None if none is named.
+    `template`: its stored prompt, and whether it reads messages or the plain pair; None if it says neither. `words`:
+    the head of a language model scored by the logits of one or two tokens. `pooling` and `dense`: the head of an
+    encoder without a classifier. `activation`: the function that predict() applies to the logits, which scores here are
+    taken before; None if none is named.
     """
 
     template: Template | None = None
@@ -71,12 +72,13 @@ def read_cross_encoder(folder: Path, config: PreTrainedConfig, *, model: str) ->
 
 
 def _template(bert: Mapping[str, Any], prompt: str) -> Template | None:
-    """Return the template of a transformer that reads messages, or that has a prompt."""
-    if "message" in bert.get("modality_config", {}):
+    """Return the template of a transformer that reads messages, or the plain pair, or that has a prompt."""
+    modalities = bert.get("modality_config", {})
+    if "message" in modalities:
         options = dict(bert.get("processing_kwargs", {}).get("chat_template", {}))
         options.pop("restore_suffix", None)  # about cuts, which never reach the template here
         return Template(CHAT, roles=_TURNS, prompt=prompt, options=options)
-    return Template(prompt=prompt) if prompt else None
+    return Template(prompt=prompt) if prompt or "text" in modalities else None
 
 
 def _read_head(folder: Path, modules: list[dict[str, Any]], model: str) -> dict[str, Any]:

@@ -167,7 +167,7 @@ def test_a_cut_pair_is_scored_as_what_is_left_of_it(tmp_path: Path) -> None:
     )
     left = [text.removesuffix("<|eot_id|>").split("<|eot_id|>") for text in texts]
     pairs_left = [tuple(part.partition("<|end_header_id|>\n\n")[2] for part in parts) for parts in left]
-    assert np.abs(scored.scores - chat_logits(folder, pairs_left)[:, 0]).max() < TOLERANCE  # type: ignore[arg-type]
+    assert np.abs(scored.scores - chat_logits(folder, pairs_left)[:, 0]).max() < TOLERANCE
 
 
 # Yes or no: the makers' prompt of Qwen3-Reranker, in jinja, and a prompt that ends in a question.

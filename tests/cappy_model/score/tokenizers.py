@@ -74,7 +74,7 @@ def sentencepiece_bpe(special: list[str], *, prefix: bool) -> Tokenizer:
     # Split for the training only, so that no token spans several words.
     tokenizer.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
     tokenizer.train_from_iterator(_TEXTS, trainer)
-    tokenizer.pre_tokenizer = None  # type: ignore[assignment]
+    tokenizer.pre_tokenizer = None
     return tokenizer
 
 
