@@ -2,6 +2,9 @@
 
 import re
 from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
 
 from cappy_model.checkpoints.files import CHAT_TEMPLATES, MODULES, TEMPLATE, matches, module_folders, patterns
 from cappy_model.checkpoints.source import ModelError, ModelSource
@@ -34,12 +37,17 @@ def download(source: ModelSource) -> Path:
             parts = module_folders(source, (folder / MODULES).read_bytes())
             below += [f"{part}/{pattern}" for part in parts for pattern in wanted]
         if here:  # named again below, since the library warns if no file matches
-            snapshot_download(repository, revision=folder.name, allow_patterns=[*below, *here])
+            snapshot_download(repository, revision=folder.name, allow_patterns=[*below, *here], tqdm_class=_NoBar)
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
         raise ModelError(
             f"{source.name}: no such folder here, and it cannot be fetched from the model hub: {_reason(error)}"
         ) from error
     return folder
+
+
+class _NoBar(tqdm):  # type: ignore[type-arg]
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **{**options, "disable": True})
 
 
 def _reason(error: Exception) -> str:
@@ -51,7 +59,7 @@ def _reason(error: Exception) -> str:
         return f"it has no public model of this name; for a private one, {_LOGIN}"
     if isinstance(error, RevisionNotFoundError):
         return "the model has no such revision"
-    return str(error).strip().split("\n")[0]
+    return str(error).strip().split("\n")[0].rstrip(".")
 
 
 def list_files(source: ModelSource) -> list[str]:
