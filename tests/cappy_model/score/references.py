@@ -42,10 +42,10 @@ def messages_of(pair: TextPair) -> list[dict[str, str]]:
     return [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]
 
 
-def chat_ids(folder: Path, pair: TextPair) -> list[int]:
-    """Return the token ids of `apply_chat_template` over the two turns of a pair."""
-    ids: list[int] = AutoTokenizer.from_pretrained(folder).apply_chat_template(messages_of(pair), return_dict=False)
-    return ids
+def chat_ids(folder: Path, pairs: Iterable[TextPair]) -> list[list[int]]:
+    """Return the token ids of `apply_chat_template` over the two turns of each pair."""
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    return [tokenizer.apply_chat_template(messages_of(pair), return_dict=False) for pair in pairs]
 
 
 def chat_logits(folder: Path, pairs: Iterable[TextPair]) -> np.ndarray:

@@ -14,9 +14,9 @@ from transformers import AutoTokenizer
 from cappy_model.checkpoints import ModelError, ModelSource, find_checkpoint
 from cappy_model.score.loading import settle_scorer
 from cappy_model.score.scorer import Scorer
-from tests.cappy_model.score.families import CHAT_TEMPLATES, DECODERS, save_decoder
+from tests.cappy_model.score.families import DECODERS, save_decoder
 from tests.cappy_model.score.pairs import TextPair, long_pairs, short_pairs
-from tests.cappy_model.score.references import TOLERANCE, chat_ids, chat_logits, messages_of, split, word_logits
+from tests.cappy_model.score.references import TOLERANCE, chat_ids, chat_logits, split, word_logits
 
 PAIRS = [*short_pairs(), *long_pairs(40)]
 _LONGROPE = {
@@ -80,7 +80,7 @@ def test_scores_equal_the_plain_forward_over_the_chat_template(tiny: Tiny, token
 def test_token_ids_are_those_of_apply_chat_template(tiny: Tiny) -> None:
     encoded = encoder_of(tiny.folder, max_length=512).encode(*split(PAIRS))
     assert not encoded.truncated.any()
-    assert tokens_of(encoded) == [chat_ids(tiny.folder, pair) for pair in PAIRS]
+    assert tokens_of(encoded) == chat_ids(tiny.folder, PAIRS)
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gemma3", "gpt2"])
@@ -132,7 +132,7 @@ def is_cut_of(part: str, whole: str) -> bool:
 
 @pytest.mark.parametrize("family", FRAMES)
 @given(instruction=TEXTS, response=TEXTS, max_length=st.integers(60, 160))
-@settings(max_examples=60)
+@settings(max_examples=40)
 @example(instruction="no " * 100, response="yes", max_length=64)
 @example(instruction="no", response="你好 " * 100, max_length=64)
 @example(instruction="", response="🦊" * 100, max_length=64)
@@ -140,7 +140,7 @@ def test_cuts_leave_the_frame_and_the_end_of_the_response(
     framed: dict[str, Path], family: str, instruction: str, response: str, max_length: int
 ) -> None:
     encoded = encoder_of(framed[family], max_length=max_length).encode([instruction], [response])
-    whole = chat_ids(framed[family], (instruction, response))
+    (whole,) = chat_ids(framed[family], [(instruction, response)])
     assert len(encoded.tokens) == encoded.lengths[0] <= max_length
     assert bool(encoded.truncated[0]) == (len(whole) > max_length)
     if not encoded.truncated[0]:
@@ -313,6 +313,21 @@ def test_a_pair_that_the_template_cannot_render_is_an_error_of_its_own(reward: P
     assert np.abs(np.delete(scored.scores - kept, 2)).max() < TOLERANCE
 
 
-def test_messages_are_those_of_the_reference() -> None:
-    assert [turn["role"] for turn in messages_of(("a", "b"))] == ["user", "assistant"]
-    assert CHAT_TEMPLATES.keys() >= {"llama", "qwen", "mistral", "gemma", "gpt2"}
+@pytest.mark.parametrize("shares", [True, False])
+def test_one_pair_that_makes_the_model_fail_is_one_error(
+    reward: Path, shares: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = [("What is the answer? " * 9, text) for text in ("yes", "no", "7", "maybe", "yes no", "the fox")]
+    options = {"tokens_per_batch": 4096, "share_prefixes": shares}
+    wanted = scorer_of(reward, **options).score(*split(pairs))
+    embed, unlucky = torch.nn.Embedding.forward, AutoTokenizer.from_pretrained(reward).convert_tokens_to_ids("7")
+
+    def failing(layer: torch.nn.Embedding, tokens: torch.Tensor) -> torch.Tensor:
+        if bool((tokens == unlucky).any()):
+            raise ValueError("unlucky")
+        return embed(layer, tokens)
+
+    monkeypatch.setattr(torch.nn.Embedding, "forward", failing)
+    found = scorer_of(reward, **options).score_pairs(*split(pairs))
+    assert list(found.errors) == [2] and "unlucky" in found.errors[2] and np.isnan(found.scores[2])
+    assert np.abs(np.delete(found.scores - wanted, 2)).max() < TOLERANCE
