@@ -39,7 +39,7 @@ def merge(checkpoint: Checkpoint, model: PreTrainedModel) -> tuple[PreTrainedMod
 
     Raises ModelError for an adapter that was made for another model.
     """
-    from peft import PeftModel
+    from peft import get_peft_model
 
     settings, weights = _load_settings(checkpoint), _load_weights(checkpoint)
     if settings.task_type != _CLASSIFIES:
@@ -49,10 +49,24 @@ def merge(checkpoint: Checkpoint, model: PreTrainedModel) -> tuple[PreTrainedMod
     if f"{name}.weight" in weights:  # with the tokens that were added for the adapter
         model.resize_token_embeddings(len(weights[f"{name}.weight"]), mean_resizing=False)
     own = set(model.state_dict())
-    adapted = PeftModel.from_pretrained(
-        model, str(checkpoint.folder), config=settings, autocast_adapter_dtype=False, torch_device="cpu"
-    )
-    merged: Any = adapted.merge_and_unload(safe_merge=True)
+    adapted = get_peft_model(model, settings, autocast_adapter_dtype=False)
+    try:
+        result = adapted.load_adapter(
+            str(checkpoint.folder), "default", autocast_adapter_dtype=False, torch_device="cpu"
+        )
+        # Embeddings with new tokens are stored twice, once under a name that nothing reads.
+        strays = [*result.missing_keys, *(name for name in result.unexpected_keys if "modules_to_save" not in name)]
+    except KeyError as error:  # of a head that the model has not
+        strays = [str(error.args[0])]
+    if strays:
+        raise ModelError(
+            f"{checkpoint.source.name}: is an adapter that does not fit {settings.base_model_name_or_path}, loaded as "
+            f"{type(model).__name__}: {strays[0].removeprefix(_PREFIX)} is in one of them alone"
+        )
+    try:
+        merged: Any = adapted.merge_and_unload(safe_merge=True)
+    except NotImplementedError as error:
+        raise _unmergeable(checkpoint, settings) from error
     return merged, own & weights.keys()
 
 
@@ -69,11 +83,17 @@ def _load_settings(checkpoint: Checkpoint) -> "PeftConfig":
     settings = PeftConfig.from_pretrained(str(checkpoint.folder))
     tuner = PEFT_TYPE_TO_TUNER_MAPPING.get(settings.peft_type)
     if settings.is_prompt_learning or not hasattr(tuner, "merge_and_unload"):
-        raise ModelError(
-            f"{checkpoint.source.name}: is an adapter of the kind {settings.peft_type.value}, which cannot be merged "
-            "into its base; give one that can, such as LoRA"
-        )
+        raise _unmergeable(checkpoint, settings)
     return settings
+
+
+def _unmergeable(checkpoint: Checkpoint, settings: "PeftConfig") -> ModelError:
+    from peft import PeftType
+
+    return ModelError(
+        f"{checkpoint.source.name}: is an adapter of the kind {PeftType(settings.peft_type).value}, which cannot be "
+        "merged into its base; give one that can, such as LoRA"
+    )
 
 
 def _load_weights(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:

@@ -165,7 +165,8 @@ def _loading(source: ModelSource) -> Iterator[None]:
     except ModelError:
         raise
     except Exception as error:  # damaged files and unknown models raise errors of any type
-        raise ModelError(f"{source.name}: cannot be loaded: {str(error).strip()}") from error
+        reason = str(error).strip() or type(error).__name__
+        raise ModelError(f"{source.name}: cannot be loaded: {reason}") from error
 
 
 @contextmanager

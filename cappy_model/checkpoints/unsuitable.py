@@ -53,10 +53,6 @@ def refuse_unsuitable(checkpoint: Checkpoint) -> None:
     stored = checkpoint.stored_config()
     names = _architectures(stored)
     described = ", ".join(names) or str(stored.get("model_type"))
-    told = [*names, str(stored.get("model_type") or ""), str(stored.get("ranker_type") or "")]
-    for pattern, reason in _REASONS:
-        if any(pattern.search(name) for name in told):
-            raise ModelError(f"{checkpoint.source.name}: {described} is {reason}; {_REMEDY}")
     other = next((key for key in _OTHER_INPUTS if stored.get(key)), None)
     if other or any(re.search(r"VL(?=For)|VLM", name) for name in names):
         found = f" ({other} in its config.json)" if other else ""
@@ -64,6 +60,10 @@ def refuse_unsuitable(checkpoint: Checkpoint) -> None:
             f"{checkpoint.source.name}: {described} is a multimodal model{found}, of which only text models are "
             f"scored; {_REMEDY}"
         )
+    told = [*names, str(stored.get("model_type")), str(stored.get("ranker_type"))]
+    for pattern, reason in _REASONS:
+        if any(pattern.search(name) for name in told):
+            raise ModelError(f"{checkpoint.source.name}: {described} is {reason}; {_REMEDY}")
     check_known(checkpoint)
     # With the classes of transformers such a model would load as another one of its type.
     if _CLASSIFIER in (stored.get("auto_map") or {}) and not any(hasattr(transformers, name) for name in names):
