@@ -8,6 +8,8 @@ from typing import Any
 
 import fsspec
 import peft
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -35,6 +37,7 @@ from cappy_model.checkpoints import (
 from cappy_model.train.start import load_to_train
 from tests.cappy_model.checkpoints.hub_stub import files_in, serving, use_hub
 from tests.cappy_model.models import save_tiny_generator, save_tiny_scorer
+from tests.conftest import cappy, rows_of
 
 TEXTS = ["the quick brown fox", "What is the answer?", "yes no maybe"]
 
@@ -319,3 +322,24 @@ def test_without_peft(tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(ModelError, match="needs the package peft: python -m pip install peft"):
         load_config(find_checkpoint(source(tmp_path / "adapter")))
+
+
+def test_jobs_take_an_adapter_as_any_model(tmp_path: Path) -> None:
+    base = save_tiny_generator(tmp_path / "base")
+    config = lora("CAUSAL_LM", target_modules=["q_proj"])
+    unmerged = adapted(tmp_path / "adapter", LlamaForCausalLM.from_pretrained(base), config, str(base))
+    unmerged.merge_and_unload().save_pretrained(tmp_path / "merged")
+    AutoTokenizer.from_pretrained(base).save_pretrained(tmp_path / "merged")
+    pq.write_table(pa.table({"instruction": TEXTS, "response": TEXTS[::-1]}), tmp_path / "in.parquet")
+    outputs: dict[str, list[Any]] = {}
+    for model in ("adapter", "merged", "base"):
+        common = [f"--input={tmp_path / 'in.parquet'}", f"--model={tmp_path / model}", "--direct_num_workers=1"]
+        heads = ["--head=yes,no", "--template=chat", "--dtype=float32", "--check-pairs=0"]
+        decodings = ["--chat", "--decodings=greedy", "--max-new-tokens=4", "--dtype=float32"]
+        assert cappy("score", *common, *heads, f"--output={tmp_path / model}_scored") == 0
+        assert cappy("generate", *common, *decodings, f"--output={tmp_path / model}_generated") == 0
+        scores = [row["score"] for row in rows_of(tmp_path / f"{model}_scored")]
+        likelihoods = [row["log_likelihood_sum"] for row in rows_of(tmp_path / f"{model}_generated")]
+        outputs[model] = [*scores, *likelihoods]
+    assert outputs["adapter"] == pytest.approx(outputs["merged"], abs=1e-5)
+    assert outputs["adapter"] != pytest.approx(outputs["base"], abs=0.01)
