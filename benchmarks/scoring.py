@@ -2,6 +2,7 @@
 
     python -m benchmarks.scoring                        # on the CPU, MiniLM
     python -m benchmarks.scoring --memory               # peak memory of the job by number of rows
+    python -m benchmarks.scoring --decoder              # a decoder, 17 candidates an instruction
     python -m benchmarks.scoring --gpu --json gpu.json  # RoBERTa-large's shape: checks first, then all rates
     python -m benchmarks.scoring --tiny                 # any of these with a tiny model, to test the script
 
@@ -43,6 +44,7 @@ from benchmarks.machine import (
     timed,
     work_seconds,
 )
+from benchmarks.scoring_families import CANDIDATES, DECODER, MODERNBERT, candidates, family_table, save_family
 from benchmarks.scoring_inputs import (
     CHECK,
     LARGE,
@@ -127,11 +129,13 @@ class Bench:
         pq.write_table(pairs, path)
         return path
 
-    def child(self, way: str, name: str, pairs: Path, *flags: object) -> tuple[Usage, Any]:
-        """Run a measurement of `scoring_inputs`; return its usage and its JSON result."""
+    def child(
+        self, way: str, name: str, pairs: Path, *flags: object, module: str = "scoring_inputs"
+    ) -> tuple[Usage, Any]:
+        """Run a measurement of `scoring_inputs`, or of another module; return its usage and its JSON result."""
         stem = self.folder / name
         files = ("--model", self.model, "--pairs", pairs, "--device", self.device, "--output", stem)
-        command = ["-m", "benchmarks.scoring_inputs", way, *map(str, (*files, *flags))]
+        command = ["-m", f"benchmarks.{module}", way, *map(str, (*files, *flags))]
         usage = measure(command, self.folder / f"{name}.log")
         return usage, json.loads(Path(f"{stem}.json").read_text())
 
@@ -279,6 +283,21 @@ def run_memory(bench: Bench, pairs: pa.Table, sizes: Sequence[int]) -> dict[str,
     return found
 
 
+def run_family(bench: Bench, arguments: argparse.Namespace, family: str, pairs: pa.Table) -> dict[str, Any]:
+    """Measure a family of `scoring_families` in a process of its own, print its table, and return its results."""
+    real = bench.device != "cpu"
+    tokenizer = arguments.shared / "models" / "roberta_tokenizer"
+    model = save_family(family, bench.folder / f"{family}-model", tokenizer, real=real)
+    few = spread(pairs, arguments.peer_pairs)
+    if family == DECODER:
+        few = candidates(pairs, max(2, few.num_rows // CANDIDATES))
+    flags = ("--dtype", "bfloat16" if real else "float32", "--repeat", arguments.repeat)
+    own = Bench(bench.folder, model, bench.device)
+    found: dict[str, Any] = own.child(family, family, bench.save(family, few), *flags, module="scoring_families")[1]
+    print(family_table(found))
+    return found
+
+
 @dataclass
 class GpuParts:
     """The parts of the GPU benchmark. `found` is the content of the JSON file, `failed` lists failures."""
@@ -301,11 +320,11 @@ class GpuParts:
         return "bfloat16" if self.real else "float32"
 
     def check(self) -> None:
-        """Compare a tiny RoBERTa and a tiny BERT with the plain forward."""
+        """Compare a tiny RoBERTa, a tiny BERT and a tiny ModernBERT with the plain forward."""
         path = self.bench.save("checked", self.pairs.slice(0, CHECKED_PAIRS))
         tokenizer = self.arguments.shared / "models" / "roberta_tokenizer"
         rows, self.found["check"] = [], []
-        for family in ("roberta", "bert"):
+        for family in ("roberta", "bert", MODERNBERT):
             model = save_random(self.bench.folder / family, tokenizer, TINY, family=family)
             self.found["check"] += Bench(self.bench.folder, model, self.bench.device).child(CHECK, CHECK, path)[1]
         for one in self.found["check"]:
@@ -366,6 +385,14 @@ class GpuParts:
             f"{rates.usage.seconds:.1f} s, {rates.tokens / rates.work:,.0f} after {rates.start_up:.1f} s of start-up."
         )
 
+    def modernbert(self) -> None:
+        """Time ModernBERT-base's shape without and with padding."""
+        self.found[MODERNBERT] = run_family(self.bench, self.arguments, MODERNBERT, self.pairs)
+
+    def decoder(self) -> None:
+        """Time a decoder of 0.6 billion parameters, with instructions read once and for each candidate."""
+        self.found[DECODER] = run_family(self.bench, self.arguments, DECODER, self.pairs)
+
     def _time(self, title: str, pairs: pa.Table, way: str, *flags: object, dtype: str | None = None) -> np.ndarray:
         name, path = f"run-{len(self.rates)}", self.bench.save("timed", pairs)
         common = ("--dtype", dtype or self.dtype, "--repeat", self.arguments.repeat, "--warm-up", WARM_PAIRS)
@@ -395,7 +422,7 @@ class GpuParts:
         return markdown_table(rows)
 
 
-PARTS = ("check", "scorer", "busy", "compiled", "peers", "job")
+PARTS = ("check", "scorer", "busy", "compiled", "peers", MODERNBERT, DECODER, "job")
 """Methods of `GpuParts`, in their order."""
 
 
@@ -436,14 +463,15 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = make_parser(__doc__, repeat=3, shared=True)
     part = parser.add_mutually_exclusive_group()
     part.add_argument("--memory", action="store_true", help="measure the memory of the job instead")
+    part.add_argument("--decoder", action="store_true", help="measure a decoder with candidates instead")
     part.add_argument("--gpu", action="store_true", help="measure the GPU instead")
     parser.add_argument("--tiny", action="store_true", help="a tiny model and few pairs, on the CPU")
-    parser.add_argument("--pairs", type=int, metavar="N", help="(1,500 on the CPU, 20,000 on a GPU)")
+    parser.add_argument("--pairs", type=int, metavar="N", help="(1,500 on the CPU, 510 of a decoder, 20,000 on a GPU)")
     parser.add_argument("--seed", type=int, default=0, help="random seed of the choice of pairs (default 0)")
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=default_contenders())
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="rows, with --memory")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="with --gpu (default: all)")
-    parser.add_argument("--peer-pairs", type=int, default=3_000, metavar="N", help="pairs of the peer, with --gpu")
+    parser.add_argument("--peer-pairs", type=int, default=3_000, metavar="N", help="pairs of the peer and the families")
     parser.add_argument("--job-rows", type=int, default=60_000, metavar="N", help="rows of the job, with --gpu")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all measurements to this file")
     arguments = parser.parse_args(argv)
@@ -453,7 +481,9 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error("--gpu: torch finds no GPU; --gpu --tiny tests the script on the CPU")
     if not arguments.tiny and not find_spec("sentence_transformers"):
         parser.error("sentence-transformers is not installed: pip install '.[bench]'")
-    arguments.pairs = arguments.pairs or (24 if arguments.tiny else 20_000 if arguments.gpu else 1_500)
+    arguments.pairs = arguments.pairs or (
+        24 if arguments.tiny else 20_000 if arguments.gpu else 510 if arguments.decoder else 1_500
+    )
     return arguments
 
 
@@ -462,7 +492,7 @@ def make_bench(folder: Path, arguments: argparse.Namespace) -> Bench:
     tokenizer, model = arguments.shared / "models" / "roberta_tokenizer", folder / "model"
     if arguments.gpu and not arguments.tiny:
         return Bench(folder, save_random(model, tokenizer, LARGE), "cuda:0")
-    if arguments.tiny or arguments.memory:
+    if arguments.tiny or arguments.memory or arguments.decoder:
         return Bench(folder, save_random(model, tokenizer, TINY), "cpu")
     return Bench(folder, save_minilm(model), "cpu")
 
@@ -479,6 +509,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         bench = make_bench(Path(name), arguments)
         if arguments.gpu:
             run_gpu(bench, arguments, pairs)
+        elif arguments.decoder:
+            write_json(arguments, run_family(bench, arguments, DECODER, pairs))
         elif arguments.memory:
             write_json(arguments, run_memory(bench, pairs, arguments.sizes))
         else:

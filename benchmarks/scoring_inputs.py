@@ -30,6 +30,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BertConfig,
+    ModernBertConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     RobertaConfig,
@@ -37,10 +38,11 @@ from transformers import (
 
 from beam_pipelines.jobs.demo.encoder import minilm_folder
 from benchmarks.machine import make_parser, timed
-from cappy_model.checkpoints import ModelSource, find_checkpoint, load, load_config
+from cappy_model.checkpoints import ModelSource, find_checkpoint, load_config
 from cappy_model.devices import settle_tokens_per_batch
 from cappy_model.host import usable_cores
 from cappy_model.score.encoding import encoder_for
+from cappy_model.score.loading import load_scorer, settle_scorer
 from cappy_model.score.scorer import Scorer
 
 SCORER, PEER, CHECK, PROFILE = "scorer", "cross-encoder", "check", "profile"
@@ -115,9 +117,10 @@ def save_minilm(folder: Path) -> Path:
 
 
 def save_random(folder: Path, tokenizer_folder: Path, shape: dict[str, int], *, family: str = "roberta") -> Path:
-    """Save a float32 model of a `family` (roberta or bert) and shape, with random weights and a real tokenizer.
+    """Save a float32 model of a family and shape, with random weights and a real tokenizer.
 
-    Weights of a tiny model have a larger variance, so that its scores differ between pairs as real ones do.
+    `family` is roberta, bert or modernbert. Weights of a tiny model have a larger variance, so that its scores
+    differ between pairs as real ones do.
     """
     tokenizer = AutoTokenizer.from_pretrained(str(tokenizer_folder))
     settings: dict[str, Any] = {
@@ -127,8 +130,11 @@ def save_random(folder: Path, tokenizer_folder: Path, shape: dict[str, int], *, 
         "initializer_range": 0.02 if shape["hidden_size"] > 256 else 0.1,
         "num_labels": 1,
     }
-    if family == "roberta":
-        config: Any = RobertaConfig(**settings, max_position_embeddings=514, type_vocab_size=1, layer_norm_eps=1e-5)
+    if family == "modernbert":
+        special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "cls", "sep")}
+        config: Any = ModernBertConfig(**settings, **special, max_position_embeddings=512, local_attention=32)
+    elif family == "roberta":
+        config = RobertaConfig(**settings, max_position_embeddings=514, type_vocab_size=1, layer_norm_eps=1e-5)
     else:
         config = BertConfig(**settings, max_position_embeddings=512)
     torch.manual_seed(_SEED)
@@ -194,6 +200,15 @@ class Timing:
     def padding(self) -> float:
         """Share of the computed tokens that is padding."""
         return 1 - self.tokens / self.computed
+
+
+def make_scorer(
+    model: Path, device: str, dtype: str, *, max_length: int = MAX_LENGTH, budget: int | None = None, **switch: bool
+) -> Scorer:
+    """Load a Scorer with one of its forward passes switched on or off; `budget` is in tokens of a batch."""
+    settled = settle_scorer(find_checkpoint(ModelSource(str(model))), max_length=max_length)
+    tokens = budget or settle_tokens_per_batch(settled.config, device, dtype)
+    return Scorer(load_scorer(settled, getattr(torch, dtype)), device=device, tokens_per_batch=tokens, **switch)
 
 
 def time_scorer(arguments: Any, pairs: pa.Table) -> tuple[Timing, np.ndarray]:
@@ -287,17 +302,15 @@ def check(arguments: Any, pairs: pa.Table) -> list[dict[str, Any]]:
     expected = {short: _plain_scores(model, chosen) for short, chosen in texts.items()}
     results = []
     for dtype, unpadded, short in _CPU_PATHS if device == "cpu" else _PATHS:
-        loaded, tokenizer = load(find_checkpoint(ModelSource(str(model))), getattr(torch, dtype))
-        tokens = settle_tokens_per_batch(loaded.config, device, dtype)
-        settings = {"device": device, "tokens_per_batch": tokens, "max_length": MAX_LENGTH, "unpadded": unpadded}
-        scores = Scorer(loaded, tokenizer, **settings).score(*texts_of(texts[short]))
+        scorer = make_scorer(model, device, dtype, unpadded=unpadded)
+        scores = scorer.score(*texts_of(texts[short]))
         extent, tolerance = float(np.ptp(expected[short])), _FLOAT32_TOLERANCE
         if dtype != "float32":
             plain = np.abs(_plain_scores(model, texts[short], device, dtype) - expected[short]).max()
             tolerance = max(_HALF_TOLERANCE * extent, _PLAIN_TOLERANCE * float(plain))
         results.append(
             {
-                "family": loaded.config.model_type,
+                "family": scorer.config.model_type,
                 "path": f"{dtype}, {'unpadded' if unpadded else 'padded'}, {'short' if short else 'whole'} texts",
                 "pairs": pairs.num_rows,
                 "spread": extent,

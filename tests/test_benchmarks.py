@@ -5,11 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from benchmarks.flink_profile import name_of
+from benchmarks.scoring_families import candidates
 from benchmarks.scoring_inputs import LARGE, model_flops, union_length
 from cappy_model.devices import settle_dtype
 from tests.conftest import SHARED, needs_shared
@@ -17,7 +20,7 @@ from tests.conftest import SHARED, needs_shared
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def run_benchmark(folder: Path, *flags: str) -> tuple[str, dict[str, object]]:
+def run_benchmark(folder: Path, *flags: str) -> tuple[str, dict[str, Any]]:
     """Run `python -m benchmarks.scoring --tiny`; return its output and its JSON."""
     command = [sys.executable, "-m", "benchmarks.scoring", "--tiny", "--repeat", "1", "--json", str(folder / "found")]
     command += ["--shared", str(SHARED), *flags]
@@ -47,11 +50,32 @@ def test_the_cpu_part_compares_the_scorer_and_the_job(tmp_path: Path) -> None:
 @needs_shared
 @pytest.mark.slow
 def test_the_gpu_part_proves_itself_on_the_cpu(tmp_path: Path) -> None:
-    printed, _ = run_benchmark(tmp_path, "--pairs", "12", "--gpu", "--parts", "check", "scorer", "busy")
-    assert printed.count("| passed |") == 10
+    parts = ("check", "scorer", "busy", "modernbert", "decoder")
+    printed, found = run_benchmark(tmp_path, "--pairs", "12", "--gpu", "--parts", *parts)
+    assert printed.count("| passed |") == 15
     assert "FAILED" not in printed
     assert "No GPU" in printed
-    assert row(printed, "Scorer")[1] == "12"
+    assert row(printed, "Scorer |")[1] == "12"
+    assert row(printed, "Scorer, padded")[3] == row(printed, "Scorer, instructions read for each")[3] == "x1.00"
+    assert found["modernbert"]["pairs"] == 12 and found["decoder"]["pairs"] == 2 * 17
+
+
+@needs_shared
+@pytest.mark.slow
+def test_candidates_of_a_decoder_have_the_same_scores_however_their_instruction_is_read(tmp_path: Path) -> None:
+    printed, found = run_benchmark(tmp_path, "--pairs", "34", "--decoder")
+    once, each, plain = list(found["ways"].values())[:3]
+    assert once["median"] > 0 and each["difference"] == 0
+    assert max(once["difference"], plain["difference"]) < 1e-5 < found["spread"]
+    assert row(printed, "Scorer, instructions read once")[4] == f"{once['difference']:.1e}"
+
+
+def test_prompts_are_four_times_as_long_as_their_candidates() -> None:
+    pairs = pa.table({"instruction": ["a b c d"] * 200, "response": ["e f g h i"] * 200})
+    rows = candidates(pairs, 3).to_pylist()
+    assert len(rows) == 3 * 17 and len({row["instruction"] for row in rows}) == 3
+    for each in rows:
+        assert len(each["instruction"].split()) == 4 * len(each["response"].split())
 
 
 def test_operations_are_counted_as_on_paper() -> None:
