@@ -121,7 +121,9 @@ class Scorer:
         if isinstance(self._layout, Padded):
             settle_padding(self.config, loaded.tokenizer)
         elif self.config.pad_token_id is None:
-            self.config.pad_token_id = 0  # any will do where nothing reads padding
+            # Any token will do where we say which one a head reads. Otherwise a model's own code looks for the last
+            # token that is not padding, so padding is none of them.
+            self.config.pad_token_id = 0 if isinstance(self._layout, LastToken) else -1
         fast = unpadded_layout(model)
         if fast is not None:
             fast.first_tokens(model)

@@ -26,6 +26,10 @@ _LONGROPE = {
     "short_factor": [1.0] * 4,
     "long_factor": [1.5, 2.0, 3.0, 4.0],
 }
+_ENDS_WITH_TOKEN_0 = {
+    "tokens": {"pad_token": None},
+    "chat_template": "{% for m in messages %}{{ m.role }}: {{ m.content }}{{ bos_token }}{% endfor %}",
+}
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     **{family: (family, {}) for family in DECODERS},
     # A classifier reads the last token that is not the padding token: here the one before the end.
@@ -39,6 +43,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2-windows": ("qwen2", {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}),
     # Rotations that depend on the longest text of a batch, here on whether it has more than 48 tokens.
     "llama-longrope": ("llama", {"rope_parameters": _LONGROPE}),
+    "llama-longrope-no-pad": ("llama", {"rope_parameters": _LONGROPE, "pad_token_id": None, **_ENDS_WITH_TOKEN_0}),
 }
 
 
