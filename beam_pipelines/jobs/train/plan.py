@@ -99,11 +99,11 @@ def plan(config: TrainConfig) -> TrainPlan:
 def _settle_template(config: TrainConfig, checkpoint: "Checkpoint", model_config: Any, tokenizer: Any) -> "Template":
     """Return the template of the trained model. Raises UsageError for one that its folder could not say."""
     from cappy_model.score.cross_encoder import read_cross_encoder
-    from cappy_model.score.templates import AUTO, settle_template
+    from cappy_model.score.templates import AUTO, Template, settle_template
 
     asked = read_template(config.template, config.storage)
     stored = read_cross_encoder(checkpoint.folder, model_config, model=config.model).template
-    if stored is not None and asked == AUTO:
+    if stored not in (None, Template()) and asked == AUTO:
         raise UsageError(
             f"--model {config.model}: stores a prompt of sentence-transformers, which a trained model does not keep; "
             "give --template none, or a file with that prompt"
