@@ -1,5 +1,6 @@
 """PEFT adapters: the head that one brings, and its weights merged into those of its base."""
 
+import warnings
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ def settle_head(checkpoint: Checkpoint, config: PreTrainedConfig) -> None:
     probe.num_labels = _LABELS
     with torch.device("meta"):
         model = loader.from_config(probe, trust_remote_code=trust)
-    head = {name for name, weight in model.named_parameters() if weight.shape[0] == _LABELS}
+    head = {name for name, weight in model.named_parameters() if weight.shape[:1] == (_LABELS,)}
     labels = {len(weight) for name, weight in _load_weights(checkpoint).items() if name in head}
     if labels:
         config.architectures = [type(model).__name__]
@@ -49,7 +50,9 @@ def merge(checkpoint: Checkpoint, model: PreTrainedModel) -> tuple[PreTrainedMod
     if f"{name}.weight" in weights:  # with the tokens that were added for the adapter
         model.resize_token_embeddings(len(weights[f"{name}.weight"]), mean_resizing=False)
     own = set(model.state_dict())
-    adapted = get_peft_model(model, settings, autocast_adapter_dtype=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of what PEFT asks of transformers
+        adapted = get_peft_model(model, settings, autocast_adapter_dtype=False)
     try:
         result = adapted.load_adapter(
             str(checkpoint.folder), "default", autocast_adapter_dtype=False, torch_device="cpu"
