@@ -14,6 +14,7 @@ from importlib import metadata
 from typing import Any, NoReturn
 
 from beam_pipelines import DISTRIBUTION
+from beam_pipelines.doctor.config import add_model_flags, model_check
 from beam_pipelines.runs.config import RunConfig
 from beam_pipelines.runs.flags import add_flag, add_flags, config_from, positive
 from beam_pipelines.runs.job import JOBS, load_config, load_job
@@ -88,7 +89,7 @@ def build_parser(command: str | None) -> argparse.ArgumentParser:
     _add_folder_flags(_add_command(commands, "report", "redraw report.html from a finished run's manifest", _report))
     _add_folder_flags(_add_command(commands, "verify", "check a finished run's files against its manifest", _verify))
     _add_doctor_flags(
-        _add_command(commands, "doctor", "check this machine, or with a flag the runner that it names", _doctor)
+        _add_command(commands, "doctor", "check this machine, a scorer, or the runner that flags name", _doctor)
     )
     return parser
 
@@ -188,18 +189,25 @@ def _verify(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
 def _add_doctor_flags(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     for name, metavar, text in (
-        ("input", "PATTERN", "files that a worker must be able to read; may be repeated"),
+        ("input", "PATTERN", "files that a worker must be able to read, or the pairs of a scorer; may be repeated"),
         ("output", "DIR", "folder that a worker must be able to create and write to; may be repeated"),
     ):
         parser.add_argument(f"--{name}", dest=f"{name}s", action="append", default=[], metavar=metavar, help=text)
     wait = "seconds to wait for the worker (default: 300); Dataflow takes minutes to start one"
     parser.add_argument("--wait", type=positive, default=300, metavar="SECONDS", help=wait)
     _add_storage_flags(parser)
+    add_model_flags(parser)
 
 
 def _doctor(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     from beam_pipelines.doctor.diagnosis import doctor
+    from beam_pipelines.models.settle import needing_extra
 
+    asked = model_check(arguments, rest)
+    if asked is not None:
+        with needing_extra("model", "checking a scorer"):
+            from beam_pipelines.doctor.model import doctor_model
+        return doctor_model(asked)
     if not (rest or arguments.inputs or arguments.outputs):
         return doctor()
     from apache_beam.options.pipeline_options import StandardOptions

@@ -9,15 +9,15 @@ from beam_pipelines.runs.release import install_command
 BASE_INSTALL = install_command()
 """Remedy for packages that the jobs without a model need."""
 
-Status = Literal["ok", "warn", "missing"]
+Status = Literal["ok", "warn", "missing", "wrong", "unknown"]
 
 
 @dataclass(frozen=True)
 class Finding:
     """The result of one check.
 
-    `status`: "ok", usable; "warn", usable with a caveat; "missing", not usable. `remedy` may be empty. `needed` marks
-    requirements of the jobs without a model.
+    `status`: "ok", usable; "warn", usable with a caveat; "missing", not usable; of a model also "wrong", and "unknown"
+    for what could not be checked. `remedy` may be empty. `needed` marks requirements of the jobs without a model.
     """
 
     section: str
@@ -38,8 +38,10 @@ def check(
 
 
 def exit_status(findings: Sequence[Finding]) -> int:
-    """Return 0 if everything is usable that the jobs without a model need, else 1."""
-    return int(any(finding.needed and finding.status == "missing" for finding in findings))
+    """Return 0 if everything is usable that the jobs without a model need and nothing is wrong, else 1."""
+    return int(
+        any(finding.status == "wrong" or (finding.needed and finding.status == "missing") for finding in findings)
+    )
 
 
 def render(findings: Sequence[Finding], where: str = "here") -> str:
@@ -47,6 +49,15 @@ def render(findings: Sequence[Finding], where: str = "here") -> str:
 
     `where` is the place that was checked, in words that follow "can run".
     """
+    blocking = [finding.name for finding in findings if finding.needed and finding.status == "missing"]
+    verdict = (
+        f"Missing, and needed by every job: {', '.join(blocking)}." if blocking else f"The base jobs can run {where}."
+    )
+    return f"{render_blocks(findings)}\n\n{verdict}".lstrip("\n")
+
+
+def render_blocks(findings: Sequence[Finding]) -> str:
+    """Return the findings as text, without a verdict (see `render`)."""
     names = max((len(finding.name) for finding in findings), default=0)
     lines: list[str] = []
     section = None
@@ -57,8 +68,4 @@ def render(findings: Sequence[Finding], where: str = "here") -> str:
         lines.append(f"  {finding.status:<8} {finding.name:<{names}}  {finding.detail}".rstrip())
         if finding.remedy:
             lines.append(f"  {'':<8} {'':<{names}}  -> {finding.remedy}")
-    blocking = [finding.name for finding in findings if finding.needed and finding.status == "missing"]
-    verdict = (
-        f"Missing, and needed by every job: {', '.join(blocking)}." if blocking else f"The base jobs can run {where}."
-    )
-    return "\n".join([*lines, "", verdict]).lstrip("\n")
+    return "\n".join(lines).lstrip("\n")

@@ -152,7 +152,7 @@ def checked_scorer(
     scorer = make_scorer(loaded)
     scored = scorer.score_pairs([a for a, _ in pairs], [b for _, b in pairs])
     found = compare(scored.scores, plain, dtype_of(loaded))
-    refused = {row: why for row, why in scored.errors.items() if np.isfinite(plain[row]) and not _no_memory(why)}
+    refused = refusals(scored, plain)
     if found.agrees and not refused:
         return scorer
     row = min(refused, default=found.row) or 0
@@ -166,8 +166,13 @@ def checked_scorer(
     )
 
 
-def _no_memory(reason: str) -> bool:
-    return reason.startswith("out of memory")
+def refusals(scored: Any, plain: np.ndarray) -> dict[int, str]:
+    """Return why a scorer refuses pairs that the plain forward pass scores, other than for a lack of memory."""
+    return {
+        row: reason
+        for row, reason in scored.errors.items()
+        if np.isfinite(plain[row]) and not reason.startswith("out of memory")
+    }
 
 
 def _shown(text: str) -> str:

@@ -18,7 +18,7 @@ from tests.cappy_model.score.families import ENCODERS, save_decoder, save_encode
 from tests.cappy_model.score.pairs import long_pairs, short_pairs
 
 PAIRS = [*short_pairs()[::4], *long_pairs(60)[:3]]
-FLOAT32_ALONE = {"deberta", "xlnet"}  # transformers' own code mixes number formats
+FLOAT32_ALONE = {"deberta", "xlnet", "fnet"}  # the others fail in the code of transformers or torch
 
 
 def loaded(folder: Path, dtype: str = "float32", **settings: Any) -> LoadedScorer:
