@@ -1,5 +1,6 @@
 """Decoders, with one logit and as language models that answer yes or no, against transformers' plain forward."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -175,12 +176,9 @@ def test_a_cut_pair_is_scored_as_what_is_left_of_it(tmp_path: Path) -> None:
     assert np.abs(scored.scores - chat_logits(folder, pairs_left)[:, 0]).max() < TOLERANCE
 
 
-# Yes or no: the makers' prompt of Qwen3-Reranker, in jinja, and a prompt that ends in a question.
-QWEN_RERANKER = (
-    "<|im_start|>system\nAnswer yes or no.<|im_end|>\n<|im_start|>user\n<Instruct>: Judge.\n\n"
-    "<Query>: {{ instruction }}\n\n<Document>: {{ response }}<|im_end|>\n<|im_start|>assistant\n"
-    "<think>\n\n</think>\n\n\n"
-)
+# Yes or no: the prompt of Qwen3-Reranker's makers as the docs have it, and a prompt that ends in a question.
+DOCS = Path(__file__).parents[3] / "docs" / "models.md"
+QWEN_RERANKER = re.findall(r"```jinja\n(.*?)```", DOCS.read_text(), re.DOTALL)[0]
 QUESTION = "{{ bos_token }}A: {{ instruction }}\nB: {{ response }}\nYes or No?"
 READERS: dict[str, tuple[str, dict[str, Any], str, str]] = {
     "qwen3": ("qwen3", {}, QWEN_RERANKER, "yes,no"),
@@ -192,6 +190,14 @@ READERS: dict[str, tuple[str, dict[str, Any], str, str]] = {
     "mistral": ("mistral", {"tokens": {"pad_token": "</s>"}}, QUESTION, "▁yes,▁no"),
     "gpt2": ("gpt2", {}, QUESTION.replace("{{ bos_token }}", ""), "yes,no"),
 }
+
+
+def test_the_prompt_in_the_docs_is_that_of_its_makers() -> None:
+    (prompt,) = rendered(QWEN_RERANKER, [("q", "d")], "")
+    task = "Given a web search query, retrieve relevant passages that answer the query"
+    assert f"<|im_start|>user\n<Instruct>: {task}\n<Query>: q\n<Document>: d<|im_end|>\n" in prompt
+    assert prompt.startswith("<|im_start|>system\nJudge whether the Document meets the requirements")
+    assert prompt.endswith("<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n")
 
 
 def rendered(template: str, pairs: Iterable[TextPair], bos: str) -> list[str]:
