@@ -18,7 +18,7 @@ from beam_pipelines.report.text import size
 from cappy_model.architectures import DECODERS
 from cappy_model.checkpoints import ModelSource, find_checkpoint
 from cappy_model.devices import cuda_devices, settle_device, settle_dtype, settle_tokens_per_batch
-from cappy_model.score.check import CheckFailed, compare, plain_scores, refusals
+from cappy_model.score.check import BrokenModel, CheckFailed, compare, plain_scores, refusals
 from cappy_model.score.diagnosis import (
     Verdict,
     flips,
@@ -32,7 +32,7 @@ from cappy_model.score.diagnosis import (
     wins,
 )
 from cappy_model.score.loading import LoadedScorer, SettledScorer, load_scorer, settle_scorer
-from cappy_model.score.scorer import BrokenModel, Scored, Scorer
+from cappy_model.score.scorer import Scored, Scorer
 from cappy_model.score.templates import CHAT, FILE, NONE
 
 _SECTION = "Scores"
@@ -157,7 +157,7 @@ def _diagnose(
         return
     del loaded, scorer
     found, refused = compare(fast.scores, plain, subject.dtype), refusals(fast, plain)
-    yield judge_paths(found, list(refused.values()), flips(fast.scores, plain, groups), subject.dtype)
+    yield judge_paths(found, list(refused.values()), flips(fast.scores, plain.scores, groups), subject.dtype)
     yield _precision(subject, examples, fast.scores, groups, weights)
     moves = judge_movement(fast.scores, swapped.scores, np.array(examples.swapped, dtype=np.int64), found.largest)
     yield from moves
@@ -216,7 +216,7 @@ def _precision(subject: _Subject, examples: Examples, scores: np.ndarray, groups
     _free(subject.device)
     exact = plain_scores(subject.loaded("float32"), examples.pairs, subject.device)
     largest = compare(scores, exact, subject.dtype).largest
-    return judge_precision(largest, flips(scores, exact, groups), subject.dtype)
+    return judge_precision(largest, flips(scores, exact.scores, groups), subject.dtype)
 
 
 def _free_memory(device: str) -> int:

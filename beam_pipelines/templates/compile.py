@@ -13,10 +13,10 @@ from jinja2 import TemplateSyntaxError, UndefinedError
 from jinja2.exceptions import SecurityError
 
 from beam_pipelines.templates.files import Template, TemplateError
-from beam_pipelines.templates.sandbox.budget import Draw, RenderError
-from beam_pipelines.templates.sandbox.environment import LEEWAY, NEVER, Program, compile_source
-from beam_pipelines.templates.sandbox.guard import SENTINEL, SEPARATOR
-from beam_pipelines.templates.sandbox.values import Names, copy_value
+from cappy_model.sandbox.budget import Draw, RenderError
+from cappy_model.sandbox.environment import LEEWAY, NEVER, Program, compile_source
+from cappy_model.sandbox.guard import SENTINEL, SEPARATOR
+from cappy_model.sandbox.values import Names, copy_value
 
 __all__ = ["SENTINEL", "CompiledTemplate", "RenderError", "Rendered", "check_label"]
 

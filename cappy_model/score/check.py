@@ -23,8 +23,12 @@ class CheckFailed(CappyError):
     """A scorer whose scores are not those of the plain forward pass, or that has none to compare."""
 
 
+class BrokenModel(CappyError):
+    """A model with scores that are NaN or infinite."""
+
+
 class Tolerance(NamedTuple):
-    """The allowed difference of two scores: `absolute` + `relative` x the largest magnitude of the plain scores."""
+    """The allowed difference of two scores: `absolute` + `relative` x the largest magnitude (see `Plain`)."""
 
     absolute: float
     relative: float
@@ -36,6 +40,17 @@ TOLERANCES = {
     "bfloat16": Tolerance(2e-2, 5e-2),
 }
 """By number format. Rounding alone stays well below them; a wrong mask, position or padding exceeds them."""
+
+
+class Plain(NamedTuple):
+    """Scores of n pairs by the plain forward pass.
+
+    `scores` float32[n], NaN for a pair without one; `magnitude`: the largest of the scores, or of the logits whose
+    difference is the score.
+    """
+
+    scores: np.ndarray
+    magnitude: float
 
 
 class PairScorer(Protocol):
@@ -66,61 +81,77 @@ class Comparison(NamedTuple):
         return self.largest <= self.tolerance
 
 
-def compare(fast: np.ndarray, plain: np.ndarray, dtype: str) -> Comparison:
-    """Compare the scores of n pairs, float[n] each; NaN marks a pair without a score, which is left out."""
-    both = np.isfinite(fast) & np.isfinite(plain)
+def compare(fast: np.ndarray, plain: Plain, dtype: str) -> Comparison:
+    """Compare the scores of n pairs; NaN in `fast` float[n] or `plain` marks a pair without a score, left out."""
+    both = np.isfinite(fast) & np.isfinite(plain.scores)
     absolute, relative = TOLERANCES[dtype]
     if not both.any():
         return Comparison(0.0, absolute, None, 0)
-    difference = np.where(both, np.abs(fast.astype(np.float64) - plain), -1.0)
+    difference = np.where(both, np.abs(fast.astype(np.float64) - plain.scores), -1.0)
     row = int(difference.argmax())
-    tolerance = absolute + relative * float(np.abs(plain[both]).max())
+    tolerance = absolute + relative * plain.magnitude
     return Comparison(float(difference[row]), tolerance, row, int(both.sum()))
 
 
-def plain_scores(loaded: LoadedScorer, pairs: Sequence[tuple[str, str]], device: str) -> np.ndarray:
-    """Score n pairs by the plain forward pass, one at a time: float32[n], NaN for a pair without a finite score.
+def plain_scores(loaded: LoadedScorer, pairs: Sequence[tuple[str, str]], device: str) -> Plain:
+    """Score n pairs by the plain forward pass, one at a time.
 
     Call it before a `Scorer` changes the model. The model computes on `device` (the first GPU of `cuda`) and is on the
-    CPU afterwards. Raises CheckFailed if no pair has a finite score.
+    CPU afterwards. A pair without tokens has no score. Raises CheckFailed if the model fails for every pair, and
+    BrokenModel if it gives no pair a finite score.
     """
     place = torch.device("cpu") if device == "cpu" else cuda_devices(device)[0]
-    scores = np.full(len(pairs), np.nan, dtype=np.float32)
-    problem, cause = "", None
+    given: dict[int, float] = {}
+    failures: list[Exception] = []
+    magnitude = 0.0
     loaded.model.to(place)
     try:
         for row, pair in enumerate(pairs):
             try:
-                scores[row] = _plain_score(loaded, pair, place)
+                logits = _plain_logits(loaded, pair, place)
             except Exception as error:  # a model can raise anything; in the run it is an error of the row
-                problem, cause = f"fails: {brief(error)}", error
-            else:
-                if not np.isfinite(scores[row]):
-                    problem, scores[row] = f"gives {scores[row]}", np.nan
+                failures.append(error)
+                continue
+            if logits is not None:
+                given[row] = float(loaded.head.reduce(logits)[0])
+                subtracted = float(logits.float().abs().max()) if loaded.head.tokens else 0.0
+                magnitude = max(magnitude, abs(given[row]), subtracted)
     finally:
         loaded.model.to("cpu")
-    if problem and np.isnan(scores).all():
-        raise CheckFailed(
-            f"{loaded.settled.checkpoint.source.name}: the forward pass of {type(loaded.model).__name__} in "
-            f"{dtype_of(loaded)} {problem}, for all of {len(pairs)} pairs; try --dtype float32"
-        ) from cause
-    return scores
+    scores = np.full(len(pairs), np.nan, dtype=np.float32)
+    scores[list(given)] = [score if np.isfinite(score) else np.nan for score in given.values()]
+    if np.isfinite(scores).any() or not (given or failures):
+        return Plain(scores, magnitude)
+    if given:
+        row = next(iter(given))
+        raise BrokenModel(broken(f"the model gives {given[row]}", pairs[row]))
+    raise CheckFailed(
+        f"{loaded.settled.checkpoint.source.name}: the forward pass of {type(loaded.model).__name__} in "
+        f"{dtype_of(loaded)} fails for all of {len(failures)} pairs: {brief(failures[0])}; try --dtype float32"
+    ) from failures[0]
+
+
+def broken(gives: str, pair: tuple[str, str]) -> str:
+    """Return the message about a score that is not finite; `gives` says which."""
+    return (
+        f"{gives} for the instruction {_shown(pair[0])} and the response {_shown(pair[1])}: its weights are broken, or "
+        "its numbers overflow in this dtype; try --dtype float32"
+    )
 
 
 @torch.inference_mode()
-def _plain_score(loaded: LoadedScorer, pair: tuple[str, str], place: torch.device) -> float:
-    inputs = {name: values.to(place) for name, values in _inputs(loaded, pair).items()}
-    logits = loaded.model(**inputs).logits
-    if loaded.head.tokens:  # of a language model: the next token after the last position
-        logits = logits[:, -1, list(loaded.head.tokens)]
-    return float(loaded.head.reduce(logits)[0])
+def _plain_logits(loaded: LoadedScorer, pair: tuple[str, str], place: torch.device) -> torch.Tensor | None:
+    """Return the logits [1, labels] that the head reads; None for a pair without tokens."""
+    inputs = _inputs(loaded, pair)
+    if not inputs["input_ids"].numel():
+        return None
+    logits: torch.Tensor = loaded.model(**{name: values.to(place) for name, values in inputs.items()}).logits
+    return logits[:, -1, list(loaded.head.tokens)] if loaded.head.tokens else logits
 
 
 def _inputs(loaded: LoadedScorer, pair: tuple[str, str]) -> dict[str, torch.Tensor]:
     """Return the inputs of one pair: by the tokenizer itself, or by the encoder where it renders or cuts the texts."""
     encoded: EncodedPairs = loaded.encoder.encode([pair[0]], [pair[1]])
-    if not len(encoded.tokens):
-        raise ValueError("the tokenizer finds no tokens in the pair")
     template = loaded.settled.template
     if template.kind == NONE and not encoded.truncated[0]:
         return dict(loaded.tokenizer([template.prompt + pair[0]], [pair[1]], return_tensors="pt"))
@@ -159,19 +190,19 @@ def checked_scorer(
     gives = f"refuses ({refused[row]})" if row in refused else f"gives {scored.scores[row]:.6g} to"
     name, kind = loaded.settled.checkpoint.source.name, type(loaded.model).__name__
     raise CheckFailed(
-        f"{name}: the scorer {gives} a pair to which the plain forward pass of {kind} gives {plain[row]:.6g}, in "
-        f"{dtype_of(loaded)} on {device}; they may differ by {found.tolerance:.2g}. Instruction {_shown(pairs[row][0])}"
+        f"{name}: the scorer {gives} a pair to which the plain forward pass of {kind} gives {plain.scores[row]:.6g}, "
+        f"in {dtype_of(loaded)} on {device}; they may differ by {found.tolerance:.2g}. Instruction {_shown(pairs[row][0])}"
         f", response {_shown(pairs[row][1])}. `cappy doctor --model {name}` says more; --check-pairs 0 runs without "
         "this check"
     )
 
 
-def refusals(scored: Any, plain: np.ndarray) -> dict[int, str]:
+def refusals(scored: Any, plain: Plain) -> dict[int, str]:
     """Return why a scorer refuses pairs that the plain forward pass scores, other than for a lack of memory."""
     return {
         row: reason
         for row, reason in scored.errors.items()
-        if np.isfinite(plain[row]) and not reason.startswith("out of memory")
+        if np.isfinite(plain.scores[row]) and not reason.startswith("out of memory")
     }
 
 

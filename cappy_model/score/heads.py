@@ -58,9 +58,11 @@ def classifier_head(asked: str | None, config: PreTrainedConfig, *, model: str) 
             return Head()
         raise ModelError(f"{model}: has one logit ({named}), which is the score; leave --head {asked} out")
     if asked is None:
+        numbered = all(map(_NUMBER.search, labels))
+        mean = ", or give --head expected for the mean of the labels' values" if numbered else ""
         raise ModelError(
-            f"{model}: has a head of {len(labels)} logits ({named}); name the one that is the score with --head NAME, "
-            "or give --head expected for the mean of the labels' values"
+            f"{model}: has a head of {len(labels)} logits ({named}); name the one that is the score with --head NAME"
+            f"{mean}"
         )
     if asked in labels:
         return Head(asked, labels.index(asked))

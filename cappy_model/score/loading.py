@@ -13,11 +13,12 @@ from transformers import (
 )
 
 from cappy_model.architectures import is_language_model
-from cappy_model.checkpoints import Checkpoint, check_has_head, load_config, load_model, refuse_unsuitable
+from cappy_model.checkpoints import Checkpoint, ModelError, check_has_head, load_config, load_model, refuse_unsuitable
 from cappy_model.score.cross_encoder import CrossEncoder, PooledScorer, read_cross_encoder
 from cappy_model.score.encoding import Encoder, encoder_for
 from cappy_model.score.heads import Head, classifier_head, words_head
 from cappy_model.score.templates import AUTO, Template, settle_template
+from schemas.errors import CappyError
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,8 @@ def settle_scorer(
     refuse_unsuitable(checkpoint)
     config, tokenizer = load_config(checkpoint)
     name = checkpoint.source.name
-    stored = read_cross_encoder(checkpoint.folder, config, model=name)
+    folder = checkpoint.folder_of("modules.json", "config_sentence_transformers.json")
+    stored = read_cross_encoder(folder, config, model=name)
     if stored.dense:
         config.num_labels = stored.labels
         chosen = classifier_head(head, config, model=name)
@@ -99,7 +101,10 @@ def settle_scorer(
         chosen = classifier_head(head, config, model=name)
     answers = bool(chosen.tokens)
     settled = settle_template(template, tokenizer, config, stored=stored.template, answers=answers, model=name)
-    encoder = encoder_for(tokenizer, config, template=settled, max_length=max_length)
+    try:
+        encoder = encoder_for(tokenizer, config, template=settled, max_length=max_length)
+    except CappyError as error:
+        raise ModelError(f"{name}: {error}") from error
     return SettledScorer(checkpoint, config, tokenizer, chosen, settled, encoder, stored)
 
 

@@ -16,7 +16,7 @@ import torch
 from cappy_model.checkpoints import ModelSource, find_checkpoint, settle_padding
 from cappy_model.devices import settle_device, settle_dtype, settle_tokens_per_batch
 from cappy_model.lanes import Lane, Lanes, out_of_memory
-from cappy_model.score.check import checked_scorer
+from cappy_model.score.check import BrokenModel, broken, checked_scorer
 from cappy_model.score.encoding import EncodedPairs
 from cappy_model.score.forward import keep_head_precise
 from cappy_model.score.layouts import LastToken, Padded, layout_for
@@ -26,13 +26,11 @@ from cappy_model.score.unpadded import unpadded_layout
 from cappy_model.score.windows import Pair, brief, windows
 from schemas.errors import CappyError
 
+_NOT_FINITE = "not finite"
+
 
 class ScoringError(CappyError):
     """A pair that cannot be scored."""
-
-
-class BrokenModel(CappyError):
-    """A model all of whose scores are not finite."""
 
 
 @dataclass
@@ -186,10 +184,13 @@ class Scorer:
     def score(self, instructions: Sequence[str], responses: Sequence[str]) -> np.ndarray:
         """Return the raw output of the head for each pair (instructions[i], responses[i]): float32[n], not clamped.
 
-        Raises ScoringError for a pair that cannot be scored, and BrokenModel if no score is finite.
+        Raises ScoringError for a pair that cannot be scored, and BrokenModel for a score of NaN or infinity.
         """
         scored = self.score_pairs(instructions, responses)
         for index, reason in scored.errors.items():
+            kind, _, gives = reason.partition(": ")
+            if kind == _NOT_FINITE:
+                raise BrokenModel(broken(gives, (instructions[index], responses[index])))
             raise ScoringError(f"pair {index} cannot be scored: {reason}")
         return scored.scores
 
@@ -202,7 +203,7 @@ class Scorer:
     def score_pairs(self, instructions: Sequence[str], responses: Sequence[str]) -> Scored:
         """Score pairs, with token counts; a pair that cannot be scored is an entry of `errors`.
 
-        Equal pairs are scored once. Raises BrokenModel if there are scores and none of them is finite.
+        Equal pairs are scored once.
         """
         if len(instructions) != len(responses):
             raise ValueError(f"{len(instructions)} instructions but {len(responses)} responses: give equally many")
@@ -229,17 +230,10 @@ class Scorer:
             for batch in [*(batch for batch, _ in outcome.done), *outcome.unfit]:
                 num_tokens[batch.rows], truncated[batch.rows] = batch.pairs.lengths, batch.pairs.truncated
                 work.tokens += len(batch.pairs.tokens)
-        self._set_aside_non_finite(scores, pairs, errors)
+        for row in np.flatnonzero(~np.isfinite(scores)).tolist():
+            errors.setdefault(row, f"{_NOT_FINITE}: the model gives {scores[row]}")
+            scores[row] = np.nan
         return Scored(scores, num_tokens, truncated, errors, work)
-
-    def _set_aside_non_finite(self, scores: np.ndarray, pairs: list[Pair], errors: dict[int, str]) -> None:
-        """Turn scores of NaN or infinity into errors. Raises BrokenModel if no score is finite."""
-        computed = [row for row in range(len(pairs)) if row not in errors]
-        bad = [row for row in computed if not np.isfinite(scores[row])]
-        if bad and len(bad) == len(computed):
-            raise BrokenModel(_broken(float(scores[bad[0]]), pairs[bad[0]]))
-        errors |= {row: f"not finite: the model gives {scores[row]}; try --dtype float32" for row in bad}
-        scores[bad] = np.nan
 
     def _compute(self, lane: Lane, batch: _Batch) -> _Computed:
         """Score a batch; if that raises anything but a lack of memory, score it pair by pair."""
@@ -281,10 +275,3 @@ class Scorer:
             if window.pairs is not None:
                 for batch in self._layout.batches(window.pairs, self.tokens_per_batch):
                     yield _Batch(window.rows[batch], window.pairs.take(batch))
-
-
-def _broken(score: float, pair: tuple[str, str]) -> str:
-    return (
-        f"the model gives {score} for the instruction {pair[0][:80]!r} and the response {pair[1][:80]!r}: its weights "
-        "are broken, or its numbers overflow in this dtype; try --dtype float32"
-    )

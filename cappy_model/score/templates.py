@@ -6,19 +6,24 @@ chat template of the tokenizer or by a jinja template of the user's own.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any
 
-from jinja2 import StrictUndefined, TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import TemplateSyntaxError
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from cappy_model.architectures import DECODERS
 from cappy_model.checkpoints import ModelError
+from cappy_model.sandbox.budget import Draw
+from cappy_model.sandbox.environment import NEVER, compile_source
+from cappy_model.sandbox.guard import SENTINEL, SEPARATOR
+from cappy_model.sandbox.values import Names
 from schemas.ids import digest
 
 AUTO, NONE, CHAT, FILE = "auto", "none", "chat", "file"
 
 _TURNS = (("user", "assistant"), ("query", "document"))
+_DAY = date(2024, 7, 26)  # which Llama's templates name where they know no day
 _MARKS = ("instructionmark", "responsemark")
 
 
@@ -123,6 +128,8 @@ def template_block(template: Template, config: PreTrainedConfig) -> dict[str, st
 def _check_renders(template: Template, tokenizer: PreTrainedTokenizerBase, model: str) -> None:
     try:
         text = renderer(template, tokenizer)(*_MARKS)
+    except ModelError as error:
+        raise ModelError(f"{model}: {error}") from error
     except Exception as error:  # a template can raise anything
         raise ModelError(f"{model}: its template cannot be rendered: {type(error).__name__}: {error}") from error
     for name, mark in zip(("instruction", "response"), _MARKS, strict=True):
@@ -134,21 +141,34 @@ def _check_renders(template: Template, tokenizer: PreTrainedTokenizerBase, model
 
 
 def renderer(template: Template, tokenizer: PreTrainedTokenizerBase) -> Render:
-    """Return the function that renders an instruction and a response. Raises ModelError for a broken jinja template."""
+    """Return the function that renders an instruction and a response.
+
+    A jinja template of the user's own also has the special tokens of the tokenizer, such as `bos_token`. Raises
+    ModelError for a template that is not valid, or reads anything else.
+    """
     if template.kind == CHAT:
         return _chat_renderer(template, tokenizer)
-    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined)
-    try:
-        compiled = environment.from_string(template.source)
-    except TemplateError as error:
-        raise ModelError(f"the template is not valid jinja: {error}") from error
     special = {name: token for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
-    return lambda instruction, response: compiled.render(instruction=instruction, response=response, **special)
+    try:
+        program = compile_source(template.source)
+    except (TemplateSyntaxError, RecursionError, MemoryError, SyntaxError, ValueError) as error:
+        raise ModelError(f"the template is not valid jinja: {error}") from error
+    unknown = sorted(program.variables - {"instruction", "response", *special})
+    if unknown:
+        known = ", ".join(["instruction", "response", *sorted(special)])
+        raise ModelError(f"the template reads {unknown[0]!r}, which a pair does not have; there are {known}")
+
+    def render(instruction: str, response: str) -> str:
+        names = Names({**special, "instruction": instruction, "response": response})
+        return program.render(names, Draw(0, "", ""), NEVER).replace(SENTINEL, SEPARATOR)
+
+    return render
 
 
 def _chat_renderer(template: Template, tokenizer: Any) -> Render:
     system = [{"role": "system", "content": template.prompt}] if template.prompt else []
-    options = dict(template.options)
+    # Templates such as Llama 3.2's write the day, and scores may not depend on it.
+    options = {"strftime_now": _DAY.strftime, **template.options}
 
     def render(instruction: str, response: str) -> str:
         turns = zip(template.roles, (instruction, response), strict=True)

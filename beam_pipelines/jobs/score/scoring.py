@@ -106,10 +106,7 @@ def _check_text(schema: pa.Schema, name: str, flag: str, *, lists: bool) -> None
 
 
 def score_unit(unit: Unit, scorer: "Scorer", columns: ScoreColumns) -> Result:
-    """Score the pairs of a unit. Rows keep their order; a row that cannot be scored has an error instead of a score.
-
-    Raises cappy_model.scorer.BrokenModel if all scores of the unit are NaN or infinite.
-    """
+    """Score the pairs of a unit. Rows keep their order; a row that cannot be scored has an error instead of a score."""
     schema, stats = columns.output(unit.rows.schema), Stats()
     instructions, responses = unit.rows[columns.instruction], unit.rows[columns.response]
     if columns.lists(unit.rows.schema):

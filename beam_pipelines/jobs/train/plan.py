@@ -102,7 +102,8 @@ def _settle_template(config: TrainConfig, checkpoint: "Checkpoint", model_config
     from cappy_model.score.templates import AUTO, Template, settle_template
 
     asked = read_template(config.template, config.storage)
-    stored = read_cross_encoder(checkpoint.folder, model_config, model=config.model).template
+    folder = checkpoint.folder_of("modules.json", "config_sentence_transformers.json")
+    stored = read_cross_encoder(folder, model_config, model=config.model).template
     if stored not in (None, Template()) and asked == AUTO:
         raise UsageError(
             f"--model {config.model}: stores a prompt of sentence-transformers, which a trained model does not keep; "

@@ -19,7 +19,7 @@ from jinja2 import Template as JinjaTemplate
 
 from beam_pipelines.templates.compile import CompiledTemplate, Rendered, RenderError
 from beam_pipelines.templates.files import Template, load_templates
-from beam_pipelines.templates.sandbox.environment import ENVIRONMENT
+from cappy_model.sandbox.environment import ENVIRONMENT
 
 SHARED = Path(__file__).parents[4] / "shared"
 ROOT = SHARED / "promptsource" / "templates"

@@ -8,8 +8,8 @@ import pytest
 
 from beam_pipelines.templates.compile import CompiledTemplate
 from beam_pipelines.templates.files import Template, TemplateError
-from beam_pipelines.templates.sandbox.budget import MAX_CHARACTERS, MAX_ITERATIONS, RenderError
-from beam_pipelines.templates.sandbox.guard import SENTINEL
+from cappy_model.sandbox.budget import MAX_CHARACTERS, MAX_ITERATIONS, RenderError
+from cappy_model.sandbox.guard import SENTINEL
 
 ROW: dict[str, Any] = {
     "text": "some text",

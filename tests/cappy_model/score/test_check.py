@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cappy_model.checkpoints import ModelSource, find_checkpoint
-from cappy_model.score.check import TOLERANCES, CheckFailed, checked_scorer, compare, plain_scores
+from cappy_model.score.check import TOLERANCES, BrokenModel, CheckFailed, Plain, checked_scorer, compare, plain_scores
 from cappy_model.score.layouts import Padded
 from cappy_model.score.loading import LoadedScorer, load_scorer, settle_scorer
 from cappy_model.score.scorer import Scorer
@@ -72,7 +72,7 @@ def test_every_family_passes_and_keeps_its_scores(tmp_path: Path, name: str) -> 
 def test_a_difference_stops_the_run_with_both_numbers_and_the_remedy(tmp_path: Path) -> None:
     save_encoder(tmp_path, "bert")
     pairs = PAIRS[:3]
-    plain = plain_scores(loaded(tmp_path), pairs, "cpu")
+    plain = plain_scores(loaded(tmp_path), pairs, "cpu").scores
     with pytest.raises(CheckFailed) as error:
         checked_scorer(loaded(tmp_path), lambda model: Shifted(model, shift=0.01), pairs, "cpu")
     message = str(error.value)
@@ -102,20 +102,22 @@ def test_a_pair_without_tokens_is_no_fault_of_the_path(tmp_path: Path) -> None:
     save_decoder(tmp_path, "qwen2")
     pairs = [("", ""), ("yes", "no")]
     model = loaded(tmp_path, template="none")
-    assert np.isnan(plain_scores(model, pairs, "cpu")).tolist() == [True, False]
+    assert np.isnan(plain_scores(model, pairs, "cpu").scores).tolist() == [True, False]
     assert checked_scorer(model, scorer, pairs, "cpu").score_pairs(["", "yes"], ["", "no"]).errors.keys() == {0}
 
 
 def test_a_model_that_fails_in_a_number_format_names_one_that_works(tmp_path: Path) -> None:
     save_encoder(tmp_path, "xlnet")
-    with pytest.raises(CheckFailed, match=r"XLNetForSequenceClassification in bfloat16 fails: .* --dtype float32"):
+    with pytest.raises(
+        CheckFailed, match=r"XLNetForSequenceClassification in bfloat16 fails for all of .*: .* --dtype float32"
+    ):
         plain_scores(loaded(tmp_path, "bfloat16"), PAIRS, "cpu")
 
 
 def test_broken_weights_are_told(tmp_path: Path) -> None:
     model = loaded(save_encoder(tmp_path, "bert"))
     torch.nn.init.constant_(model.model.classifier.weight, float("nan"))
-    with pytest.raises(CheckFailed, match="BertForSequenceClassification in float32 gives nan, for all of"):
+    with pytest.raises(BrokenModel, match="the model gives nan for the instruction .* weights are broken"):
         checked_scorer(model, scorer, PAIRS, "cpu")
 
 
@@ -128,8 +130,8 @@ def test_the_tolerance_grows_with_the_scores(dtype: str) -> None:
     absolute, relative = TOLERANCES[dtype]
     plain = np.array([0.5, -100.0, np.nan, 3.0], dtype=np.float32)
     limit = absolute + relative * 100
-    within = compare(plain + np.float32(0.9 * limit), plain, dtype)
-    beyond = compare(plain + np.array([0, 1.1 * limit, 9, np.nan], dtype=np.float32), plain, dtype)
+    within = compare(plain + np.float32(0.9 * limit), Plain(plain, 100.0), dtype)
+    beyond = compare(plain + np.array([0, 1.1 * limit, 9, np.nan], dtype=np.float32), Plain(plain, 100.0), dtype)
     assert within.agrees and within.compared == 3 and within.tolerance == pytest.approx(limit)
     assert not beyond.agrees and (beyond.row, beyond.compared) == (1, 2)
     assert beyond.largest == pytest.approx(1.1 * limit, rel=1e-3)

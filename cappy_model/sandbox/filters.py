@@ -12,8 +12,8 @@ from jinja2.tests import TESTS as JINJA_TESTS
 from jinja2.utils import _PassArg, pass_context
 from markupsafe import escape
 
-from beam_pipelines.templates.sandbox.budget import LIST_SLOT, RenderContext, RenderError, size, stringify, to_text
-from beam_pipelines.templates.sandbox.values import add, limit_bits, modulo, price_replace
+from cappy_model.sandbox.budget import LIST_SLOT, RenderContext, RenderError, size, stringify, to_text
+from cappy_model.sandbox.values import add, limit_bits, modulo, price_replace
 
 Filter = Callable[..., Any]
 

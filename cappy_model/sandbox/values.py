@@ -11,7 +11,7 @@ from typing import Any
 from jinja2.runtime import LoopContext, Undefined
 from jinja2.utils import Namespace, missing, pass_context
 
-from beam_pipelines.templates.sandbox.budget import (
+from cappy_model.sandbox.budget import (
     LIST_SLOT,
     MAX_ITERATIONS,
     NODE,

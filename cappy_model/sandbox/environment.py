@@ -24,7 +24,7 @@ from jinja2.runtime import Context, LoopContext, Undefined
 from jinja2.sandbox import SandboxedEnvironment
 from jinja2.utils import Namespace, pass_context
 
-from beam_pipelines.templates.sandbox.budget import (
+from cappy_model.sandbox.budget import (
     LIST_SLOT,
     MAX_KEY,
     Draw,
@@ -34,9 +34,9 @@ from beam_pipelines.templates.sandbox.budget import (
     stringify,
     to_text,
 )
-from beam_pipelines.templates.sandbox.filters import FILTERS, TESTS, concatenate
-from beam_pipelines.templates.sandbox.guard import SENTINEL, SEPARATOR, Guard
-from beam_pipelines.templates.sandbox.values import (
+from cappy_model.sandbox.filters import FILTERS, TESTS, concatenate
+from cappy_model.sandbox.guard import SENTINEL, SEPARATOR, Guard
+from cappy_model.sandbox.values import (
     GLOBALS,
     OPERATORS,
     Names,

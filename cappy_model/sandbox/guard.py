@@ -6,8 +6,8 @@ from typing import Any, NoReturn
 from jinja2 import TemplateSyntaxError, nodes
 from jinja2.visitor import NodeTransformer
 
-from beam_pipelines.templates.sandbox.filters import FILTERS, TESTS
-from beam_pipelines.templates.sandbox.values import METHOD_NAMES, MUTATING
+from cappy_model.sandbox.filters import FILTERS, TESTS
+from cappy_model.sandbox.values import METHOD_NAMES, MUTATING
 
 SEPARATOR = "|||"
 # Replaces the separator in compiled templates, so that `|||` in data is never taken for one. It is a Unicode
