@@ -11,6 +11,7 @@ import torch
 
 from cappy_model.checkpoints import ModelSource, find_checkpoint
 from cappy_model.score.check import TOLERANCES, BrokenModel, CheckFailed, Plain, checked_scorer, compare, plain_scores
+from cappy_model.score.forward import padded_inputs
 from cappy_model.score.layouts import Padded
 from cappy_model.score.loading import LoadedScorer, load_scorer, settle_scorer
 from cappy_model.score.scorer import Scorer
@@ -88,6 +89,19 @@ def test_padding_on_the_wrong_side_is_noticed(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("cappy_model.score.scorer.layout_for", lambda *_, **__: Padded())
     with pytest.raises(CheckFailed, match="XLNetForSequenceClassification"):
         checked_scorer(loaded(tmp_path), scorer, PAIRS, "cpu")
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+def test_a_missing_mask_is_noticed_in_every_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
+    save_encoder(tmp_path, "bert")
+
+    def without_mask(*arguments: Any) -> dict[str, np.ndarray]:
+        inputs = padded_inputs(*arguments)
+        return {**inputs, "attention_mask": np.ones_like(inputs["attention_mask"])}
+
+    monkeypatch.setattr("cappy_model.score.forward.padded_inputs", without_mask)
+    with pytest.raises(CheckFailed, match=f"in {dtype} on cpu"):
+        checked_scorer(loaded(tmp_path, dtype), scorer, PAIRS, "cpu")
 
 
 def test_a_pair_that_only_the_scorer_refuses_stops_the_run(tmp_path: Path) -> None:
