@@ -39,8 +39,11 @@ TOLERANCES = {
     "float16": Tolerance(5e-3, 1e-2),
     "bfloat16": Tolerance(2e-2, 5e-2),
 }
-"""By number format. Over tiny models of every family rounding on a CPU takes half of them at most; a missing mask exceeds
-them several times, in every format."""
+"""By number format.
+
+Over tiny models of every family, rounding on a CPU takes half of them at most; a missing mask exceeds them several
+times in every format.
+"""
 
 
 class Plain(NamedTuple):
@@ -192,8 +195,8 @@ def checked_scorer(
     name, kind = loaded.settled.checkpoint.source.name, type(loaded.model).__name__
     raise CheckFailed(
         f"{name}: the scorer {gives} a pair to which the plain forward pass of {kind} gives {plain.scores[row]:.6g}, "
-        f"in {dtype_of(loaded)} on {device}; they may differ by {found.tolerance:.2g}. Instruction {_shown(pairs[row][0])}"
-        f", response {_shown(pairs[row][1])}. `cappy doctor --model {name}` says more; --check-pairs 0 runs without "
+        f"in {dtype_of(loaded)} on {device}; they may differ by {found.tolerance:.2g}. "
+        f"Instruction {_shown(pairs[row][0])}, response {_shown(pairs[row][1])}. `cappy doctor --model {name}` says more; --check-pairs 0 runs without "
         "this check"
     )
 
