@@ -196,7 +196,8 @@ def checked_scorer(
     raise CheckFailed(
         f"{name}: the scorer {gives} a pair to which the plain forward pass of {kind} gives {plain.scores[row]:.6g}, "
         f"in {dtype_of(loaded)} on {device}; they may differ by {found.tolerance:.2g}. "
-        f"Instruction {_shown(pairs[row][0])}, response {_shown(pairs[row][1])}. `cappy doctor --model {name}` says more; --check-pairs 0 runs without "
+        f"Instruction {_shown(pairs[row][0])}, response {_shown(pairs[row][1])}. "
+        f"`cappy doctor --model {name}` says more; --check-pairs 0 runs without "
         "this check"
     )
 
