@@ -21,8 +21,8 @@ _SHARE_OF_FREE_MEMORY = 0.5
 # intermediate states (four times as wide) before and after their activation function.
 _WIDTHS_PER_TOKEN = 16
 
-# Relative positions are computed in float32 and multiplied with the states as they are.
-_FLOAT32_ONLY = frozenset({"xlnet"})
+# Parts of these are computed in float32 and multiplied with the states as they are.
+_FLOAT32_ONLY = frozenset({"deberta", "fnet", "xlnet"})
 
 _CPU_GENERATION_BYTES = 2**31
 _MAX_CPU_GENERATION_TOKENS = 2**16

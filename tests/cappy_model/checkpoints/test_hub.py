@@ -140,10 +140,17 @@ def test_the_commands_of_the_readme(tmp_path: Path, serve: Serve, monkeypatch: p
         for response in ("the fox", "the lazy dog")
     ]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "outputs" / "a.parquet")
-    score, *others = commands
-    program = [sys.executable, "-m", "beam_pipelines.program", *score[1:], "--direct_num_workers=1"]
+    doctor, score, *others = commands
     environment = hub_environment(endpoint, tmp_path / "hub") | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True)
+
+    def run(*command: str) -> subprocess.CompletedProcess[str]:
+        program = [sys.executable, "-m", "beam_pipelines.program", *command[1:]]
+        return subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True)
+
+    examined = run(*doctor)
+    assert examined.returncode == 0, examined.stderr
+    assert "No fault of btan2/cappy-large@refs/pr/1 was found; unknown: " in examined.stdout
+    done = run(*score, "--direct_num_workers=1")
     assert done.returncode == 0, done.stderr
     monkeypatch.chdir(tmp_path)
     assert [cappy(*command[1:], "--direct_num_workers=1") for command in others] == [0, 0]
