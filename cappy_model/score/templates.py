@@ -23,7 +23,10 @@ from schemas.ids import digest
 AUTO, NONE, CHAT, FILE = "auto", "none", "chat", "file"
 
 _TURNS = (("user", "assistant"), ("query", "document"))
-_DAY = date(2024, 7, 26)  # which Llama's templates name where they know no day
+_NOW = "strftime_now"
+# The day that Llama's templates name where they know none, in the formats of chat templates.
+_DAYS = {form: date(2024, 7, 26).strftime(form) for form in ("%d %b %Y", "%B %d, %Y", "%Y-%m-%d")}
+_FIXED_DAY = f"{{%- macro {_NOW}(form) -%}}{{{{ {_DAYS}.get(form, '{_DAYS['%d %b %Y']}') }}}}{{%- endmacro -%}}"
 _MARKS = ("instructionmark", "responsemark")
 
 
@@ -167,8 +170,9 @@ def renderer(template: Template, tokenizer: PreTrainedTokenizerBase) -> Render:
 
 def _chat_renderer(template: Template, tokenizer: Any) -> Render:
     system = [{"role": "system", "content": template.prompt}] if template.prompt else []
-    # Templates such as Llama 3.2's write the day, and scores may not depend on it.
-    options = {"strftime_now": _DAY.strftime, **template.options}
+    options = {"chat_template": tokenizer.get_chat_template(), **template.options}
+    if _NOW in options["chat_template"]:  # as in Llama 3.2's; scores may not depend on the day of a run
+        options["chat_template"] = _FIXED_DAY + options["chat_template"]
 
     def render(instruction: str, response: str) -> str:
         turns = zip(template.roles, (instruction, response), strict=True)
