@@ -3,6 +3,7 @@
     python -m benchmarks.scoring                        # on the CPU, MiniLM
     python -m benchmarks.scoring --memory               # peak memory of the job by number of rows
     python -m benchmarks.scoring --decoder              # a decoder, 17 candidates an instruction
+    python -m benchmarks.scoring --check-cost           # cappy score with and without the check before the run
     python -m benchmarks.scoring --gpu --json gpu.json  # RoBERTa-large's shape: checks first, then all rates
     python -m benchmarks.scoring --tiny                 # any of these with a tiny model, to test the script
 
@@ -68,6 +69,9 @@ PACKAGES = ("torch", "transformers", "sentence-transformers", "apache-beam")
 SIZES = (10_000, 50_000, 200_000)
 TOLERANCE = 1e-5  # of scores in float32
 PROFILED_PAIRS, CHECKED_PAIRS, BUSY_PAIRS, WARM_PAIRS, PEER_WARM_PAIRS = 200, 64, 8_192, 2_048, 256
+CHECKED_BEFORE = 16
+"""Pairs that `cappy score` checks before a run by default."""
+
 BATCH_SIZES = (32, 64, 128, 256)
 
 PEAK = 989e12
@@ -144,12 +148,13 @@ class Bench:
         scores: np.ndarray = np.load(self.folder / f"{name}.npy")
         return scores
 
-    def job(self, pairs: Path, *flags: str) -> Usage:
-        """Run `cappy score` from a Parquet file into a new folder."""
+    def job(self, pairs: Path, *flags: str, checked: int = 0) -> Usage:
+        """Run `cappy score` from a Parquet file into a new folder, with the check of that many pairs before the run."""
         output = self.folder / "scored"
         shutil.rmtree(output, ignore_errors=True)
         files = ("--input", pairs, "--output", output, "--model", self.model, "--device", self.device)
         command = ["-m", "beam_pipelines.program", "score", *map(str, files), "--max-length", str(MAX_LENGTH), *flags]
+        command += ["--check-pairs", str(checked)]
         return measure(command, self.folder / "job.log")
 
     def manifest(self) -> dict[str, Any]:
@@ -281,6 +286,26 @@ def run_memory(bench: Bench, pairs: pa.Table, sizes: Sequence[int]) -> dict[str,
         print(f"{size:,} rows: {usage.seconds:.1f} s", file=sys.stderr)
     print(f"\n{markdown_table(rows)}")
     return found
+
+
+def run_check_cost(bench: Bench, pairs: pa.Table, repeat: int) -> dict[str, Any]:
+    """Measure the job with and without the check before the run, in turns, over as many rows as pairs are checked."""
+    path = bench.save("checked", spread(pairs, CHECKED_BEFORE))
+    runs = {f"--check-pairs {checked}": partial(bench.job, path, checked=checked) for checked in (0, CHECKED_BEFORE)}
+    usages = take_turns(runs, repeat)
+    base = next(iter(usages.values()))
+    rows = [
+        {
+            f"cappy score, {CHECKED_BEFORE} rows": name,
+            "seconds": f"{usage.seconds:.1f}",
+            "of them for the check": f"{usage.seconds - base.seconds:.1f}",
+            "CPU seconds": f"{usage.cpu:.1f}",
+            "of those for the check": f"{usage.cpu - base.cpu:.1f}",
+        }
+        for name, usage in usages.items()
+    ]
+    print(f"\n{markdown_table(rows)}")
+    return {name: asdict(usage) for name, usage in usages.items()}
 
 
 def run_family(bench: Bench, arguments: argparse.Namespace, family: str, pairs: pa.Table) -> dict[str, Any]:
@@ -464,6 +489,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     part = parser.add_mutually_exclusive_group()
     part.add_argument("--memory", action="store_true", help="measure the memory of the job instead")
     part.add_argument("--decoder", action="store_true", help="measure a decoder with candidates instead")
+    part.add_argument("--check-cost", action="store_true", help="measure the check before a run instead")
     part.add_argument("--gpu", action="store_true", help="measure the GPU instead")
     parser.add_argument("--tiny", action="store_true", help="a tiny model and few pairs, on the CPU")
     parser.add_argument("--pairs", type=int, metavar="N", help="(1,500 on the CPU, 510 of a decoder, 20,000 on a GPU)")
@@ -511,6 +537,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             run_gpu(bench, arguments, pairs)
         elif arguments.decoder:
             write_json(arguments, run_family(bench, arguments, DECODER, pairs))
+        elif arguments.check_cost:
+            write_json(arguments, run_check_cost(bench, pairs, arguments.repeat))
         elif arguments.memory:
             write_json(arguments, run_memory(bench, pairs, arguments.sizes))
         else:

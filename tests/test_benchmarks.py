@@ -70,6 +70,15 @@ def test_candidates_of_a_decoder_have_the_same_scores_however_their_instruction_
     assert row(printed, "Scorer, instructions read once")[4] == f"{once['difference']:.1e}"
 
 
+@needs_shared
+@pytest.mark.slow
+def test_the_check_before_a_run_is_measured_by_the_job_without_it(tmp_path: Path) -> None:
+    printed, found = run_benchmark(tmp_path, "--pairs", "20", "--check-cost")
+    without, checked = found["--check-pairs 0"], found["--check-pairs 16"]
+    assert row(printed, "--check-pairs 0")[2] == row(printed, "--check-pairs 0")[4] == "0.0"
+    assert row(printed, "--check-pairs 16")[2] == f"{checked['seconds'] - without['seconds']:.1f}"
+
+
 def test_prompts_are_four_times_as_long_as_their_candidates() -> None:
     pairs = pa.table({"instruction": ["a b c d"] * 200, "response": ["e f g h i"] * 200})
     rows = candidates(pairs, 3).to_pylist()
