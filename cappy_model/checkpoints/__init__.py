@@ -2,9 +2,7 @@
 
 from cappy_model.checkpoints.find import find_checkpoint
 from cappy_model.checkpoints.loading import (
-    check_scorer,
     generates_by,
-    load,
     load_config,
     load_generator,
     load_model,
@@ -19,10 +17,8 @@ __all__ = [
     "ModelError",
     "ModelSource",
     "check_has_head",
-    "check_scorer",
     "find_checkpoint",
     "generates_by",
-    "load",
     "load_config",
     "load_generator",
     "load_model",

@@ -9,7 +9,6 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
-    AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
@@ -57,22 +56,6 @@ def _load_tokenizer(checkpoint: Checkpoint, config: PreTrainedConfig) -> PreTrai
     if template.is_file() and template.parent != folder:
         tokenizer.chat_template = template.read_text(encoding="utf-8")
     return tokenizer
-
-
-def check_scorer(checkpoint: Checkpoint, config: PreTrainedConfig) -> None:
-    """Raise ModelError unless the head has one logit."""
-    if config.num_labels != 1:
-        raise ModelError(f"{checkpoint.source.name}: has a head of {config.num_labels} logits; a scorer has one")
-
-
-def load(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load a scorer (in evaluation mode, on the CPU) and its tokenizer.
-
-    Raises ModelError unless it is a sequence classifier with one logit, all of its weights, and its own tokenizer.
-    """
-    config, tokenizer = load_config(checkpoint)
-    check_scorer(checkpoint, config)
-    return load_model(checkpoint, AutoModelForSequenceClassification, config, tokenizer, dtype), tokenizer
 
 
 def settle_padding(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:

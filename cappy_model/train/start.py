@@ -9,7 +9,7 @@ from transformers import (
 )
 
 from cappy_model.architectures import DECODERS
-from cappy_model.checkpoints import Checkpoint, ModelError, check_scorer, load_config, load_model, settle_padding
+from cappy_model.checkpoints import Checkpoint, ModelError, load_config, load_model, settle_padding
 
 _CLASSIFIER = "AutoModelForSequenceClassification"
 
@@ -26,7 +26,7 @@ def check_start(checkpoint: Checkpoint, config: PreTrainedConfig) -> None:
     if type(config) not in AutoModelForSequenceClassification._model_mapping and _CLASSIFIER not in own_code:
         raise ModelError(f"{name}: is a {kind}, for which transformers has no scoring head; {remedy}")
     if _is_classifier(config):
-        check_scorer(checkpoint, config)
+        _check_one_logit(checkpoint, config)
     elif kind in DECODERS:
         raise ModelError(f"{name}: is a {kind}, a decoder-only language model; {remedy}")
 
@@ -49,3 +49,9 @@ def load_to_train(checkpoint: Checkpoint, *, seed: int) -> tuple[PreTrainedModel
 
 def _is_classifier(config: PreTrainedConfig) -> bool:
     return any(name.endswith("ForSequenceClassification") for name in config.architectures or ())
+
+
+def _check_one_logit(checkpoint: Checkpoint, config: PreTrainedConfig) -> None:
+    """Raise ModelError unless the head has one logit."""
+    if config.num_labels != 1:
+        raise ModelError(f"{checkpoint.source.name}: has a head of {config.num_labels} logits; a scorer has one")

@@ -8,9 +8,11 @@ import fsspec
 import numpy as np
 import pytest
 import torch
+from transformers import PreTrainedModel
 
-from cappy_model.checkpoints import ModelError, ModelSource, find_checkpoint, load
+from cappy_model.checkpoints import ModelError, ModelSource, find_checkpoint
 from cappy_model.devices import CPU_TOKENS, settle_device, settle_dtype, settle_tokens_per_batch
+from cappy_model.score.loading import load_scorer, settle_scorer
 from cappy_model.score.scorer import Scorer
 from schemas.errors import UsageError
 from tests.cappy_model.models import save_tiny_scorer
@@ -27,6 +29,11 @@ def _no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def content(folder: Path) -> str:
     return find_checkpoint(ModelSource(str(folder))).content
+
+
+def load(folder: Path) -> PreTrainedModel:
+    model: PreTrainedModel = load_scorer(settle_scorer(find_checkpoint(ModelSource(str(folder)))), torch.float32).model
+    return model
 
 
 def test_content_is_named_by_what_is_in_the_files(tmp_path: Path) -> None:
@@ -91,8 +98,8 @@ def test_pickled_weights_have_to_be_asked_for(tmp_path: Path) -> None:
 
 def test_a_head_of_several_logits(tmp_path: Path) -> None:
     folder = save_tiny_scorer(tmp_path, num_labels=3)
-    with pytest.raises(ModelError, match="has a head of 3 logits; a scorer has one"):
-        load(find_checkpoint(ModelSource(str(folder))), torch.float32)
+    with pytest.raises(ModelError, match=r"has a head of 3 logits \(LABEL_0, LABEL_1, LABEL_2\); name the one"):
+        load(folder)
 
 
 def test_a_model_without_its_head(tmp_path: Path) -> None:
@@ -102,7 +109,7 @@ def test_a_model_without_its_head(tmp_path: Path) -> None:
     weights = {k: v for k, v in load_file(folder / "model.safetensors").items() if not k.startswith("classifier")}
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(ModelError, match=r"lacks weights \(classifier\."):
-        load(find_checkpoint(ModelSource(str(folder))), torch.float32)
+        load(folder)
 
 
 def test_a_tokenizer_of_another_model(tmp_path: Path) -> None:
@@ -116,15 +123,15 @@ def test_damaged_files(tmp_path: Path) -> None:
     data = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
     with pytest.raises(ModelError, match="cannot be loaded"):
-        load(find_checkpoint(ModelSource(str(folder))), torch.float32)
+        load(folder)
     folder = save_tiny_scorer(tmp_path / "config")
     (folder / "config.json").write_text("{")
     with pytest.raises(ModelError, match="cannot be loaded"):
-        load(find_checkpoint(ModelSource(str(folder))), torch.float32)
+        load(folder)
     folder = save_tiny_scorer(tmp_path / "tokenizer")
     (folder / "tokenizer.json").write_text("[]")
     with pytest.raises(ModelError, match="cannot be loaded"):
-        load(find_checkpoint(ModelSource(str(folder))), torch.float32)
+        load(folder)
 
 
 def test_code_of_the_model_is_not_run_unasked(tmp_path: Path) -> None:
@@ -134,7 +141,7 @@ def test_code_of_the_model_is_not_run_unasked(tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "theirs.py").write_text("raise SystemExit('their code ran')")
     with pytest.raises(ModelError, match="trust_remote_code"):
-        load(find_checkpoint(ModelSource(str(folder))), torch.float32)
+        load(folder)
 
 
 def test_a_device_that_is_asked_for_and_missing() -> None:
@@ -154,7 +161,7 @@ def test_dtype_and_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert settle_dtype("auto", "cpu") == "bfloat16"
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
     assert settle_dtype("auto", "cpu") == "float32"
-    model, _ = load(find_checkpoint(ModelSource(str(save_tiny_scorer(tmp_path)))), torch.float32)
+    model = load(save_tiny_scorer(tmp_path))
     assert settle_tokens_per_batch(model.config, "cpu", "float32") == CPU_TOKENS
     tokens = {}
     for free in (2**20, 2**24, 2**36):
