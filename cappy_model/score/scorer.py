@@ -66,10 +66,11 @@ class Ranked(NamedTuple):
 
 
 class _Batch(NamedTuple):
-    """Encoded pairs and their positions, int64[m]."""
+    """Encoded pairs, their positions int64[m], and the token budget that they were batched for."""
 
     rows: np.ndarray
     pairs: EncodedPairs
+    budget: int
 
 
 class _Computed(NamedTuple):
@@ -225,8 +226,9 @@ class Scorer:
                 scores[batch.rows] = computed.scores
                 errors |= {int(batch.rows[place]): reason for place, reason in computed.errors.items()}
                 work.padding += self._layout.padding(batch.pairs)
-            for (row,), unfit in outcome.unfit:
-                errors[int(row)] = f"out of memory: {unfit.lengths[0]} tokens do not fit on {self.device}"
+            for batch in outcome.unfit:  # single pairs
+                tokens = batch.pairs.lengths[0]
+                errors[int(batch.rows[0])] = f"out of memory: {tokens} tokens do not fit on {self.device}"
             for batch in [*(batch for batch, _ in outcome.done), *outcome.unfit]:
                 num_tokens[batch.rows], truncated[batch.rows] = batch.pairs.lengths, batch.pairs.truncated
                 work.tokens += len(batch.pairs.tokens)
@@ -262,10 +264,11 @@ class Scorer:
         count = len(batch.rows)
         if count == 1:
             return ()
-        size = self._layout.padding(batch.pairs) + len(batch.pairs.tokens)
+        # Pairs that share tokens are more than the budget; batches in flight were made for an earlier one.
+        size = min(batch.budget, self._layout.padding(batch.pairs) + len(batch.pairs.tokens))
         self.tokens_per_batch = min(self.tokens_per_batch, size // 2)
         halves = np.array_split(np.arange(count), 2)
-        return tuple(_Batch(batch.rows[half], batch.pairs.take(half)) for half in halves)
+        return tuple(_Batch(batch.rows[half], batch.pairs.take(half), size // 2) for half in halves)
 
     def _batches(self, pairs: list[Pair], errors: dict[int, str]) -> Iterator[_Batch]:
         """Yield the batches of all pairs that have tokens; the others go to `errors`."""
@@ -273,5 +276,6 @@ class Scorer:
         for window in windows(pairs, self._encoder, self._ahead, by_instruction=by_instruction):
             errors |= window.errors
             if window.pairs is not None:
-                for batch in self._layout.batches(window.pairs, self.tokens_per_batch):
-                    yield _Batch(window.rows[batch], window.pairs.take(batch))
+                budget = self.tokens_per_batch
+                for batch in self._layout.batches(window.pairs, budget):
+                    yield _Batch(window.rows[batch], window.pairs.take(batch), budget)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from cappy_model.checkpoints import ModelError, ModelSource, find_checkpoint
+from cappy_model.score.layouts import LastToken
 from cappy_model.score.loading import settle_scorer
 from cappy_model.score.scorer import Scorer
 from tests.cappy_model.score.families import DECODERS, save_decoder
@@ -322,6 +323,24 @@ def test_a_pair_that_the_template_cannot_render_is_an_error_of_its_own(reward: P
     assert list(scored.errors) == [2] and "division" in scored.errors[2]
     kept = scorer_of(reward, template="{{ instruction }}: {{ response }}").score(*split(pairs))
     assert np.abs(np.delete(scored.scores - kept, 2)).max() < TOLERANCE
+
+
+def test_out_of_memory_halves_a_batch_of_shared_instructions(reward: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = [f"Which animal is quick, number {number}? " * 8 for number in range(6)]
+    pairs = [(instruction, f"the fox {row}") for instruction in asked for row in range(17)]
+    wanted = scorer_of(reward, tokens_per_batch=4096, max_length=512).score(*split(pairs))
+    scorer, compute = scorer_of(reward, tokens_per_batch=4096, max_length=512), LastToken.logits
+
+    def with_little_memory(layout: LastToken, model: Any, batch: Any, device: Any) -> torch.Tensor:
+        if len(batch.lengths) > 12:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return compute(layout, model, batch, device)
+
+    monkeypatch.setattr(LastToken, "logits", with_little_memory)
+    found = scorer.score_pairs(*split(pairs))
+    assert np.abs(found.scores - wanted).max() < TOLERANCE and not found.errors
+    assert found.work.out_of_memory > 0 and scorer.tokens_per_batch < 4096
+    assert scorer.score_pairs(*split(pairs)).work.out_of_memory < found.work.out_of_memory
 
 
 @pytest.mark.parametrize("shares", [True, False])
