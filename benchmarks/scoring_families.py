@@ -36,6 +36,7 @@ PROMPT_WORDS = 4
 
 MAX_LENGTH = 1_024
 _RESPONSE_WORDS = (20, 70)
+_WORD_CHARACTERS = 16  # longer ones are addresses and code, of very many tokens
 _SEED = 0
 _CHAT = "{% for message in messages %}<s>{{ message['role'] }}\n{{ message['content'] }}</s>\n{% endfor %}"
 _TOLERANCE = 1e-5  # of scores in float32
@@ -73,7 +74,8 @@ def save_family(family: str, folder: Path, tokenizer_folder: Path, *, real: bool
 
 def candidates(pairs: pa.Table, instructions: int) -> pa.Table:
     """Return instructions with `CANDIDATES` responses each, of consecutive words of the texts of real pairs."""
-    words, rng = " ".join(text for column in texts_of(pairs) for text in column).split(), random.Random(_SEED)
+    words = [word for column in texts_of(pairs) for text in column for word in text.split()]
+    words, rng = [word for word in words if len(word) <= _WORD_CHARACTERS], random.Random(_SEED)
 
     def draw(count: int) -> str:
         start = rng.randrange(len(words) - count)
