@@ -22,6 +22,7 @@ from cappy_model.score.templates import CHAT, Template
 
 _POOLINGS = ("cls", "mean", "max", "lasttoken")
 _TURNS = ("query", "document")
+_OWN = "config_sentence_transformers.json"
 
 
 @dataclass(frozen=True)
@@ -61,18 +62,24 @@ def read_cross_encoder(folder: Path, config: PreTrainedConfig, *, model: str) ->
 
     Raises ModelError for modules that a scorer cannot use, naming them.
     """
-    own, bert = _json(folder / "config_sentence_transformers.json"), _json(folder / "sentence_bert_config.json")
+    own = _json(folder / _OWN)
     within = getattr(config, "sentence_transformers", None) or {}
     activation = own.get("activation_fn") or within.get("activation_fn")
     activation = activation or getattr(config, "sbert_ce_default_activation_function", None)
     modules: list[dict[str, Any]] = json.loads(_text(folder / "modules.json") or "[]")
-    prompt = (own.get("prompts") or {}).get(own.get("default_prompt_name") or "", "")
     head = _read_head(folder, modules, model)
-    return CrossEncoder(_template(bert, prompt), activation=activation, **head)
+    return CrossEncoder(stored_template(folder), activation=activation, **head)
 
 
-def _template(bert: Mapping[str, Any], prompt: str) -> Template | None:
+def is_cross_encoder(folder: Path) -> bool:
+    """Return whether sentence-transformers has saved a CrossEncoder there, and not a model of embeddings."""
+    return bool(_json(folder / _OWN).get("model_type") == "CrossEncoder")
+
+
+def stored_template(folder: Path) -> Template | None:
     """Return the template of a transformer that reads messages, or the plain pair, or that has a prompt."""
+    own, bert = _json(folder / _OWN), _json(folder / "sentence_bert_config.json")
+    prompt = (own.get("prompts") or {}).get(own.get("default_prompt_name") or "", "")
     modalities = bert.get("modality_config", {})
     if "message" in modalities:
         options = dict(bert.get("processing_kwargs", {}).get("chat_template", {}))

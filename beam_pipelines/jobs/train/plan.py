@@ -98,12 +98,12 @@ def plan(config: TrainConfig) -> TrainPlan:
 
 def _settle_template(config: TrainConfig, checkpoint: "Checkpoint", model_config: Any, tokenizer: Any) -> "Template":
     """Return the template of the trained model. Raises UsageError for one that its folder could not say."""
-    from cappy_model.score.cross_encoder import read_cross_encoder
+    from cappy_model.score.cross_encoder import is_cross_encoder, stored_template
     from cappy_model.score.templates import AUTO, Template, settle_template
 
     asked = read_template(config.template, config.storage)
     folder = checkpoint.folder_of("modules.json", "config_sentence_transformers.json")
-    stored = read_cross_encoder(folder, model_config, model=config.model).template
+    stored = stored_template(folder) if is_cross_encoder(folder) else None
     if stored not in (None, Template()) and asked == AUTO:
         raise UsageError(
             f"--model {config.model}: stores a prompt of sentence-transformers, which a trained model does not keep; "
