@@ -147,6 +147,19 @@ def test_a_template_is_kept_in_the_model(
     assert "holds another run: model.template_hash" in capsys.readouterr().err
 
 
+def test_files_of_sentence_transformers(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    modules = [{"path": f"1_{kind}", "type": f"modules.{kind}"} for kind in ("Pooling", "Normalize")]
+    (inputs / "init" / "modules.json").write_text(json.dumps([{"path": "", "type": "modules.Transformer"}, *modules]))
+    stored = {"prompts": {"web": "query: "}, "default_prompt_name": "web"}
+    settings = inputs / "init" / "config_sentence_transformers.json"
+    settings.write_text(json.dumps({**stored, "model_type": "SentenceTransformer"}))
+    assert cappy(*flags(inputs, "--output", tmp_path / "out", "--max-steps", 1)) == 0
+    settings.write_text(json.dumps({**stored, "model_type": "CrossEncoder"}))
+    capsys.readouterr()
+    assert cappy(*flags(inputs, "--output", tmp_path / "other", "--max-steps", 1)) == 2
+    assert "stores a prompt of sentence-transformers" in capsys.readouterr().err
+
+
 def test_another_run_in_the_folder_and_overwrite(
     inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
