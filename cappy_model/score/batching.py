@@ -6,6 +6,8 @@ import numpy as np
 
 from cappy_model.devices import CACHED_PER_TOKEN
 
+_SPARED = 8  # tokens for each token of padding
+
 
 def token_batches(lengths: np.ndarray, budget: int, *, padded: bool) -> list[np.ndarray]:
     """Group rows into batches of at most `budget` tokens, longest rows first; each batch is int64[m] row numbers.
@@ -28,18 +30,42 @@ def shared_batches(lengths: np.ndarray, prefixes: np.ndarray, groups: np.ndarray
     """Group rows that share prefixes into batches of at most `budget` computed tokens; each is int64[m] row numbers.
 
     `lengths`, `prefixes` (of the tokens that the rows of a group share) and `groups` are int64[n]. The cost of a batch
-    is its longest prefix x its groups + its longest rest x its rows, or an eighth of the tokens in its cache if that is
-    more. A single row over the budget is a batch of its own. Rows of a group stand together; each row is in one batch.
+    is its longest prefix x its groups + the rest of its rows, or an eighth of the tokens in its cache if that is more.
+    A group that fits into a batch is not split; a single row over the budget is a batch of its own. Rows of a group
+    stand together; each row is in one batch.
     """
     rest = lengths - prefixes
     order = np.lexsort((-rest, groups, -prefixes))
-    cuts, start, members, longest = [0], 0, 0, 0
-    for index, row in enumerate(order.tolist()):
-        fresh = index == start or groups[row] != groups[order[index - 1]]
-        members, longest = members + int(fresh), max(longest, int(rest[row]))
-        prefix, rows = int(prefixes[order[start]]), index - start + 1
-        cost = max(prefix * members + longest * rows, (prefix + longest) * rows // CACHED_PER_TOKEN)
-        if cost > budget and rows > 1:
+    if not len(order):
+        return []
+
+    def cost(first: int, stop: int) -> int:
+        rows = order[first:stop]
+        prefix, members = int(prefixes[rows[0]]), 1 + int(np.count_nonzero(np.diff(groups[rows])))
+        cached = (prefix + int(rest[rows].max())) * len(rows)
+        return max(prefix * members + int(rest[rows].sum()), cached // CACHED_PER_TOKEN)
+
+    cuts, start = [0], 0
+    edges = np.flatnonzero(np.diff(groups[order])) + 1
+    for first, stop in pairwise([0, *edges.tolist(), len(order)]):
+        if first > start and cost(start, stop) > budget:
+            cuts.append(first)
+            start = first
+        if start == first and cost(start, stop) > budget:  # a group by itself
+            for index in range(first + 1, stop):
+                if cost(start, index + 1) > budget:
+                    cuts.append(index)
+                    start = index
+    return [order[first:stop] for first, stop in pairwise([*cuts, len(order)])]
+
+
+def similar_lengths(lengths: np.ndarray) -> list[np.ndarray]:
+    """Group rows, longest first, so that padding adds at most an eighth to the tokens of a part; each is int64[m]."""
+    order = np.argsort(-lengths, kind="stable")
+    cuts, start, total = [0], 0, 0
+    for index, length in enumerate(lengths[order].tolist()):
+        total += length
+        if _SPARED * (int(lengths[order[start]]) * (index - start + 1) - total) > total:
             cuts.append(index)
-            start, members, longest = index, 1, int(rest[row])
+            start, total = index, length
     return [order[first:stop] for first, stop in pairwise([*cuts, len(order)])] if len(order) else []

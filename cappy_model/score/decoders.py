@@ -4,12 +4,14 @@ A sequence classifier has a linear layer `score`; a causal language model is sco
 Both read the hidden state of one token of a pair, so only that one passes the head.
 """
 
+import copy
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from cappy_model.score.batching import similar_lengths
 from cappy_model.score.encoding import EncodedPairs
 from cappy_model.score.forward import on_device, padded_inputs
 from cappy_model.score.heads import Head
@@ -72,38 +74,45 @@ def shared_prefix_logits(
     """Do as `last_token_logits`, computing the keys and values of each prefix once for all pairs of its group.
 
     `prefixes` int64[n] are as `shared_prefixes` returns them, none 0, and pairs of a group stand together. Prefixes are
-    padded on the left and the rest of the pairs on the right, so that every pair is contiguous.
+    padded on the left and the rest of the pairs on the right, so that every pair is contiguous. Rests of similar length
+    are computed together, since the candidates of an instruction differ in length.
     """
-    firsts = np.flatnonzero(np.diff(pairs.groups, prepend=-1))
-    group = np.cumsum(np.diff(pairs.groups, prepend=-1) != 0) - 1
-    starts = np.cumsum(pairs.lengths) - pairs.lengths
-    longest = int(prefixes.max())
+    fresh = np.diff(pairs.groups, prepend=-1) != 0
+    cache, mask = _read_prefixes(model, pairs, np.flatnonzero(fresh), prefixes, device)
+    group, rest = np.cumsum(fresh) - 1, pairs.lengths - prefixes
+    starts = np.cumsum(pairs.lengths) - rest
+    parts, states = similar_lengths(rest), []
+    for part in parts:
+        rows, offset = on_device(device, group[part]), np.arange(int(rest[part].max()))
+        inside = offset < rest[part][:, None]
+        at = starts[part][:, None] + np.where(inside, offset, 0)
+        tokens = np.where(inside, pairs.tokens[at], model.config.pad_token_id).astype(np.int64)
+        copied = copy.deepcopy(cache)  # the forward pass appends to it
+        copied.batch_select_indices(rows)
+        hidden = model.base_model(
+            input_ids=on_device(device, tokens),
+            attention_mask=torch.cat([mask[rows], on_device(device, inside.astype(np.int64))], dim=1),
+            position_ids=on_device(device, prefixes[part][:, None] + offset),
+            past_key_values=copied,
+            use_cache=True,
+        ).last_hidden_state
+        place = on_device(device, (read - prefixes)[part])
+        states.append(hidden[torch.arange(len(part), device=device), place])
+    back = on_device(device, np.argsort(np.concatenate(parts)))
+    return _head_logits(model, torch.cat(states)[back], head)
+
+
+def _read_prefixes(
+    model: PreTrainedModel, pairs: EncodedPairs, firsts: np.ndarray, prefixes: np.ndarray, device: torch.device
+) -> tuple[Any, torch.Tensor]:
+    """Return the cache of the prefixes of the pairs `firsts` int64[m], padded on the left, and its mask."""
+    longest, starts = int(prefixes.max()), np.cumsum(pairs.lengths) - pairs.lengths
     place = np.arange(longest) - (longest - prefixes[firsts])[:, None]
-    inside = place >= 0
-    tokens = np.where(inside, pairs.tokens[starts[firsts][:, None] + place.clip(min=0)], model.config.pad_token_id)
+    inside, place = place >= 0, place.clip(min=0)
+    tokens = np.where(inside, pairs.tokens[starts[firsts][:, None] + place], model.config.pad_token_id)
     mask = on_device(device, inside.astype(np.int64))
-    cache = model.base_model(
-        input_ids=on_device(device, tokens.astype(np.int64)),
-        attention_mask=mask,
-        position_ids=on_device(device, place.clip(min=0)),
-        use_cache=True,
-    ).past_key_values
-    rows = on_device(device, group)
-    cache.batch_select_indices(rows)
-    rest, width = pairs.lengths - prefixes, int((pairs.lengths - prefixes).max())
-    offset = np.arange(width)
-    within = offset < rest[:, None]
-    at = (starts + prefixes)[:, None] + np.where(within, offset, 0)
-    after = on_device(device, within.astype(np.int64))
-    hidden = model.base_model(
-        input_ids=on_device(device, np.where(within, pairs.tokens[at], model.config.pad_token_id).astype(np.int64)),
-        attention_mask=torch.cat([mask[rows], after], dim=1),
-        position_ids=on_device(device, prefixes[:, None] + offset),
-        past_key_values=cache,
-        use_cache=True,
-    ).last_hidden_state
-    place_read = on_device(device, read - prefixes)
-    return _head_logits(model, hidden[torch.arange(len(read), device=device), place_read], head)
+    inputs = {"input_ids": on_device(device, tokens.astype(np.int64)), "position_ids": on_device(device, place)}
+    return model.base_model(**inputs, attention_mask=mask, use_cache=True).past_key_values, mask
 
 
 def _head_logits(model: Any, hidden: torch.Tensor, head: Head) -> torch.Tensor:

@@ -23,7 +23,7 @@ import transformers
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from cappy_model.architectures import DECODERS
-from cappy_model.score.batching import shared_batches, token_batches
+from cappy_model.score.batching import shared_batches, similar_lengths, token_batches
 from cappy_model.score.cross_encoder import PooledScorer
 from cappy_model.score.decoders import last_token_logits, reads, shared_prefix_logits, shared_prefixes
 from cappy_model.score.encoding import EncodedPairs
@@ -147,7 +147,7 @@ class LastToken:
         alone, shared = np.flatnonzero(prefixes == 0), np.flatnonzero(prefixes)
         rest = (pairs.lengths - prefixes)[shared]
         _, firsts = np.unique(pairs.groups[shared], return_index=True)
-        parts = (pairs.lengths[alone], rest, prefixes[shared][firsts])
+        parts = (pairs.lengths[alone], prefixes[shared][firsts], *(rest[part] for part in similar_lengths(rest)))
         return sum(int(part.max(initial=0)) * len(part) - int(part.sum()) for part in parts)
 
     def logits(self, model: Any, pairs: EncodedPairs, device: torch.device) -> torch.Tensor:
