@@ -105,6 +105,8 @@ def plain_scores(loaded: LoadedScorer, pairs: Sequence[tuple[str, str]], device:
     BrokenModel if it gives no pair a finite score.
     """
     place = torch.device("cpu") if device == "cpu" else cuda_devices(device)[0]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in the scorer's lanes: on cores that others use, threads wait for one another
     given: dict[int, float] = {}
     failures: list[Exception] = []
     magnitude = 0.0
@@ -121,6 +123,7 @@ def plain_scores(loaded: LoadedScorer, pairs: Sequence[tuple[str, str]], device:
                 subtracted = float(logits.float().abs().max()) if loaded.head.tokens else 0.0
                 magnitude = max(magnitude, abs(given[row]), subtracted)
     finally:
+        torch.set_num_threads(threads)
         loaded.model.to("cpu")
     scores = np.full(len(pairs), np.nan, dtype=np.float32)
     scores[list(given)] = [score if np.isfinite(score) else np.nan for score in given.values()]

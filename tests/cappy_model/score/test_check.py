@@ -149,3 +149,14 @@ def test_the_tolerance_grows_with_the_scores(dtype: str) -> None:
     assert within.agrees and within.compared == 3 and within.tolerance == pytest.approx(limit)
     assert not beyond.agrees and (beyond.row, beyond.compared) == (1, 2)
     assert beyond.largest == pytest.approx(1.1 * limit, rel=1e-3)
+
+
+def test_the_plain_forward_has_one_thread_and_leaves_the_others_to_the_caller(tmp_path: Path) -> None:
+    model, before, seen = loaded(save_encoder(tmp_path, "bert")), torch.get_num_threads(), set[int]()
+    model.model.register_forward_pre_hook(lambda *_: seen.add(torch.get_num_threads()))
+    torch.set_num_threads(2)
+    try:
+        plain_scores(model, PAIRS[:2], "cpu")
+        assert seen == {1} and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
