@@ -6,8 +6,8 @@ from typing import Any
 
 import transformers
 from transformers import CONFIG_MAPPING, AutoModelForSequenceClassification, PreTrainedConfig
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from cappy_model.architectures import is_language_model
 from cappy_model.checkpoints.source import Checkpoint, ModelError
 
 _CLASSIFIER = "AutoModelForSequenceClassification"
@@ -81,7 +81,7 @@ def check_has_head(checkpoint: Checkpoint, config: PreTrainedConfig) -> None:
     known = [one for one in names if hasattr(transformers, one)]
     if not known or _CLASSIFIER in own_code or any(one.endswith("ForSequenceClassification") for one in known):
         return
-    if known[0] in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
+    if is_language_model(config):
         raise ModelError(
             f"{name}: is a language model ({known[0]}) without a scoring head: give --head yes,no (head='yes,no') and "
             "the --template of its makers if it answers yes or no, or a model with a scoring head"

@@ -17,7 +17,7 @@ from cappy_model.checkpoints import (
     load_generator,
     refuse_unsuitable,
 )
-from cappy_model.checkpoints import load as load_scorer
+from cappy_model.score.loading import load_scorer, settle_scorer
 from tests.cappy_model.models import save_tiny_generator, save_tiny_scorer, tiny_tokenizer
 
 
@@ -146,7 +146,7 @@ def test_architectures_of_which_only_weights_tell(tmp_path: Path, architectures:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"architectures": architectures}))
     checkpoint = find_checkpoint(ModelSource(str(folder)))
     check_has_head(checkpoint, AutoConfig.from_pretrained(folder))
-    assert load_scorer(checkpoint, torch.float32)[0].config.num_labels == 1
+    assert load_scorer(settle_scorer(checkpoint), torch.float32).model.config.num_labels == 1
 
 
 def test_a_classifier_does_not_generate(tmp_path: Path) -> None:
