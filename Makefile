@@ -56,6 +56,8 @@ bench: $(VENV)/installed-bench
 	$(BIN)/python -m benchmarks.build_corpus
 	$(BIN)/python -m benchmarks.scoring
 	$(BIN)/python -m benchmarks.scoring --memory
+	$(BIN)/python -m benchmarks.scoring --decoder
+	$(BIN)/python -m benchmarks.scoring --check-cost --pairs 500
 
 constraints: $(VENV)/installed
 	$(BIN)/python tools/constraints.py
