@@ -1,5 +1,6 @@
 """Options of training, for train and adapt."""
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -9,6 +10,16 @@ from beam_pipelines.runs.flags import flag, rate, share
 from schemas.errors import UsageError
 
 DTYPES = ("auto", "float32", "bfloat16")
+GROUPED, RANDOM = "grouped", "random"
+MSE, LISTWISE = "mse", "mse+listwise"
+UNIT, RAW = "unit", "raw"
+
+
+def _dropout(text: str) -> str:
+    """Parse `model`, or a probability in [0, 1)."""
+    if text != "model" and not 0 <= share(text) < 1:
+        raise argparse.ArgumentTypeError("1 drops everything; give less, or model")
+    return text
 
 
 def _integrations(text: str) -> tuple[str, ...]:
@@ -20,11 +31,12 @@ def _integrations(text: str) -> tuple[str, ...]:
 class TrainingConfig(LoadingConfig):
     """Options shared by train and adapt.
 
-    A value of None is settled by the plan. `eval_fraction` is a share of the instructions in [0, 1); `warm_up` is a
+    A value of None is settled by the recipe (`cappy_model.train.recipe`) or the plan. `eval_fraction` is a share of the instructions in [0, 1); `warm_up` is a
     share of the steps in [0, 1].
     """
 
     model: str = flag(metavar="INIT", help="encoder or scorer to start from: hub id[@revision], folder, or fsspec URL")
+    new_head: bool = flag(False, help="start from the encoder of any classifier, with a new head")
     max_pairs: int | None = flag(None, metavar="N", help="train on at most N pairs, drawn evenly (default: all)")
     weights: str | None = flag(
         None,
@@ -38,9 +50,29 @@ class TrainingConfig(LoadingConfig):
         help="files whose instructions are excluded from the corpus; may be repeated",
     )
     max_steps: int | None = flag(None, metavar="N", help="optimizer steps (default: by the number of pairs)")
-    batch_size: int = flag(8, metavar="N", help="pairs per batch, on each process")
-    accumulation: int = flag(16, metavar="N", help="gradient accumulation: batches per optimizer step and process")
-    learning_rate: float = flag(2e-5, parse=rate, metavar="R", help="peak learning rate, reached after the warm-up")
+    batches: str | None = flag(
+        None,
+        choices=(GROUPED, RANDOM),
+        help="grouped: all responses to an instruction are in one batch (default); random: pairs in any order",
+    )
+    loss: str | None = flag(
+        None,
+        choices=(MSE, LISTWISE),
+        help="mse: squared error of the label; mse+listwise: also the softmax cross-entropy among the responses to an "
+        "instruction (default: by the recipe)",
+    )
+    dropout: str | None = flag(
+        None, parse=_dropout, metavar="R", help="dropout probability, or model for the model's own (default: by recipe)"
+    )
+    batch_size: int | None = flag(
+        None, metavar="N", help="at most N pairs per batch, on each process (default: by recipe)"
+    )
+    accumulation: int | None = flag(
+        None, metavar="N", help="gradient accumulation: batches per optimizer step and process (default: by recipe)"
+    )
+    learning_rate: float | None = flag(
+        None, parse=rate, metavar="R", help="peak learning rate, reached after the warm-up (default: by recipe)"
+    )
     warm_up: float = flag(0.1, parse=share, metavar="R", help="share of the steps in which the learning rate rises")
     template: str = flag(
         "auto",
@@ -62,7 +94,7 @@ class TrainingConfig(LoadingConfig):
     patience: int | None = flag(
         None,
         metavar="N",
-        help="stop after N evaluations without a lower loss, and keep the checkpoint with the lowest",
+        help="stop after N evaluations without a lower loss",
     )
     device: str = flag(
         "auto", metavar="D", help="auto, cpu or cuda; for several GPUs use torchrun or accelerate launch"
@@ -81,8 +113,8 @@ class TrainingConfig(LoadingConfig):
             raise UsageError("--eval-fraction 1 leaves nothing to learn from; give less")
         if self.patience is not None and not self.eval_fraction:
             raise UsageError("--patience needs pairs to evaluate on; give an --eval-fraction")
-        if self.patience is not None and self.save_every not in (None, self.evaluate_every):
-            raise UsageError("--patience keeps the best evaluated step, so it saves at each; leave --save-every out")
+        if self.batches == RANDOM and self.loss == LISTWISE:
+            raise UsageError("--loss mse+listwise compares the responses to an instruction; it needs --batches grouped")
         if self.dtype not in DTYPES:
             raise UsageError(f"--dtype {self.dtype} is not known; there are {', '.join(DTYPES)}")
 
@@ -91,7 +123,27 @@ class TrainingConfig(LoadingConfig):
 class TrainConfig(TrainingConfig):
     """Options specific to train: the corpus, and the number of epochs."""
 
-    corpus: str = flag(metavar="PATTERN", help="Parquet files of labelled pairs, as build-corpus writes them")
+    corpus: str = flag(metavar="PATTERN", help="Parquet files of labelled pairs, or of preference pairs")
+    instruction_column: str = flag("instruction", metavar="NAME", help="text column of the instructions")
+    response_column: str = flag("response", metavar="NAME", help="text column of the responses")
+    label_column: str = flag("label", metavar="NAME", help="numeric column of the labels")
+    chosen_column: str | None = flag(
+        None, metavar="NAME", help="text column of preferred responses, instead of responses and labels"
+    )
+    rejected_column: str | None = flag(
+        None, metavar="NAME", help="text column of the responses that are not preferred, beside --chosen-column"
+    )
+    labels: str = flag(
+        UNIT,
+        choices=(UNIT, RAW),
+        help="range of the labels; unit: from 0 to 1, raw: any finite numbers, such as another scorer's scores",
+    )
     epochs: int = flag(1, metavar="N", help="passes over the pairs")
 
     takes_beam_flags: ClassVar[bool] = False
+
+    def check(self) -> None:
+        """Raise UsageError for options that exclude each other."""
+        super().check()
+        if (self.chosen_column is None) != (self.rejected_column is None):
+            raise UsageError("--chosen-column and --rejected-column belong together: name both, or neither")
