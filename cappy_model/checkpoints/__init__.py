@@ -6,6 +6,7 @@ from cappy_model.checkpoints.loading import (
     load_config,
     load_generator,
     load_model,
+    load_with_new_weights,
     quiet,
     settle_padding,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "load_config",
     "load_generator",
     "load_model",
+    "load_with_new_weights",
     "quiet",
     "refuse_unsuitable",
     "settle_padding",

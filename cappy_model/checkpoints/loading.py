@@ -1,6 +1,6 @@
 """Loading a model: its configuration and tokenizer, then its weights, merged with an adapter's."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -108,6 +108,23 @@ def load_model(
     With `new_head` only the weights of the layers are required. Raises ModelError for weights that are missing or
     cannot be read, and for the tokenizer of another model.
     """
+    model, new = load_with_new_weights(checkpoint, loader, config, tokenizer, dtype)
+    if new and not new_head:
+        raise _lacking(checkpoint, new)
+    return model
+
+
+def load_with_new_weights(
+    checkpoint: Checkpoint,
+    loader: Any,
+    config: PreTrainedConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    dtype: torch.dtype,
+) -> tuple[PreTrainedModel, list[str]]:
+    """Load a model as `load_model` does; also return the names of the weights that its files lack, in order.
+
+    They are newly initialised. Only a head's and a pooler's may be: raises ModelError where those of a layer are.
+    """
     source, base = checkpoint.source, checkpoint.base
     with _loading(source):
         model, info = loader.from_pretrained(
@@ -126,17 +143,21 @@ def load_model(
     layers = tuple(
         f"{model.base_model_prefix}.{name}" for name, _ in model.base_model.named_children() if name != "pooler"
     )
-    lacking = sorted(key for key in missing if not new_head or key.startswith(layers))
+    lacking = sorted(key for key in missing if key.startswith(layers))
     if lacking:
-        names = ", ".join(lacking[:3])
-        raise ModelError(f"{source.name}: lacks weights ({names}), so it was not trained for this use")
+        raise _lacking(checkpoint, lacking)
     embeddings = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > embeddings:
         raise ModelError(
             f"{source.name}: its tokenizer has {len(tokenizer)} ids, its model {embeddings}: they do not match"
         )
-    evaluating: PreTrainedModel = model.eval()
-    return evaluating
+    return model.eval(), sorted(missing)
+
+
+def _lacking(checkpoint: Checkpoint, names: Sequence[str]) -> ModelError:
+    return ModelError(
+        f"{checkpoint.source.name}: lacks weights ({', '.join(names[:3])}), so it was not trained for this use"
+    )
 
 
 @contextmanager
