@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cappy_model.train.corpus import COLUMNS, CorpusError, RowRange, scan
-from schemas.ids import seed_for, text_key
+from cappy_model.train.corpus import COLUMNS, CorpusError, RowRange, instruction_key, scan
+from schemas.ids import seed_for
 
 DROPPED, TRAINING, EVALUATION = range(3)
 """The assignments of a row."""
@@ -99,11 +99,6 @@ class Selection:
         """Delete a saved selection; the file that `load` looks for goes first."""
         for name in (_SUMMARY_FILE, _ASSIGNMENTS_FILE):
             (folder / name).unlink(missing_ok=True)
-
-
-def instruction_key(instruction: str) -> int:
-    """Return a 64-bit hash of an instruction's text in lower case with collapsed white space."""
-    return text_key(" ".join(instruction.lower().split()))
 
 
 def select(urls: Sequence[str], policy: Policy, *, storage: Mapping[str, Any], rows_per_range: int) -> Selection:

@@ -57,7 +57,7 @@ def held_out_instructions(found: Input) -> frozenset[int]:
 
     Raises CappyError for files without a text column `instruction`, and for a row that cannot be read.
     """
-    from cappy_model.train.split import instruction_key
+    from cappy_model.train.corpus import instruction_key
 
     names = found.schema.names
     if "instruction" not in names or not is_text(found.schema.field("instruction").type):

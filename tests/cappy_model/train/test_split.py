@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cappy_model.train.corpus import CorpusError
+from cappy_model.train.corpus import CorpusError, instruction_key
 from cappy_model.train.data import read_rows
-from cappy_model.train.split import EVALUATION, TRAINING, Policy, Selection, instruction_key, select
+from cappy_model.train.split import EVALUATION, TRAINING, Policy, Selection, select
 from tests.cappy_model.train.corpora import some_rows, write_corpus, write_pairs
 
 
@@ -128,7 +128,7 @@ def test_a_label_that_is_none_is_refused(label: float, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda table: table.drop_columns("label_source"), "no column 'label_source'; labelled pairs"),
+        (lambda table: table.drop_columns("response"), "no column 'response'; --response-column"),
         (lambda table: table.set_column(8, "label", pa.array(["1"] * 10)), "'label' is string; it must be numbers"),
         (lambda table: table.set_column(7, "response", pa.array(range(10))), "'response' is int64; it must be text"),
         (
