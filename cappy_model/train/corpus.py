@@ -108,6 +108,17 @@ def instruction_key(instruction: str) -> int:
     return text_key(" ".join(instruction.lower().split()))
 
 
+def instruction_keys(instructions: pa.StringArray) -> np.ndarray:
+    """Return the keys of instructions, uint64[n]; equal neighbours are hashed once."""
+    if not len(instructions):
+        return np.zeros(0, np.uint64)
+    differs = pc.not_equal(instructions[1:], instructions[:-1]).to_numpy(zero_copy_only=False)
+    starts = np.concatenate([[0], np.flatnonzero(differs) + 1])
+    texts = instructions.take(pa.array(starts)).to_pylist()
+    keys = np.fromiter(map(instruction_key, texts), np.uint64, len(texts))
+    return np.repeat(keys, np.diff(starts, append=len(instructions)))
+
+
 def scan(
     url: str, columns: Columns = DEFAULT, *, storage: Mapping[str, Any], rows_per_range: int
 ) -> Iterator[tuple[list[RowRange], pa.RecordBatch]]:
@@ -120,16 +131,24 @@ def scan(
         CorpusError: for a file without the columns, for a row group that cannot be decoded, and for a null or a label
             out of range; the message names file and row.
     """
+    opened = None
+    for group, batch in scan_pairs(url, columns, storage=storage):
+        starts = range(0, group.rows, rows_per_range) if group != opened else ()
+        yield [group._replace(start=start, rows=min(rows_per_range, group.rows - start)) for start in starts], batch
+        opened = group
+
+
+def scan_pairs(url: str, columns: Columns, *, storage: Mapping[str, Any]) -> Iterator[tuple[RowRange, pa.RecordBatch]]:
+    """Yield all pairs of a file in order, in small batches of `SCHEMA`, each with its row group.
+
+    Raises CorpusError as `scan` does.
+    """
     with _opened(url, columns, storage) as parquet:
         for group, first in _row_groups(parquet, url):
-            starts = range(0, group.rows, rows_per_range)
-            ranges = [group._replace(start=start, rows=min(rows_per_range, group.rows - start)) for start in starts]
             for start, batch in _read(parquet, group, (*columns.required.values(), *_OPTIONAL)):
                 _check_nulls(batch, columns, url, first + start)
-                pairs = _pairs(batch, columns)
                 _check_labels(batch.column(columns.label), columns, url, first + start)
-                yield ranges, pairs
-                ranges = []
+                yield group, _pairs(batch, columns)
 
 
 def scan_preferences(url: str, columns: Columns, *, storage: Mapping[str, Any]) -> Iterator[tuple[int, pa.RecordBatch]]:
@@ -141,7 +160,7 @@ def scan_preferences(url: str, columns: Columns, *, storage: Mapping[str, Any]) 
     """
     with _opened(url, columns, storage) as parquet:
         for group, first in _row_groups(parquet, url):
-            for start, batch in _read(parquet, group, (*columns.required.values(), *_OPTIONAL[1:])):
+            for start, batch in _read(parquet, group, (*columns.required.values(), "dataset", "label_source")):
                 _check_nulls(batch, columns, url, first + start)
                 yield _preference_pairs(batch, columns)
 
