@@ -2,10 +2,14 @@
 
     pip install '.[train,model,bench,gemma]'
     python -m tools.gemma gemma-3-270m
-    python -m experiments.claims gemma-3-270m WORK [--seeds 3] [--pairs 8000] ...
+    python -m experiments.claims gemma-3-270m WORK [--seeds 3] [--pairs 24000] ...
 
 Runs commands of this project, which are printed, over the real data of `../shared`, in the folder WORK. A finished
-command is not run again, so an interrupted run resumes. The tables at the end are for docs/results.md.
+command is not run again, so an interrupted run resumes. The tables at the end are for docs/results.md. To try another
+recipe, give a new WORK, `--data` with the old one, whose candidates are used again, and flags for `cappy train`:
+
+    python -m experiments.claims gemma-3-270m TRIED --data WORK --train-flags='--batches random --dropout model'
+    python -m experiments.claims_tables WORK TRIED
 """
 
 import argparse
@@ -21,7 +25,6 @@ from threading import Semaphore
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
-import yaml
 
 from beam_pipelines.jobs.demo.encoder import minilm_folder
 from benchmarks.machine import ROOT, describe, make_parser
@@ -29,10 +32,11 @@ from benchmarks.scoring_inputs import save_minilm
 from experiments import claims_tables
 from experiments.claims_data import (
     HELD_OUT,
-    PROMPTED,
+    KNOWN,
     TASKS,
     TRAIN,
     pick_choices,
+    pick_pairs,
     pick_prompts,
     write_mixtures,
     write_solutions,
@@ -48,28 +52,25 @@ Question: {instruction}
 Answer:"""
 """Two worked examples, as the language model is a base model."""
 
-WEIGHTS = {"dataset": {"dream": 0.5, "cos_e": 0.5, "cosmos_qa": 0.5}, "label_source": {"wrong_choice": 0.5}}
-"""Sampling weights of the corpus: half of the wrong choices, which are most of it, and half of the questions."""
-
 ONE_WORKER = ("--direct_num_workers", 1)
 """Small inputs are finished before a second worker has started."""
 
 _NUMBERS = {
     "--seeds": (3, "scorers of each kind"),
-    "--rows": (100, "rows held out of each dataset"),
-    "--prompts": (48, "instructions of each task and split"),
+    "--rows": (300, "rows held out of each dataset"),
+    "--templates": (2, "templates of each held-out row that is classified"),
+    "--prompts": (48, "held-out instructions of each task, with candidates"),
+    "--train-prompts": (224, "training instructions of each task, with candidates"),
     "--max-new-tokens": (12, "tokens of a candidate"),
-    "--pairs": (8_000, "training pairs of a scorer"),
-    "--adaptation-steps": (60, "steps of --batch-size"),
-    "--adaptation-rate": (5e-5, "peak learning rate"),
-    "--problems": (300, "GSM8K problems of a split"),
-    "--learning-rate": (2e-4, "peak learning rate"),
+    "--pairs": (24_000, "training pairs of a scorer"),
+    "--sampled": (0.5, "at most this share of them is of instructions with candidates"),
+    "--problems": (300, "held-out problems of GSM8K"),
+    "--train-problems": (1_019, "training problems of GSM8K"),
     "--max-length": (256, "tokens of a pair"),
-    # As there are few pairs, steps have 16 of them instead of 128, at a higher learning rate.
-    "--batch-size": (16, "pairs of a step"),
-    "--evaluate-every": (100, "steps"),
     "--jobs": (1, "commands at a time"),
 }
+_CLAIMS = ("alone", "boost", "ranking")
+_SHARES = ("ag_news=1", "rotten_tomatoes=1", "dream=1", "cos_e=1", "cosmos_qa=1")
 
 UNTRAINED, ALONE, ADAPTED = "untrained", "alone", "adapted"
 
@@ -79,6 +80,7 @@ class Claims:
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.arguments, self.work = arguments, arguments.work.resolve()
+        self.data = (arguments.data or arguments.work).resolve()
         self.seeds = range(arguments.seeds)
         self.encoder = minilm_folder()
         self.running = Semaphore(arguments.jobs)
@@ -87,12 +89,9 @@ class Claims:
         """Run all steps."""
         self.candidates()
         self.corpus()
-        weights = self.work / "weights.yaml"
-        weights.write_text(yaml.safe_dump(WEIGHTS))
-        pairs = self.work / "corpus" / "pairs" / "*.parquet"
-        arguments = self.arguments
-        self.each(lambda seed: self.train(ALONE, pairs, self.encoder, seed, arguments.pairs, "--weights", weights))
-        self.together([self.alone, self.adapt, self.rank])
+        self.each(lambda seed: self.train(ALONE, self.work / "pairs.parquet", self.encoder, seed))
+        steps = {"alone": self.alone, "boost": self.adapt, "ranking": self.rank}
+        self.together([steps[claim] for claim in self.arguments.claims])
 
     def each(self, step: Callable[[int], None]) -> None:
         """Run a step for every seed."""
@@ -106,31 +105,33 @@ class Claims:
 
     def candidates(self) -> None:
         """Render both splits and draw 17 candidates for some instructions of each generation task."""
-        mixtures = write_mixtures(self.arguments.shared, self.work / "rows", self.arguments.rows)
-        (self.work / "prompt.txt").write_text(PROMPT)
+        mixtures = write_mixtures(self.arguments.shared, self.data / "rows", self.arguments.rows)
+        (self.data / "prompt.txt").write_text(PROMPT)
         self.together([partial(self.render, mixture, split) for split, mixture in mixtures.items()])
-        tasks = sorted({*self.arguments.tasks, *PROMPTED})
-        self.together([partial(self.draw, task, split) for split in mixtures for task in tasks])
+        self.together([partial(self.draw, task, TRAIN) for task in sorted({*KNOWN, *self.arguments.tasks})])
+        self.together([partial(self.draw, task, HELD_OUT) for task in self.arguments.tasks])
 
     def render(self, mixture: Path, split: str) -> None:
         """Render the instructions of a split."""
-        output = self.work / "instructions" / split
+        output = self.data / "instructions" / split
         self.cappy("build-corpus", "--mixture", mixture, "--instructions-only", "--output", output)
 
     def candidates_of(self, task: str, split: str) -> Path:
         """Return the file of the candidates of a task."""
-        return self.work / "candidates" / split / f"{task}.parquet"
+        return self.data / "candidates" / split / f"{task}.parquet"
 
     def draw(self, task: str, split: str) -> None:
         """Draw the language model's candidates for some instructions of a task."""
-        picked, drawn = self.work / "picked" / split / f"{task}.parquet", self.work / "drawn" / split / task
-        rendered = self.work / "instructions" / split / "instructions"
-        _write(pick_prompts(self.arguments.shared, rendered, split, task, self.arguments.prompts), picked)
+        picked, drawn = self.data / "picked" / split / f"{task}.parquet", self.data / "drawn" / split / task
+        rendered = self.data / "instructions" / split / "instructions"
+        counts = {TRAIN: self.arguments.train_prompts, HELD_OUT: self.arguments.prompts}
+        _write(pick_prompts(self.arguments.shared, rendered, split, task, counts), picked)
+        decodings = ["--decodings", self.arguments.train_decodings] if split == TRAIN else []
         self.cappy(
             "generate", "--input", picked, "--model", self.arguments.model, "--output", drawn,
-            "--prompt-template", self.work / "prompt.txt", "--stop", "\n", "--device", self.arguments.device,
-            "--dtype", "float32", "--max-new-tokens", self.arguments.max_new_tokens, "--unit-rows", 64,
-            "--max-reject-rate", 0.05, *self.generation(),
+            "--prompt-template", self.data / "prompt.txt", "--stop", "\n", "--device", self.arguments.device,
+            "--max-new-tokens", self.arguments.max_new_tokens, "--unit-rows", 64,
+            "--max-reject-rate", 0.05, *decodings, *self.generation(),
         )  # fmt: skip
         _write(ds.dataset(sorted(drawn.glob("part-*.parquet"))).to_table(), self.candidates_of(task, split))
 
@@ -140,27 +141,24 @@ class Claims:
         return ["--tokens-per-batch", tokens] if tokens else []
 
     def corpus(self) -> None:
-        """Build the corpus of the training rows, with candidates of its three generation tasks."""
-        candidates = self.work / "candidates" / "prompted.parquet"
-        _write(pa.concat_tables([pq.read_table(self.candidates_of(task, TRAIN)) for task in PROMPTED]), candidates)
-        mixture, corpus = self.work / "rows" / "train.yaml", self.work / "corpus"
+        """Build the corpus of the training rows, with candidates, and pick the pairs to train on."""
+        candidates = self.data / "candidates" / "known.parquet"
+        _write(pa.concat_tables([pq.read_table(self.candidates_of(task, TRAIN)) for task in KNOWN]), candidates)
+        mixture, corpus = self.data / "rows" / "train.yaml", self.data / "corpus"
         self.cappy("build-corpus", "--mixture", mixture, "--candidates", candidates, "--output", corpus)
+        numbers, pairs = self.arguments, self.work / "pairs.parquet"
+        if not pairs.exists():
+            shares = {name: float(share) for name, share in (text.split("=") for text in numbers.shares)}
+            pick_pairs(corpus / "pairs", pairs, numbers.pairs, shares, numbers.sampled)
 
-    def train(self, kind: str, corpus: Path, model: Path, seed: int, pairs: int, *flags: object) -> None:
-        """Train a scorer on `pairs` pairs of a corpus, without held-out instructions."""
+    def train(self, kind: str, corpus: Path, model: Path, seed: int) -> None:
+        """Train a scorer on a corpus, without held-out instructions."""
+        held_out = self.data / "instructions" / HELD_OUT / "instructions" / "*.parquet"
         self.cappy(
             "train", "--corpus", corpus, "--model", model, "--output", self.scorer(kind, seed), "--seed", seed,
-            "--max-pairs", pairs, "--held-out", self.work / "instructions" / HELD_OUT / "instructions" / "*.parquet",
-            *flags, *self.training(self.arguments.learning_rate),
+            "--held-out", held_out, "--max-length", self.arguments.max_length, "--device", self.arguments.device,
+            *shlex.split(self.arguments.train_flags),
         )  # fmt: skip
-
-    def training(self, rate: float) -> list[object]:
-        """Return the flags of all training runs."""
-        return [
-            "--batch-size", self.arguments.batch_size, "--accumulation", 1, "--learning-rate", rate,
-            "--max-length", self.arguments.max_length, "--device", self.arguments.device, "--max-eval-pairs", 300,
-            "--evaluate-every", self.arguments.evaluate_every, "--save-every", self.arguments.evaluate_every,
-        ]  # fmt: skip
 
     def scorer(self, kind: str, seed: int) -> Path:
         """Return the folder of a scorer."""
@@ -181,7 +179,8 @@ class Claims:
         """Classify held-out rows with each scorer, and with one whose head is untrained."""
         folder = self.work / "classification"
         folder.mkdir(exist_ok=True)
-        pick_choices(self.work / "instructions" / HELD_OUT / "instructions", folder / "choices.parquet")
+        held_out = self.data / "instructions" / HELD_OUT / "instructions"
+        pick_choices(held_out, folder / "choices.parquet", self.arguments.templates)
         untrained = self.work / UNTRAINED
         scorers = {UNTRAINED: untrained if untrained.exists() else save_minilm(untrained)}
         scorers |= {f"{ALONE}{seed}": self.scorer(ALONE, seed) for seed in self.seeds}
@@ -208,15 +207,17 @@ class Claims:
         self.cappy(
             "adapt", "--train", self.candidates_of(task, TRAIN), "--validation", validation,
             "--model", scorer, "--output", folder / ADAPTED, "--seed", seed,
-            "--max-steps", self.arguments.adaptation_steps, *self.training(self.arguments.adaptation_rate), *ONE_WORKER,
+            "--max-length", self.arguments.max_length, "--device", self.arguments.device,
+            *shlex.split(self.arguments.adapt_flags), *ONE_WORKER,
         )  # fmt: skip
 
     def rank(self) -> None:
         """Rank solutions of GSM8K with scorers before and after training on solutions of other problems."""
         folder = self.work / "ranking"
-        write_solutions(self.arguments.shared, folder, self.arguments.problems)
-        pairs, count, some = folder / "train.parquet", 4 * self.arguments.problems, ("--eval-fraction", 0.1)
-        self.each(lambda seed: self.train("ranker", pairs, self.scorer(ALONE, seed), seed, count, *some))
+        counts = {TRAIN: self.arguments.train_problems, HELD_OUT: self.arguments.problems}
+        write_solutions(self.arguments.shared, folder, counts)
+        pairs = folder / "train.parquet"
+        self.each(lambda seed: self.train("ranker", pairs, self.scorer(ALONE, seed), seed))
         kinds = {ALONE: ALONE, ADAPTED: "ranker"}
         scorers = {f"{name}{seed}": self.scorer(kind, seed) for seed in self.seeds for name, kind in kinds.items()}
         scored = self.score(folder / "held_out.parquet", scorers, folder)
@@ -250,6 +251,21 @@ def _parser() -> argparse.ArgumentParser:
     for flag, (default, text) in _NUMBERS.items():
         kind, metavar = type(default), "N" if isinstance(default, int) else "R"
         parser.add_argument(flag, type=kind, default=default, metavar=metavar, help=f"{text} (default: {default})")
+    parser.add_argument(
+        "--train-decodings", default="greedy,sampling,topk40", metavar="A,B,...",
+        help="of the candidates to train on (default: greedy,sampling,topk40; held-out candidates: the paper's 17)",
+    )  # fmt: skip
+    parser.add_argument("--claims", nargs="+", choices=_CLAIMS, default=_CLAIMS, help="to try (default: all)")
+    parser.add_argument("--data", type=Path, metavar="WORK", help="folder with candidates and corpus (default: WORK)")
+    parser.add_argument(
+        "--shares", nargs="+", default=_SHARES, metavar="NAME=R",
+        help=f"relative number of training pairs of each dataset (default: {' '.join(_SHARES)})",
+    )  # fmt: skip
+    parser.add_argument("--train-flags", default="", metavar="FLAGS", help="for each `cappy train`, in one string")
+    parser.add_argument(
+        "--adapt-flags", default="--max-steps 60", metavar="FLAGS",
+        help="for each `cappy adapt`, in one string (default: --max-steps 60)",
+    )  # fmt: skip
     parser.add_argument("--tokens-per-batch", type=int, metavar="N", help="of the language model (default: its own)")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS, help="to adapt to (default: all)")
     parser.add_argument("--device", default="cpu")
@@ -262,7 +278,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments.work.mkdir(parents=True, exist_ok=True)
     Claims(arguments).run()
     print(describe("torch", "transformers"))
-    print(claims_tables.all_tables(arguments.work, arguments.seeds))
+    print(claims_tables.all_tables(arguments.work))
 
 
 if __name__ == "__main__":

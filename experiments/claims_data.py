@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,16 +16,13 @@ from schemas.ids import pair_ids
 from schemas.records import GENERATED, LABELLED_PAIR
 
 TRAIN, HELD_OUT = "train", "held_out"
-PROMPTED = ("dream", "cos_e", "cosmos_qa")
-"""Generation tasks with templates in PromptSource; the corpus has their training rows."""
+KNOWN = ("ag_news", "cos_e", "cosmos_qa", "dream")
+"""Generation tasks of the corpus, which has candidates for some of their training rows."""
 
 UNSEEN = ("date_understanding", "object_counting", "sports_understanding")
 """Generation tasks of BIG-Bench Hard, which are not in the corpus."""
 
-KNOWN = "ag_news"
-"""A task learned well from right and wrong choices: the corpus has its rows, but no candidates."""
-
-TASKS = (*PROMPTED, *UNSEEN, KNOWN)
+TASKS = (*KNOWN, *UNSEEN)
 CLASSIFIED = ("ag_news", "rotten_tomatoes", "dream", "cos_e")
 _SEED = 0
 
@@ -70,18 +67,19 @@ def write_mixtures(shared: Path, folder: Path, rows: int) -> dict[str, Path]:
     return found
 
 
-def pick_prompts(shared: Path, instructions: Path, split: str, task: str, count: int) -> pa.Table:
-    """Return about `count` instructions of a generation task of a split.
+def pick_prompts(shared: Path, instructions: Path, split: str, task: str, counts: Mapping[str, int]) -> pa.Table:
+    """Return about `counts[split]` instructions of a generation task.
 
     `instructions` is the folder of the split written by build-corpus. Each template of the task contributes equally
-    many: those with the smallest ids, which are hashes.
+    many: those with the smallest ids, which are hashes. The tasks of BIG-Bench Hard have no splits: the first
+    instructions in a random order are held out, and those that follow are for training.
     """
     if task not in UNSEEN:
-        return _rendered(instructions, task, count)
+        return _rendered(instructions, task, counts[split])
     lines = (shared / "data" / "sources" / "bbh" / f"{task}.jsonl").read_text().splitlines()
     random.Random(_SEED).shuffle(lines)
-    start = 0 if split == TRAIN else count
-    return _unseen(task, lines[start : start + count])
+    start = 0 if split == HELD_OUT else counts[HELD_OUT]
+    return _unseen(task, lines[start : start + counts[split]])
 
 
 def _rendered(instructions: Path, task: str, count: int) -> pa.Table:
@@ -109,21 +107,46 @@ def _unseen(task: str, lines: Sequence[str]) -> pa.Table:
     )
 
 
-def pick_choices(instructions: Path, target: Path) -> None:
-    """Write the held-out instructions with answer choices of the classification tasks."""
+def pick_pairs(corpus: Path, target: Path, pairs: int, shares: Mapping[str, float], sampled: float) -> None:
+    """Write at most `pairs` pairs of a corpus, whole instructions only.
+
+    `shares` has the relative number of pairs of each dataset. Up to the share `sampled` of a dataset's pairs is of
+    instructions with candidates of the language model. Instructions are taken in the order of their ids, which are
+    hashes.
+    """
+    table = ds.dataset(corpus).to_table().sort_by("instruction_id")
+    frame = table.select(["dataset", "instruction_id", "label_source"]).to_pandas()
+    frame["sampled"] = frame["label_source"] == GENERATED
+    groups = frame.groupby(["dataset", "instruction_id"]).agg(pairs=("sampled", "size"), sampled=("sampled", "any"))
+    chosen: list[str] = []
+    for name, share in shares.items():
+        quota = int(pairs * share / sum(shares.values()))
+        of, left = groups.loc[name], quota
+        for kind, limit in ((of[of["sampled"]], int(quota * sampled)), (of[~of["sampled"]], quota)):
+            taken = kind[kind["pairs"].cumsum() <= min(limit, left)]
+            left -= int(taken["pairs"].sum())
+            chosen += taken.index.tolist()
+    pq.write_table(table.filter(pc.is_in(table["instruction_id"], pa.array(chosen))), target)
+
+
+def pick_choices(instructions: Path, target: Path, templates: int) -> None:
+    """Write held-out instructions with answer choices: those of at most `templates` templates for each row."""
     with_choices = pc.field("dataset").isin(CLASSIFIED) & pc.field("choices").is_valid()
-    pq.write_table(ds.dataset(instructions).to_table(filter=with_choices), target)
+    table = ds.dataset(instructions).to_table(filter=with_choices).sort_by("instruction_id")
+    rows = table.select(["dataset", "example_id"]).to_pandas()
+    place = rows.groupby(["dataset", "example_id"]).cumcount()
+    pq.write_table(table.filter(pa.array(place < templates)), target)
 
 
-def write_solutions(shared: Path, folder: Path, problems: int) -> None:
-    """Write GSM8K solutions: `problems` problems as pairs, `train.parquet`, and as many others, `held_out.parquet`."""
+def write_solutions(shared: Path, folder: Path, counts: Mapping[str, int]) -> None:
+    """Write solutions of GSM8K: `counts[TRAIN]` problems as pairs, `train.parquet`, and others, `held_out.parquet`."""
     folder.mkdir(parents=True, exist_ok=True)
     table = pq.read_table(shared / "data" / "candidates" / "gsm8k_solutions.parquet")
     names = sorted(set(table["instruction_id"].to_pylist()))
     random.Random(_SEED).shuffle(names)
-    train, held_out = (
+    held_out, train = (
         table.filter(pc.is_in(table["instruction_id"], pa.array(part)))
-        for part in (names[:problems], names[problems : 2 * problems])
+        for part in (names[: counts[HELD_OUT]], names[counts[HELD_OUT] :][: counts[TRAIN]])
     )
     rows = [
         {

@@ -1,5 +1,11 @@
-"""Tables of the claims from the metrics.json of each evaluation."""
+"""Tables of the claims from the metrics.json of each evaluation.
 
+    python -m experiments.claims_tables WORK [WORK ...]
+
+prints the tables of one folder, or compares the folders of several recipes, with means over their seeds.
+"""
+
+import argparse
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -15,26 +21,68 @@ from cappy_model.metrics.rouge import RougeL
 
 Measure = Mapping[str, Any]
 _SCORER = "scorer:"
+_SELF_SCORE = "self-score:mean"
 _ORDERED = {"scorer": "alone", "scorer, adapted": "score", "self-score, mean": "log_likelihood_mean"}
 
 
-def all_tables(work: Path, seeds: int) -> str:
-    """Return all tables, in Markdown, of a folder written by `experiments.claims`."""
-    parts = [
-        "### Alone: accuracy over held-out rows",
-        _by_dataset(_measure(work / "classification", "accuracy"), decimals=3),
-        "### Boost and adapted: mean Rouge-L (x 100) of the chosen candidate",
-    ]
-    boosts = [_measure(work / "boost" / f"seed{seed}", "rouge_l") for seed in range(seeds)]
-    parts += [_boost_means(boosts), *(_differences(measure, seed) for seed, measure in enumerate(boosts))]
-    parts += [
-        "Spearman correlation with Rouge-L among the candidates of an instruction:",
-        _orders(work / "boost", seeds),
-    ]
-    ranking = _metrics(work / "ranking")["measures"]
-    parts.append("### Ranking: solutions of held-out GSM8K problems")
-    parts += [f"{name}\n\n{_by_dataset(measure, decimals=3)}" for name, measure in ranking.items()]
+def all_tables(work: Path) -> str:
+    """Return all tables, in Markdown, of a folder written by `experiments.claims`; a claim not tried has none."""
+    parts = []
+    if _tried(work / "classification"):
+        parts += [
+            "### Alone: accuracy over held-out rows",
+            _by_dataset(_measure(work / "classification", "accuracy"), decimals=3),
+        ]
+    boosts = [_measure(folder, "rouge_l") for folder in _boosts(work)]
+    if boosts:
+        parts += [
+            "### Boost and adapted: mean Rouge-L (x 100) of the chosen candidate",
+            _boost_means(boosts),
+            *(_differences(measure, seed) for seed, measure in enumerate(boosts)),
+            "Spearman correlation with Rouge-L among the candidates of an instruction:",
+            _orders(work / "boost", len(boosts)),
+        ]
+    if _tried(work / "ranking"):
+        parts.append("### Ranking: solutions of held-out GSM8K problems")
+        for name, measure in _metrics(work / "ranking")["measures"].items():
+            parts.append(f"{name}\n\n{_by_dataset(measure, decimals=3)}")
     return "\n\n".join(parts)
+
+
+def comparison(works: Sequence[Path]) -> str:
+    """Return a table of folders by measures: means over the seeds, empty where a claim was not tried."""
+    rows = [{"": work.name, **_summary(work)} for work in works]
+    columns = dict.fromkeys(column for row in rows for column in row)
+    return markdown_table([{column: row.get(column, "") for column in columns} for row in rows])
+
+
+def _summary(work: Path) -> dict[str, str]:
+    """Return the means over seeds of the scorers' accuracy, chosen candidates (Rouge-L x 100) and AUC."""
+    found = {}
+    if _tried(work / "classification"):
+        measure = _measure(work / "classification", "accuracy")
+        for dataset, scope in {**measure["datasets"], "accuracy, mean": measure["macro"]}.items():
+            found[dataset] = f"{_mean_of(scope, f'{_SCORER}alone'):.3f}"
+    boosts = [_measure(folder, "rouge_l")["macro"] for folder in _boosts(work)]
+    for name, method in (("boost", f"{_SCORER}alone"), ("adapted", f"{_SCORER}score"), ("self-score", _SELF_SCORE)):
+        if boosts:
+            found[name] = f"{100 * fmean(scope['methods'][method]['value'] for scope in boosts):.1f}"
+    if _tried(work / "ranking"):
+        found["ranking, AUC"] = f"{_mean_of(_measure(work / 'ranking', 'auc')['macro'], f'{_SCORER}adapted'):.3f}"
+    return found
+
+
+def _mean_of(scope: Measure, prefix: str) -> float:
+    """Return the mean of the methods with the names `prefix` and a seed."""
+    return fmean(entry["value"] for name, entry in scope["methods"].items() if name.startswith(prefix))
+
+
+def _boosts(work: Path) -> list[Path]:
+    return [folder for folder in sorted((work / "boost").glob("seed*")) if _tried(folder)]
+
+
+def _tried(folder: Path) -> bool:
+    return (folder / "evaluation" / "metrics.json").exists()
 
 
 def _metrics(folder: Path) -> dict[str, Any]:
@@ -107,3 +155,15 @@ def _orders(boost: Path, seeds: int) -> str:
     return markdown_table(
         [{"": name, **{task: f"{fmean(found[name, task]):+.3f}" for task in tasks}} for name in _ORDERED]
     )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("works", nargs="+", type=Path, metavar="WORK", help="folders written by experiments.claims")
+    works = parser.parse_args(argv).works
+    print(all_tables(works[0]) if len(works) == 1 else comparison(works))
+
+
+if __name__ == "__main__":
+    main()
