@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from transformers import PreTrainedModel
 from cappy_model.score.batching import token_batches
 from cappy_model.score.encoding import EncodedPairs, Encoder
 from cappy_model.score.forward import padded_logits
-from cappy_model.train.corpus import LabelledPairs
+from cappy_model.train.corpus import LabelledPairs, instruction_key
 from cappy_model.train.data import Place
 
 
@@ -25,6 +26,11 @@ class Assessment:
     @cached_property
     def _encoded(self) -> EncodedPairs:
         return self.encoder.encode(self.pairs.instructions, self.pairs.responses)
+
+    @cached_property
+    def _groups(self) -> np.ndarray:
+        """int64[n]: the number of the instruction of each pair."""
+        return np.unique(list(map(instruction_key, self.pairs.instructions)), return_inverse=True)[1]
 
     @cached_property
     def _batches(self) -> list[np.ndarray]:
@@ -43,12 +49,43 @@ class Assessment:
         """Return the metrics of `scores` float32[n].
 
         `loss`: mean squared error. `constant_loss`: mean squared error of the labels' mean as a constant prediction.
-        `pearson`: correlation with the labels, 0 if scores or labels are constant.
+        `pearson`: correlation with the labels, 0 if scores or labels are constant. `spread`: standard deviation of the
+        scores. `accuracy`: see `choice_accuracy`, over `groups` instructions; `random_accuracy`: that of a random
+        choice; these three are missing if no instruction has pairs with different labels.
         """
         labels, scores = self.pairs.labels.astype(np.float64), scores.astype(np.float64)
         varied = scores.std() > 0 and labels.std() > 0
-        return {
+        metrics = {
             "loss": float(np.square(scores - labels).mean()),
             "constant_loss": float(labels.var()),
             "pearson": float(np.corrcoef(scores, labels)[0, 1]) if varied else 0.0,
+            "spread": float(scores.std()),
         }
+        chosen, random = (choice_accuracy(each, labels, self._groups) for each in (scores, np.zeros_like(scores)))
+        if chosen is not None and random is not None:
+            metrics |= {"accuracy": chosen.share, "random_accuracy": random.share, "groups": chosen.groups}
+        return metrics
+
+
+class Accuracy(NamedTuple):
+    """The share of right choices, in [0, 1], among `groups` instructions."""
+
+    share: float
+    groups: int
+
+
+def choice_accuracy(scores: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> Accuracy | None:
+    """Return how often the pair with a group's highest score has its highest label.
+
+    `scores` and `labels` float64[n]; equal numbers in `groups` int64[n] are one group. Groups whose labels are all
+    equal are left out; None if no group is left. Of several highest scores each counts in part.
+    """
+    count = int(groups.max(initial=-1)) + 1
+    highest, lowest, best = np.full(count, -np.inf), np.full(count, np.inf), np.full(count, -np.inf)
+    np.maximum.at(highest, groups, labels)
+    np.minimum.at(lowest, groups, labels)
+    np.maximum.at(best, groups, scores)
+    chosen = scores == best[groups]
+    right = np.bincount(groups, chosen & (labels == highest[groups]), count) / np.bincount(groups, chosen, count)
+    told_apart = highest > lowest
+    return Accuracy(float(right[told_apart].mean()), int(told_apart.sum())) if told_apart.any() else None

@@ -4,38 +4,40 @@ One pass over the files assigns each row, in one byte. Two instructions are the 
 collapsed white space are equal, so all pairs of an instruction are on one side of the split.
 """
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from cappy_model.train.corpus import COLUMNS, CorpusError, RowRange, instruction_key, scan
+from cappy_model.train.arrange import arrange
+from cappy_model.train.corpus import Columns, CorpusError, RowRange, instruction_key, scan
+from cappy_model.train.sample import Sample
+from cappy_model.train.selection import DROPPED, EVALUATION, TRAINING, GroupStarts, Selection
 from schemas.ids import seed_for
 
-DROPPED, TRAINING, EVALUATION = range(3)
-"""The assignments of a row."""
-
 _HASHES = 2**64
-_ASSIGNMENTS_FILE, _SUMMARY_FILE = "rows.npy", "rows.json"
+_ELSEWHERE = 255  # an assignment while rows are added: the row comes again, in an arranged file
+_COUNTED = ("read", "held_out", "held_out_instructions", "left_out", "not_drawn", "training", "evaluation")
 
 
 @dataclass(frozen=True)
 class Policy:
     """Rules that assign rows.
 
-    `held_out`: keys of instructions (see `instruction_key`) that are dropped. `evaluation_share`: share of the
-    instructions, in [0, 1), kept for evaluation. `rates`: by column (`dataset`, `label_source`) and value, the share
-    in [0, 1] of the pairs that is kept; rates of both columns multiply. The limits are the maximum pairs of training
-    and of evaluation, sampled evenly; None is no limit.
+    `grouped`: draw instructions, whole, and keep their pairs together; otherwise draw pairs. `held_out`: keys of
+    instructions (see `instruction_key`) that are dropped. `evaluation_share`: share of the instructions, in [0, 1),
+    kept for evaluation. `rates`: by column (`dataset`, `label_source`) and value, the share in [0, 1] that is kept;
+    rates of both columns multiply. The limits are the maximum pairs of training and of evaluation, sampled evenly;
+    None is no limit.
     """
 
     seed: int
+    grouped: bool = True
     held_out: frozenset[int] = frozenset()
     evaluation_share: float = 0.0
     rates: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -43,115 +45,93 @@ class Policy:
     max_evaluation_pairs: int | None = None
 
 
-@dataclass(frozen=True)
-class Selection:
-    """The assignment of each row of a corpus.
+def select(
+    urls: Sequence[str],
+    policy: Policy,
+    columns: Columns,
+    folder: Path,
+    *,
+    storage: Mapping[str, Any],
+    rows_per_range: int,
+) -> Selection:
+    """Assign each row of Parquet files; ranges have at most `rows_per_range` rows, or one group.
 
-    `ranges`: the rows of the corpus in order. `assignments` uint8[rows]. `counts`: rows `read`, `held_out`,
-    `left_out` (by a rate), `not_drawn` (beyond a limit), for `training` and for `evaluation`, and the distinct
-    `held_out_instructions`. `made_of`: pairs by `training` or `evaluation`, dataset and label source.
+    Rows that do not stand with their group are copied to `folder`, sorted. Raises CorpusError, naming file and row,
+    for a file without the columns and for a label out of range; also for a rate whose name does not occur in the
+    corpus, for labels that are all equal, and if no pair is left for training or, with a share, for evaluation.
     """
-
-    ranges: Sequence[RowRange]
-    assignments: np.ndarray
-    counts: Mapping[str, int]
-    made_of: Mapping[str, Mapping[str, Mapping[str, int]]]
-
-    @cached_property
-    def _starts(self) -> np.ndarray:
-        """int64[ranges + 1]: the positions in `assignments` where ranges start."""
-        return np.concatenate([[0], np.cumsum([part.rows for part in self.ranges], dtype=np.int64)])
-
-    def rows_of(self, number: int, assignment: int) -> np.ndarray:
-        """Return the rows of range `number` with this assignment: int64[m], ascending, counted within the range."""
-        return np.flatnonzero(self.assignments[self._starts[number] : self._starts[number + 1]] == assignment)
-
-    @cached_property
-    def training_rows(self) -> np.ndarray:
-        """int64[ranges]: training rows of each range."""
-        rows: np.ndarray = np.add.reduceat(self.assignments == TRAINING, self._starts[:-1], dtype=np.int64)
-        return rows
-
-    def save(self, folder: Path, urls: Sequence[str]) -> None:
-        """Write the selection of the files at `urls` into a folder; the file that `load` looks for comes last.
-
-        Files are recorded by their index in `urls`, so that a corpus may move between two launches of a run.
-        """
-        np.save(folder / _ASSIGNMENTS_FILE, self.assignments)
-        numbers = {url: number for number, url in enumerate(urls)}
-        ranges = [(numbers[part.url], *part[1:]) for part in self.ranges]
-        temporary = folder / f"{_SUMMARY_FILE}.tmp"
-        temporary.write_text(json.dumps({"pieces": ranges, "counts": self.counts, "made_of": self.made_of}))
-        temporary.replace(folder / _SUMMARY_FILE)
-
-    @classmethod
-    def load(cls, folder: Path, urls: Sequence[str]) -> "Selection | None":
-        """Load a selection of the same files at `urls`, its assignments memory-mapped; None if none was saved."""
-        if not (folder / _SUMMARY_FILE).is_file():
-            return None
-        summary = json.loads((folder / _SUMMARY_FILE).read_text())
-        ranges = [RowRange(urls[number], *rest) for number, *rest in summary["pieces"]]
-        assignments = np.load(folder / _ASSIGNMENTS_FILE, mmap_mode="r")
-        return cls(ranges, assignments, summary["counts"], summary["made_of"])
-
-    @staticmethod
-    def delete(folder: Path) -> None:
-        """Delete a saved selection; the file that `load` looks for goes first."""
-        for name in (_SUMMARY_FILE, _ASSIGNMENTS_FILE):
-            (folder / name).unlink(missing_ok=True)
-
-
-def select(urls: Sequence[str], policy: Policy, *, storage: Mapping[str, Any], rows_per_range: int) -> Selection:
-    """Assign each row of Parquet files; ranges have at most `rows_per_range` rows.
-
-    Raises CorpusError, naming file and row, for a file without the columns and for a label outside [0, 1]; also for a
-    rate whose name does not occur in the corpus, and if no pair is left for training or, with a share, for evaluation.
-    """
-    splitter = _Splitter(policy)
-    ranges: list[RowRange] = []
-    for url in urls:
-        for opened, batch in scan(url, storage=storage, rows_per_range=rows_per_range):
-            ranges += opened
+    splitter = _Splitter(policy, columns)
+    if not policy.grouped and not columns.preferences:
+        ranges: list[RowRange] = []
+        for url in urls:
+            for opened, batch in scan(url, columns, storage=storage, rows_per_range=rows_per_range):
+                ranges += opened
+                splitter.add(batch)
+        return splitter.selection(ranges, len(ranges), {})
+    arranged = arrange(urls, columns, folder, storage=storage, rows_per_range=rows_per_range)
+    here, elsewhere = arranged.ranges[: arranged.in_place], arranged.ranges[arranged.in_place :]
+    for url in dict.fromkeys(part.url for part in here):
+        for _, batch in scan(url, columns, storage=storage, rows_per_range=rows_per_range):
+            splitter.add(batch, arranged.moved)
+    for url in dict.fromkeys(part.url for part in elsewhere):
+        for _, batch in scan(url, Columns(raw=columns.raw), storage=storage, rows_per_range=rows_per_range):
             splitter.add(batch)
-    return splitter.selection(ranges)
+    return splitter.selection(arranged.ranges, arranged.in_place, arranged.notes)
+
+
+def _keys(instructions: pa.StringArray) -> np.ndarray:
+    """Return the key of each instruction, uint64[n]; each distinct text is hashed once."""
+    encoded = instructions.dictionary_encode()
+    keys = np.fromiter(map(instruction_key, encoded.dictionary.to_pylist()), np.uint64)
+    taken: np.ndarray = keys[encoded.indices.to_numpy()]
+    return taken
 
 
 class _Splitter:
     """Assigns rows batch by batch, and counts them."""
 
-    def __init__(self, policy: Policy) -> None:
-        self._policy = policy
+    def __init__(self, policy: Policy, columns: Columns) -> None:
+        self._policy, self._columns = policy, columns
         self._assignments: list[np.ndarray] = []
         self._counts: Counter[str] = Counter()
-        self._groups: dict[tuple[str, str], int] = {}
+        self._sources: dict[tuple[str, str], int] = {}
         self._held_out: set[int] = set()
-        self._samples = {TRAINING: _Sample(policy.max_pairs), EVALUATION: _Sample(policy.max_evaluation_pairs)}
+        self._samples = {
+            TRAINING: Sample(policy.max_pairs, together=policy.grouped),
+            EVALUATION: Sample(policy.max_evaluation_pairs, together=policy.grouped),
+        }
+        self._groups = GroupStarts()
+        self._rows = 0
+        self._lowest, self._highest = np.inf, -np.inf  # of the labels for training
         self._evaluated = int(policy.evaluation_share * _HASHES)
 
-    def add(self, batch: pa.RecordBatch) -> None:
-        """Assign the next rows."""
-        rows = {name: batch.column(name).to_pylist() for name in COLUMNS if name not in ("response", "label")}
-        assignments = self._by_instruction(rows["instruction"])
-        groups = list(zip(rows["dataset"], rows["label_source"], strict=True))
-        codes = np.array([self._groups.setdefault(group, len(self._groups)) for group in groups], dtype=np.int64)
-        for index in np.flatnonzero(assignments != DROPPED).tolist():
-            if not self._keeps(groups[index], rows["pair_id"][index]):
+    def add(self, batch: pa.RecordBatch, moved: np.ndarray | None = None) -> None:
+        """Assign the next rows. Rows of the instructions `moved` (uint64, sorted) are left out: they come again."""
+        keys = _keys(batch.column("instruction"))
+        assignments = self._by_instruction(keys)
+        if moved is not None:
+            assignments[np.isin(keys, moved)] = _ELSEWHERE
+        self._counts["read"] += int((assignments != _ELSEWHERE).sum())
+        self._counts["held_out"] += int((assignments == DROPPED).sum())
+        assignments[assignments == _ELSEWHERE] = DROPPED
+        pairs = list(zip(batch.column("dataset").to_pylist(), batch.column("label_source").to_pylist(), strict=True))
+        codes = np.array([self._sources.setdefault(pair, len(self._sources)) for pair in pairs], dtype=np.int64)
+        drawn = self._draw_ids(batch, keys)
+        for index in np.flatnonzero(assignments != DROPPED).tolist() if self._policy.rates else ():
+            if not self._keeps(*pairs[index], batch.column("pair_id")[index].as_py(), drawn[index]):
                 assignments[index] = DROPPED
                 self._counts["left_out"] += 1
-        start = self._counts["read"]
-        for assignment, sample in self._samples.items():
-            places = np.flatnonzero(assignments == assignment)
-            ids = (rows["pair_id"][index] for index in places.tolist()) if sample.limit is not None else ()
-            keys = np.fromiter((seed_for(self._policy.seed, "draw", each) for each in ids), np.uint64)
-            sample.add(places + start, codes[places], keys)
+        self._sample(assignments, codes, drawn)
+        self._note_labels(batch.column("label").to_numpy()[assignments == TRAINING])
+        if self._policy.grouped:
+            self._groups.add(keys, _lengths(batch))
         self._assignments.append(assignments)
-        self._counts["read"] += batch.num_rows
+        self._rows += batch.num_rows
 
-    def _by_instruction(self, instructions: list[str]) -> np.ndarray:
-        by_text = {text: self._assignment_of(instruction_key(text)) for text in dict.fromkeys(instructions)}
-        assignments = np.array([by_text[text] for text in instructions], dtype=np.uint8)
-        self._counts["held_out"] += int((assignments == DROPPED).sum())
-        return assignments
+    def _by_instruction(self, keys: np.ndarray) -> np.ndarray:
+        distinct, rows = np.unique(keys, return_inverse=True)
+        assigned: np.ndarray = np.fromiter(map(self._assignment_of, distinct.tolist()), np.uint8)[rows]
+        return assigned
 
     def _assignment_of(self, key: int) -> int:
         if key in self._policy.held_out:
@@ -159,38 +139,61 @@ class _Splitter:
             return DROPPED
         return EVALUATION if seed_for(self._policy.seed, "split", str(key)) < self._evaluated else TRAINING
 
-    def _keeps(self, group: tuple[str, str], pair_id: str) -> bool:
-        dataset, label_source = group
-        rates = self._policy.rates
-        rate = rates.get("dataset", {}).get(dataset, 1.0) * rates.get("label_source", {}).get(label_source, 1.0)
-        return rate == 1.0 or seed_for(self._policy.seed, "rate", pair_id) < int(rate * _HASHES)
+    def _draw_ids(self, batch: pa.RecordBatch, keys: np.ndarray) -> list[str]:
+        """Return the identifiers by which rows are drawn: equal ones are drawn together."""
+        ids: list[str] = list(map(str, keys.tolist())) if self._policy.grouped else batch.column("pair_id").to_pylist()
+        return ids
 
-    def selection(self, ranges: Sequence[RowRange]) -> Selection:
+    def _keeps(self, dataset: str, label_source: str, pair_id: str, draw_id: str) -> bool:
+        rates, seed = self._policy.rates, self._policy.seed
+        of_dataset = rates.get("dataset", {}).get(dataset, 1.0)
+        of_source = rates.get("label_source", {}).get(label_source, 1.0)
+        if not self._policy.grouped:
+            of_dataset, of_source = 1.0, of_dataset * of_source
+        return (of_dataset == 1.0 or seed_for(seed, "rate", draw_id) < int(of_dataset * _HASHES)) and (
+            of_source == 1.0 or seed_for(seed, "rate", pair_id) < int(of_source * _HASHES)
+        )
+
+    def _sample(self, assignments: np.ndarray, codes: np.ndarray, drawn: list[str]) -> None:
+        for assignment, sample in self._samples.items():
+            places = np.flatnonzero(assignments == assignment)
+            ids = (drawn[index] for index in places.tolist()) if sample.limit is not None else ()
+            keys = np.fromiter((seed_for(self._policy.seed, "draw", each) for each in ids), np.uint64)
+            sample.add(places + self._rows, codes[places], keys)
+
+    def _note_labels(self, labels: np.ndarray) -> None:
+        if len(labels):
+            self._lowest, self._highest = min(self._lowest, labels.min()), max(self._highest, labels.max())
+
+    def selection(self, ranges: Sequence[RowRange], in_place: int, notes: Mapping[str, int]) -> Selection:
         """Return the selection of all rows added, which are those of `ranges`."""
         assignments = np.concatenate(self._assignments) if self._assignments else np.zeros(0, np.uint8)
         self._check_rates()
         made_of = {}
         for name, assignment in (("training", TRAINING), ("evaluation", EVALUATION)):
-            kept, groups, dropped = self._samples[assignment].result()
+            kept, sources, dropped = self._samples[assignment].result()
             assignments[dropped] = DROPPED
             self._counts["not_drawn"] += len(dropped)
             self._counts[name] = kept
-            made_of[name] = self._made_of(groups)
+            made_of[name] = self._made_of(sources)
         self._counts["held_out_instructions"] = len(self._held_out)
         self._check_not_empty()
-        names = (*("read", "held_out", "held_out_instructions", "left_out", "not_drawn"), "training", "evaluation")
-        return Selection(ranges, assignments, {name: self._counts[name] for name in names}, made_of)
+        groups = self._groups.of_training(assignments == TRAINING) if self._policy.grouped else None
+        counts = {name: self._counts[name] for name in _COUNTED} | dict(notes)
+        if groups is not None:
+            counts |= {"instructions": len(groups.sizes), "single_responses": int((groups.sizes == 1).sum())}
+        return Selection(ranges, in_place, self._columns, assignments, groups, counts, made_of)
 
-    def _made_of(self, groups: Mapping[int, int]) -> dict[str, dict[str, int]]:
+    def _made_of(self, sources: Mapping[int, int]) -> dict[str, dict[str, int]]:
         counts: dict[str, dict[str, int]] = {}
-        for (dataset, label_source), code in sorted(self._groups.items()):
-            if groups.get(code):
-                counts.setdefault(dataset, {})[label_source] = groups[code]
+        for (dataset, label_source), code in sorted(self._sources.items()):
+            if sources.get(code):
+                counts.setdefault(dataset, {})[label_source] = sources[code]
         return counts
 
     def _check_rates(self) -> None:
         for index, column in enumerate(("dataset", "label_source")):
-            existing = sorted({group[index] for group in self._groups})
+            existing = sorted({source[index] for source in self._sources})
             unknown = [name for name in self._policy.rates.get(column, {}) if name not in existing]
             if unknown:
                 raise CorpusError(
@@ -199,50 +202,30 @@ class _Splitter:
                 )
 
     def _check_not_empty(self) -> None:
-        counts = self._counts
+        counts, policy = self._counts, self._policy
         if not counts["training"]:
+            remedy = "give another corpus, or other weights"
+            if policy.grouped and counts["not_drawn"]:
+                remedy = f"the first instruction drawn has more than --max-pairs {policy.max_pairs}: give more"
             raise CorpusError(
                 f"no pair is left for training: of {counts['read']:,} read, {counts['held_out']:,} have a held-out "
                 f"instruction, {counts['left_out']:,} were left out by their weights, and {counts['evaluation']:,} are "
-                "for evaluation; give another corpus, or other weights"
+                f"for evaluation; {remedy}"
             )
-        if self._policy.evaluation_share and not counts["evaluation"]:
+        if policy.evaluation_share and not counts["evaluation"]:
             raise CorpusError(
-                f"a share of {self._policy.evaluation_share:g} of the instructions leaves none for evaluation; give a "
-                "larger --eval-fraction, or 0 for no evaluation"
+                f"a share of {policy.evaluation_share:g} of the instructions leaves none for evaluation; give a "
+                "larger --eval-fraction or --max-eval-pairs, or --eval-fraction 0 for no evaluation"
+            )
+        if self._lowest == self._highest:
+            raise CorpusError(
+                f"all labels for training are {self._lowest:g}: nothing tells right responses from wrong ones; give a "
+                "corpus with both"
             )
 
 
-class _Sample:
-    """The `limit` rows with the smallest keys, with their groups; holds at most twice the limit."""
-
-    def __init__(self, limit: int | None) -> None:
-        self.limit = limit
-        self._groups: Counter[int] = Counter()
-        self._rows, self._codes, self._keys = (np.zeros(0, kind) for kind in (np.int64, np.int64, np.uint64))
-        self._dropped: list[np.ndarray] = []
-        self._count = 0
-
-    def add(self, rows: np.ndarray, codes: np.ndarray, keys: np.ndarray) -> None:
-        """Add rows (int64[m]) with their groups (int64[m]) and, if there is a limit, their keys (uint64[m])."""
-        if self.limit is None:
-            self._count += len(rows)
-            self._groups.update(codes.tolist())
-            return
-        self._rows, self._codes = np.concatenate([self._rows, rows]), np.concatenate([self._codes, codes])
-        self._keys = np.concatenate([self._keys, keys])
-        if len(self._rows) > 2 * self.limit:
-            self._cut(self.limit)
-
-    def _cut(self, limit: int) -> None:
-        order = np.lexsort((self._rows, self._keys))
-        self._dropped.append(self._rows[order[limit:]])
-        kept = order[:limit]
-        self._rows, self._codes, self._keys = self._rows[kept], self._codes[kept], self._keys[kept]
-
-    def result(self) -> tuple[int, Mapping[int, int], np.ndarray]:
-        """Return the number of rows kept, the number kept of each group, and the rows that are dropped."""
-        if self.limit is not None:
-            self._cut(self.limit)
-            self._count, self._groups = len(self._rows), Counter(self._codes.tolist())
-        return self._count, self._groups, np.concatenate([np.zeros(0, np.int64), *self._dropped])
+def _lengths(pairs: pa.RecordBatch) -> np.ndarray:
+    """Return the characters of each pair, int32[n]."""
+    instructions, responses = (pc.utf8_length(pairs.column(name)) for name in ("instruction", "response"))
+    lengths: np.ndarray = pc.add(instructions, responses).to_numpy().astype(np.int32)
+    return lengths

@@ -20,6 +20,7 @@ from cappy_model.checkpoints import (
     load_with_new_weights,
     settle_padding,
 )
+from cappy_model.train.recipe import dropouts
 
 _LOG = logging.getLogger("cappy")
 _CLASSIFIER = "AutoModelForSequenceClassification"
@@ -48,16 +49,19 @@ def check_start(checkpoint: Checkpoint, config: PreTrainedConfig, *, new_head: b
 
 
 def load_to_train(
-    checkpoint: Checkpoint, *, seed: int, new_head: bool = False
+    checkpoint: Checkpoint, *, seed: int, new_head: bool = False, dropout: float | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a scorer to train (float32, on the CPU) and its tokenizer; an encoder gets a new head.
 
     With `new_head` a classifier's head is replaced, too, whatever its size; a pooler that belongs to the encoder
-    (BERT's) stays. `seed` initialises new weights, which are logged by name. Raises ModelError as `check_start` does,
-    and if weights of the encoder are missing.
+    (BERT's) stays. `seed` initialises new weights, which are logged by name. `dropout` is the probability of every
+    dropout of the model; None: its own. Raises ModelError as `check_start` does, and if weights of the encoder are
+    missing.
     """
     config, tokenizer = load_config(checkpoint)
     check_start(checkpoint, config, new_head=new_head)
+    if dropout is not None:
+        config.update(dict.fromkeys(dropouts(config), dropout))
     parts = (checkpoint, AutoModelForSequenceClassification, config, tokenizer, torch.float32)
     new: list[str] = []
     torch.manual_seed(seed)

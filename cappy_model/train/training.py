@@ -1,8 +1,9 @@
 """Training of a scorer: transformers' Trainer over an endless stream of batches, resumable at any step.
 
-The loss is the mean squared error of the head's raw output, in float32, over all pairs of an optimiser step.
+The loss of a step is that of the head's raw output, in float32, over all of its pairs (see `losses`).
 """
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,9 @@ from transformers import (
     PreTrainedModel,
     PrinterCallback,
     Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
     TrainingArguments,
 )
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
@@ -28,6 +32,7 @@ from cappy_model.score.forward import keep_head_out_of_autocast
 from cappy_model.train.assessment import Assessment
 from cappy_model.train.checkpoints import delete_broken, last_checkpoint, mark_whole, read_state
 from cappy_model.train.data import Place, Stream
+from cappy_model.train.losses import LOSSES, Loss
 from cappy_model.train.progress import TrainingProgress
 from schemas.errors import CappyError, UsageError
 
@@ -44,12 +49,17 @@ class TrainingError(CappyError):
 class Settings:
     """The resolved settings of training.
 
-    `steps`: optimiser steps, each over `batch_size` x `accumulation` x processes pairs. The learning rate rises to
-    `learning_rate` over the share `warm_up` of the steps, then falls to 0, both linearly. `dtype`: float32 or bfloat16,
-    for the arithmetic of the layers; weights are float32. `patience`: evaluations without improvement before training
-    stops; None: train all steps, and keep the last weights.
+    `steps`: optimiser steps, each over at most `batch_size` x `accumulation` x processes pairs. The learning rate
+    rises to `learning_rate` over the share `warm_up` of the steps, then falls to 0, both linearly. `dtype`: float32 or
+    bfloat16, for the arithmetic of the layers; weights are float32. `patience`: evaluations without improvement before
+    training stops; None: train all steps. `recipe` names the origin of unset settings; `batches`, `loss` and `dropout`
+    are as in `Recipe`.
     """
 
+    recipe: str
+    batches: str
+    loss: str
+    dropout: float | None
     steps: int
     batch_size: int
     accumulation: int
@@ -68,12 +78,15 @@ class Settings:
 class Trained:
     """The result of training: the step of the model's weights, the steps done, and the logs.
 
-    `losses`: step, training loss since the previous entry, gradient norm and learning rate. `evaluations`: step and
+    `pairs_seen`: pairs of all steps done, repeated ones too. `epochs`: passes over the training pairs. `losses`: step,
+    training loss since the previous entry, gradient norm and learning rate. `evaluations`: step and
     `Assessment.metrics`.
     """
 
     step: int
     steps_done: int
+    pairs_seen: int
+    epochs: float
     losses: list[dict[str, float]]
     evaluations: list[dict[str, float]]
 
@@ -109,6 +122,7 @@ def train(
 ) -> Trained:
     """Train a model in place, starting from the last complete checkpoint in `folder` if there is one.
 
+    With an assessment the weights are those of the step with the lowest evaluation loss, else those of the last step.
     `folder` keeps the last two checkpoints and the best; the main process calls `saved` with each complete one.
     Raises TrainingError for a non-finite loss, naming the pairs, and for a checkpoint that cannot be written.
     """
@@ -122,7 +136,7 @@ def train(
     if settings.dtype != "float32":
         keep_head_out_of_autocast(model)
     batches = _Batches(stream, done * settings.accumulation * place.world, place)
-    trainer = _Trainer(model, arguments, batches, assessment, place, saved)
+    trainer = _Trainer(model, arguments, batches, assessment, place, saved, LOSSES[settings.loss])
     if settings.patience is not None:
         trainer.add_callback(EarlyStoppingCallback(settings.patience))
     if last is None or not read_state(last).stopped:
@@ -132,12 +146,14 @@ def train(
     if last is None:
         raise TrainingError(f"{folder}: has no checkpoint after training; was it deleted?")
     state = read_state(last)
-    step = state.step if settings.patience is None else state.best_step or state.step
+    step = state.best_step or state.step
     trainer._load_from_checkpoint(str(folder / f"checkpoint-{step}"))
-    return Trained(step, state.step, state.losses, state.evaluations)
+    seen = stream.pairs_of(state.step * settings.accumulation * place.world)
+    return Trained(step, state.step, *seen, state.losses, state.evaluations)
 
 
 def _arguments(settings: Settings, folder: Path, *, evaluates: bool) -> TrainingArguments:
+    saved_every = math.gcd(settings.save_every, settings.evaluate_every if evaluates else 0)
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=settings.steps,
@@ -157,11 +173,11 @@ def _arguments(settings: Settings, folder: Path, *, evaluates: bool) -> Training
         save_strategy="steps",
         save_steps=settings.save_every,
         save_total_limit=_KEPT_CHECKPOINTS,
-        metric_for_best_model=None if settings.patience is None else "loss",
+        metric_for_best_model="loss" if evaluates else None,
         greater_is_better=False,
         restore_callback_states_from_checkpoint=True,
         # Each saved step ends a log entry, so that a resumed run has the same log.
-        logging_steps=max(each for each in range(1, _LOG_STEPS + 1) if settings.save_every % each == 0),
+        logging_steps=max(each for each in range(1, _LOG_STEPS + 1) if saved_every % each == 0),
         logging_nan_inf_filter=False,
         ignore_data_skip=True,  # the stream starts at the right batch
         report_to=list(settings.report_to) or "none",
@@ -171,11 +187,6 @@ def _arguments(settings: Settings, folder: Path, *, evaluates: bool) -> Training
     )
     arguments._n_gpu = min(arguments.n_gpu, 1)  # one process per GPU, never one for several
     return arguments
-
-
-def mean_squared_error(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int) -> torch.Tensor:
-    """Return a batch's share of the mean squared error over `num_items_in_batch` pairs, in float32."""
-    return torch.nn.functional.mse_loss(outputs.logits[:, 0].float(), labels, reduction="sum") / num_items_in_batch
 
 
 @dataclass(frozen=True)
@@ -190,6 +201,18 @@ class _Batches:
         return self.stream.batches(self.start, self.place)
 
 
+class _Evaluation(TrainerCallback):
+    """Evaluates the last step, too, and saves each step that is evaluated, since it may turn out to be the best."""
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> TrainerControl:
+        control.should_evaluate |= state.global_step >= state.max_steps
+        return control
+
+    def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> TrainerControl:
+        control.should_save = True
+        return control
+
+
 class _Trainer(Trainer):
     """The Trainer with the batches of a stream, the evaluation of an assessment, and errors with a remedy."""
 
@@ -201,18 +224,21 @@ class _Trainer(Trainer):
         assessment: Assessment | None,
         place: Place,
         saved: Callable[[Path], None],
+        loss: Loss,
     ) -> None:
+        self._loss = loss
         super().__init__(
             model=model,
             args=arguments,
             eval_dataset=assessment,  # the Trainer checks only that it exists; see `evaluate`
-            compute_loss_func=mean_squared_error,
-            callbacks=[TrainingProgress()],
+            compute_loss_func=self._mean_loss,
+            callbacks=[TrainingProgress(), *([_Evaluation()] if assessment is not None else ())],
         )
         self.remove_callback(PrinterCallback)
         self._folder = Path(str(arguments.output_dir))
         self._batches, self._assessment, self._place, self._saved = batches, assessment, place, saved
         self._step_ids: list[str] = []
+        self._groups = torch.zeros(0, dtype=torch.int64)  # of the batch in `training_step`
 
     def get_train_dataloader(self) -> Any:
         """Return the batches of the stream."""
@@ -220,12 +246,22 @@ class _Trainer(Trainer):
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Run one training step. Raises TrainingError for a non-finite loss."""
-        ids = inputs.pop("pair_ids")
+        ids, self._groups = inputs.pop("pair_ids"), inputs.pop("groups").to(self.args.device)
         self._step_ids += ids
         loss = super().training_step(model, inputs, num_items_in_batch)
         if not torch.isfinite(loss):
             self._fail("loss", float(loss), ids)
         return loss
+
+    def _mean_loss(self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int) -> torch.Tensor:
+        """Return a batch's share of the mean loss over the pairs of the step."""
+        return self._loss(outputs.logits[:, 0].float(), labels, self._groups) / num_items_in_batch
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
+        """Count the pairs of a step's batches, in all processes; every label counts, whatever its value."""
+        pairs = torch.tensor(sum(len(batch["labels"]) for batch in batch_samples), device=device)
+        counted: torch.Tensor = self.accelerator.gather(pairs.unsqueeze(0)).sum()
+        return counted
 
     def _clip_grad_norm(self, model: Any) -> Any:
         norm = super()._clip_grad_norm(model)

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -20,6 +20,7 @@ from beam_pipelines.jobs.score import job as score
 from beam_pipelines.jobs.train import TrainConfig
 from beam_pipelines.jobs.train import job as train
 from beam_pipelines.jobs.train.config import TrainingConfig
+from beam_pipelines.jobs.train.plan import settle_batches
 from beam_pipelines.report.text import plural
 from beam_pipelines.runners.options import in_threads
 from beam_pipelines.runs.folder import refuse_foreign
@@ -36,12 +37,11 @@ def _folder(config: AdaptConfig, stage: str) -> str:
 
 def _training(config: AdaptConfig) -> TrainConfig:
     given = {field.name: getattr(config, field.name) for field in fields(TrainingConfig)}
-    given |= {
-        "output": _folder(config, SCORER),
-        "max_steps": config.max_steps or max(1, ADAPTATION_PAIRS // (config.batch_size * config.accumulation)),
-        "held_out": (*config.held_out, config.validation),
-    }
-    return TrainConfig(**given, corpus=join(_folder(config, PAIRS), "shard-*.parquet"))
+    given |= {"output": _folder(config, SCORER), "held_out": (*config.held_out, config.validation)}
+    training = TrainConfig(**given, corpus=join(_folder(config, PAIRS), "shard-*.parquet"))
+    recipe = training.recipe(settle_batches(training), ADAPTATION_PAIRS)
+    steps = config.max_steps or max(1, ADAPTATION_PAIRS // (recipe.batch_size * recipe.accumulation))
+    return replace(training, max_steps=steps)
 
 
 def _scoring(config: AdaptConfig) -> ScoreConfig:

@@ -7,11 +7,10 @@ from typing import ClassVar
 
 from beam_pipelines.models.config import LoadingConfig
 from beam_pipelines.runs.flags import flag, rate, share
+from cappy_model.train.recipe import GROUPED, LISTWISE, MINILM_WIDTH, MSE, RANDOM, Recipe, recipe_for
 from schemas.errors import UsageError
 
 DTYPES = ("auto", "float32", "bfloat16")
-GROUPED, RANDOM = "grouped", "random"
-MSE, LISTWISE = "mse", "mse+listwise"
 UNIT, RAW = "unit", "raw"
 
 
@@ -31,8 +30,8 @@ def _integrations(text: str) -> tuple[str, ...]:
 class TrainingConfig(LoadingConfig):
     """Options shared by train and adapt.
 
-    A value of None is settled by the recipe (`cappy_model.train.recipe`) or the plan. `eval_fraction` is a share of the instructions in [0, 1); `warm_up` is a
-    share of the steps in [0, 1].
+    A value of None is settled by the recipe (`cappy_model.train.recipe`) or the plan. `eval_fraction` is a share of the
+    instructions in [0, 1); `warm_up` is a share of the steps in [0, 1].
     """
 
     model: str = flag(metavar="INIT", help="encoder or scorer to start from: hub id[@revision], folder, or fsspec URL")
@@ -117,6 +116,14 @@ class TrainingConfig(LoadingConfig):
             raise UsageError("--loss mse+listwise compares the responses to an instruction; it needs --batches grouped")
         if self.dtype not in DTYPES:
             raise UsageError(f"--dtype {self.dtype} is not known; there are {', '.join(DTYPES)}")
+
+    def recipe(self, batches: str, pairs: int, hidden_size: int = MINILM_WIDTH) -> Recipe:
+        """Return the recipe for training on `pairs` pairs in all, with the settings that flags give."""
+        names = ("loss", "batch_size", "accumulation", "learning_rate")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        if self.dropout is not None:
+            given["dropout"] = None if self.dropout == "model" else float(self.dropout)
+        return recipe_for(batches, pairs, hidden_size)._replace(**given)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -142,7 +142,7 @@ class Mirror:
 
     def delete(self) -> None:
         """Delete all checkpoints and their copies. The logs of experiment trackers stay."""
-        from cappy_model.train.split import Selection
+        from cappy_model.train.selection import Selection
 
         with explained(str(self.folder), "tidied"):
             Selection.delete(self.folder)

@@ -15,11 +15,12 @@ from beam_pipelines.jobs.train.plan import TrainPlan, fingerprint_inputs, plan
 from beam_pipelines.report.text import plural
 from beam_pipelines.runs.folder import describe_run, hold, is_finished, load_manifest, open_run
 from beam_pipelines.runs.job import LocalJob
+from cappy_model.train.recipe import GROUPED, MINILM_WIDTH, Recipe, dropouts
 from schemas.errors import CappyError
 
 if TYPE_CHECKING:
     from cappy_model.train.data import Stream
-    from cappy_model.train.split import Selection
+    from cappy_model.train.selection import Selection
     from cappy_model.train.training import Settings
 
 _LOG = logging.getLogger("cappy")
@@ -79,26 +80,39 @@ def _train(plan: TrainPlan, hashed: Mapping[str, Any], mirror: Mirror) -> None:
     started = datetime.now(UTC)
     config, storage = plan.config, plan.config.storage
     selection = _shared_selection(plan, mirror)
-    model, tokenizer = load_to_train(plan.checkpoint, seed=config.seed)
+    recipe = _settle_recipe(plan, selection.counts["training"])
+    model, tokenizer = load_to_train(
+        plan.checkpoint, seed=config.seed, new_head=config.new_head, dropout=recipe.dropout
+    )
     template = template_block(plan.template, model.config)
     model.config.cappy = {"truncation": KEEP_RESPONSE, "max_length": plan.max_length, **template}
     encoder = encoder_for(tokenizer, model.config, template=plan.template)
     stream = Stream(
-        *(selection, encoder, model.config.pad_token_id, config.batch_size),
+        *(selection, encoder, model.config.pad_token_id, recipe.batch_size),
         *(config.shuffle_buffer, config.seed, storage),
     )
     held_out = evaluation_pairs(selection, storage) if config.eval_fraction else None
-    assessment = Assessment(held_out, encoder, config.batch_size * plan.max_length) if held_out else None
-    settings = _settings(plan, stream)
+    assessment = Assessment(held_out, encoder, recipe.batch_size * plan.max_length) if held_out else None
+    settings = _settings(plan, recipe, stream)
     trained = training.train(model, stream, assessment, settings, mirror.folder, saved=mirror.push)
+    model.config.update(dropouts(plan.model_config))
     if plan.main:
         scorer = TrainedScorer(model, tokenizer, trained, settings, selection)
         write_results(scorer, plan, hashed, folder=mirror.folder, started=started)
 
 
+def _settle_recipe(plan: TrainPlan, pairs: int) -> Recipe:
+    """Return the recipe for an epoch of `pairs` pairs."""
+    config, width = plan.config, getattr(plan.model_config, "hidden_size", MINILM_WIDTH)
+    if config.max_steps is None:
+        return config.recipe(plan.batches, pairs * config.epochs, width)
+    few = config.recipe(plan.batches, 0)
+    return config.recipe(plan.batches, config.max_steps * few.batch_size * few.accumulation * plan.processes, width)
+
+
 def _shared_selection(plan: TrainPlan, mirror: Mirror) -> "Selection":
     """Return the selection of pairs, made by the first process or an earlier launch, and read by all processes."""
-    from cappy_model.train.split import Selection
+    from cappy_model.train.selection import ARRANGED, Selection
     from cappy_model.train.training import processes
 
     folder = mirror.folder
@@ -106,45 +120,54 @@ def _shared_selection(plan: TrainPlan, mirror: Mirror) -> "Selection":
         with explained(str(folder), "made"):
             folder.mkdir(parents=True, exist_ok=True)
         mirror.fetch()
-        if Selection.load(folder, plan.urls) is None:
-            selection = _select(plan)
+        if Selection.load(folder, plan.urls, plan.columns) is None:
+            selection = _select(plan, folder / ARRANGED)
             with explained(str(folder), "written"):
                 selection.save(folder, plan.urls)
     processes(plan.device).wait_for_everyone()
-    found = Selection.load(folder, plan.urls)
+    found = Selection.load(folder, plan.urls, plan.columns)
     if found is None:
         raise CappyError(f"{folder}: the processes of a run must share this folder, and one of them does not see it")
     return found
 
 
-def _select(plan: TrainPlan) -> "Selection":
+def _select(plan: TrainPlan, folder: Path) -> "Selection":
     from cappy_model.train.split import Policy, select
 
     config = plan.config
     policy = Policy(
         seed=config.seed,
+        grouped=plan.batches == GROUPED,
         held_out=frozenset().union(*map(held_out_instructions, plan.held_out)),
         evaluation_share=config.eval_fraction,
         rates=plan.rates,
         max_pairs=config.max_pairs,
         max_evaluation_pairs=config.max_eval_pairs,
     )
-    return select(plan.urls, policy, storage=config.storage, rows_per_range=config.shuffle_buffer)
+    return select(
+        *(plan.urls, policy, plan.columns, folder),
+        storage=config.storage,
+        rows_per_range=config.shuffle_buffer,
+    )
 
 
-def _settings(plan: TrainPlan, stream: "Stream") -> "Settings":
+def _settings(plan: TrainPlan, recipe: Recipe, stream: "Stream") -> "Settings":
     """Settle the number of steps, and how often to evaluate and to save."""
     from cappy_model.train.training import Settings
 
     config = plan.config
     batches = sum(map(stream.batches_of_epoch, range(config.epochs)))
-    steps = config.max_steps or -(-batches // (config.accumulation * plan.processes))
+    steps = config.max_steps or -(-batches // (recipe.accumulation * plan.processes))
     evaluate_every = config.evaluate_every or max(1, steps // _EVALUATIONS)
     return Settings(
+        recipe=recipe.name,
+        batches=recipe.batches,
+        loss=recipe.loss,
+        dropout=recipe.dropout,
         steps=steps,
-        batch_size=config.batch_size,
-        accumulation=config.accumulation,
-        learning_rate=config.learning_rate,
+        batch_size=recipe.batch_size,
+        accumulation=recipe.accumulation,
+        learning_rate=recipe.learning_rate,
         warm_up=config.warm_up,
         dtype=plan.dtype,
         device=plan.device,
@@ -161,7 +184,8 @@ def dry_run(config: TrainConfig) -> str:
     settled = plan(config)
     rows = settled.corpus.rows
     pairs = min(rows, config.max_pairs or rows)
-    per_step = config.batch_size * config.accumulation * settled.processes
+    recipe = _settle_recipe(settled, pairs)
+    per_step = recipe.batch_size * recipe.accumulation * settled.processes
     steps = config.max_steps or -(-pairs * config.epochs // per_step)
     return (
         f"{plural(len(settled.corpus.files), 'file')}, {plural(rows, 'pair')}; at most {pairs:,} of them in an epoch\n"

@@ -1,41 +1,50 @@
 """The plan of a training run: its inputs inspected, its model and device settled; and its fingerprint."""
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from beam_pipelines.io.formats.registry import format_of
 from beam_pipelines.io.inputs import Input, open_input
-from beam_pipelines.io.storage import absolute, join
-from beam_pipelines.jobs.train.config import DTYPES, TrainConfig
+from beam_pipelines.io.storage import absolute, join, read_bytes
+from beam_pipelines.jobs.train.config import DTYPES, RAW, TrainConfig
 from beam_pipelines.jobs.train.files import read_weights
 from beam_pipelines.models.settle import model_source, needing_extra, read_template
+from cappy_model.train.recipe import GROUPED, OLDER, RANDOM, VERSION
 from schemas.errors import CappyError, UsageError
-from schemas.manifest import FORMAT_VERSION
+from schemas.manifest import FORMAT_VERSION, RUN
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
     from cappy_model.checkpoints import Checkpoint
     from cappy_model.score.templates import Template
+    from cappy_model.train.corpus import Columns
 
 _FINGERPRINTED = (
-    *("seed", "max_pairs", "epochs", "max_steps", "batch_size", "accumulation", "learning_rate", "warm_up"),
+    *("seed", "max_pairs", "epochs", "max_steps", "warm_up"),
     *("shuffle_buffer", "eval_fraction", "max_eval_pairs", "evaluate_every", "save_every", "patience"),
 )
+_BY_RECIPE = ("batch_size", "accumulation", "learning_rate")
 
 
 @dataclass(frozen=True)
 class TrainPlan:
     """A configuration with its inputs inspected, and its model and device settled.
 
-    `rates` are the shares of pairs to keep, by column and value. `processes` is the number of processes that train
-    together, `main` is true in the first of them, which writes the results.
+    `rates` are the shares to keep, by column and value; `batches` is `grouped` or `random`. `processes` is the number
+    of processes that train together, `main` is true in the first of them, which writes the results.
     """
 
     config: TrainConfig
     corpus: Input
     held_out: Sequence[Input]
     rates: Mapping[str, Mapping[str, float]]
+    batches: str
+    columns: "Columns"
     checkpoint: "Checkpoint"
+    model_config: "PreTrainedConfig"
     template: "Template"
     max_length: int
     device: str
@@ -77,7 +86,7 @@ def plan(config: TrainConfig) -> TrainPlan:
     device, dtype = _settle_device(config)
     checkpoint = checkpoints.find_checkpoint(model_source(config, config.model))
     model_config, tokenizer = checkpoints.load_config(checkpoint)
-    start.check_start(checkpoint, model_config)
+    start.check_start(checkpoint, model_config, new_head=config.new_head)
     template = _settle_template(config, checkpoint, model_config, tokenizer)
     encoder = encoding.encoder_for(tokenizer, model_config, template=template, max_length=config.max_length)
     state = training.processes(device)
@@ -86,7 +95,10 @@ def plan(config: TrainConfig) -> TrainPlan:
         corpus,
         held_out,
         rates,
+        settle_batches(config),
+        _columns(config),
         checkpoint,
+        model_config,
         template,
         encoder.max_length,
         device,
@@ -94,6 +106,24 @@ def plan(config: TrainConfig) -> TrainPlan:
         processes=state.num_processes,
         main=state.is_main_process,
     )
+
+
+def settle_batches(config: TrainConfig) -> str:
+    """Return how pairs are put into batches; a run that was begun when all batches were random goes on so."""
+    stored = None if config.overwrite else read_bytes(join(absolute(config.output), RUN), config.storage)
+    try:
+        facts = json.loads(stored)["facts"] if stored else {}
+        begun = facts.get("job") == "train" and "batches" not in facts["settings"]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        begun = False  # another job's folder, or a damaged one: opening the run says so
+    return config.batches or (RANDOM if begun else GROUPED)
+
+
+def _columns(config: TrainConfig) -> "Columns":
+    from cappy_model.train.corpus import Columns
+
+    names = (config.instruction_column, config.response_column, config.label_column)
+    return Columns(*names, config.chosen_column, config.rejected_column, raw=config.labels == RAW)
 
 
 def _settle_template(config: TrainConfig, checkpoint: "Checkpoint", model_config: Any, tokenizer: Any) -> "Template":
@@ -144,6 +174,7 @@ def fingerprint_inputs(plan: TrainPlan) -> dict[str, Any]:
         "format_version": FORMAT_VERSION,
         "settings": {
             **{name: getattr(config, name) for name in _FINGERPRINTED},
+            **_recipe_inputs(plan),
             "max_length": plan.max_length,
             "truncation": "keep_response",
             "weights": plan.rates,
@@ -155,3 +186,24 @@ def fingerprint_inputs(plan: TrainPlan) -> dict[str, Any]:
         "files": [file.fingerprint_inputs() for file in plan.corpus.files],
         "held_out": [file.fingerprint_inputs() for found in plan.held_out for file in found.files] or None,
     }
+
+
+def _recipe_inputs(plan: TrainPlan) -> dict[str, Any]:
+    """Return the settings that the recipe gives or flags replace.
+
+    Those of the older recipe, random batches of pairs, are named as before there was another, so that its runs go on.
+    """
+    from cappy_model.train.corpus import Columns
+
+    config, random = plan.config, plan.batches == RANDOM
+    given = {name: getattr(config, name) for name in (*_BY_RECIPE, "loss", "dropout")}
+    inputs = {name: given[name] or (getattr(OLDER, name) if random else None) for name in _BY_RECIPE}
+    if not random:
+        inputs |= {"batches": plan.batches, "recipe": VERSION, "loss": given["loss"], "dropout": given["dropout"]}
+    elif given["dropout"] not in (None, "model"):
+        inputs["dropout"] = given["dropout"]
+    if plan.columns != Columns():
+        inputs["columns"] = asdict(plan.columns)
+    if config.new_head:
+        inputs["new_head"] = True
+    return inputs

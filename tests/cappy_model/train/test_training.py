@@ -24,12 +24,12 @@ from cappy_model.train.assessment import Assessment
 from cappy_model.train.checkpoints import WHOLE, last_checkpoint
 from cappy_model.train.corpus import LabelledPairs
 from cappy_model.train.data import Place, Stream, evaluation_pairs
-from cappy_model.train.split import Policy, select
 from cappy_model.train.start import load_to_train
 from cappy_model.train.training import Settings, Trained, TrainingError, train
 from schemas.errors import UsageError
 from tests.cappy_model.models import save_tiny_generator, save_tiny_scorer, tiny_tokenizer
 from tests.cappy_model.train.corpora import some_rows, write_corpus, write_pairs
+from tests.cappy_model.train.selections import selection_of
 
 STEPS, ACCUMULATION = 6, 2
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -49,6 +49,10 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def settings_of(**changes: Any) -> Settings:
     usual = {
+        "recipe": "few pairs",
+        "batches": "grouped",
+        "loss": "mse",
+        "dropout": None,
         "steps": STEPS,
         "batch_size": 8,
         "accumulation": ACCUMULATION,
@@ -67,7 +71,8 @@ def settings_of(**changes: Any) -> Settings:
 
 def parts_of(corpus: Sequence[str], settings: Settings, share: float = 0.2) -> tuple[Stream, Assessment | None]:
     encoder = PairEncoder(tiny_tokenizer("roberta"), policy="keep_response", max_length=64)
-    selection = select(corpus, Policy(seed=0, evaluation_share=share), storage={}, rows_per_range=100)
+    grouped = settings.batches == "grouped"
+    selection = selection_of(corpus, evaluation_share=share, rows_per_range=100, grouped=grouped)
     held = Assessment(evaluation_pairs(selection, {}), encoder, 512) if share else None
     return Stream(selection, encoder, 1, settings.batch_size, 100, settings.seed), held
 

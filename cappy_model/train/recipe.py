@@ -1,0 +1,67 @@
+"""Recipes of training: what learns from thousands of pairs, and what from millions. Without torch."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+GROUPED, RANDOM = "grouped", "random"
+"""How pairs are put into batches: all responses to an instruction together, or pairs in any order."""
+
+MSE, LISTWISE = "mse", "mse+listwise"
+"""The losses (see `losses`)."""
+
+MANY_STEPS = 10_000
+"""The steps of 32 pairs from which on the recipe for a large corpus is taken."""
+
+VERSION = 1
+"""Changes with the numbers below: a run that was begun with others does not go on with these."""
+
+MINILM_WIDTH = 384
+"""The hidden size of MiniLM-L6, which the rate for few pairs was measured with."""
+
+
+class Recipe(NamedTuple):
+    """Settings that a training run takes unless flags say otherwise.
+
+    `dropout`: the probability of every dropout of the model; None: the model's own.
+    """
+
+    name: str
+    batches: str
+    loss: str
+    dropout: float | None
+    batch_size: int
+    accumulation: int
+    learning_rate: float
+
+
+OLDER = Recipe("random batches", RANDOM, MSE, None, 8, 16, 2e-5)
+"""The recipe of the paper's adaptation: steps of 128 pairs in any order."""
+
+FEW_PAIRS = Recipe("few pairs", GROUPED, MSE, 0.0, 32, 1, 1e-4)
+MANY_PAIRS = Recipe("many pairs", GROUPED, MSE, None, 32, 4, 2e-5)
+
+
+def recipe_for(batches: str, pairs: int, hidden_size: int = MINILM_WIDTH) -> Recipe:
+    """Return the recipe for training on `pairs` pairs in all, those of every epoch counted.
+
+    With few pairs the learning rate of wider encoders than MiniLM-L6 is lowered in proportion to the hidden size.
+    """
+    if batches == RANDOM:
+        return OLDER
+    if pairs >= MANY_STEPS * FEW_PAIRS.batch_size:
+        return MANY_PAIRS
+    width = max(1.0, hidden_size / MINILM_WIDTH)
+    return FEW_PAIRS._replace(learning_rate=FEW_PAIRS.learning_rate / width)
+
+
+def dropouts(config: "PreTrainedConfig") -> dict[str, float | None]:
+    """Return the dropout probabilities of a model's configuration by name; None follows another of them."""
+    return {
+        name: value
+        for name, value in config.to_dict().items()
+        if ("dropout" in name or name.endswith("pdrop"))
+        and not isinstance(value, bool)
+        and (value is None or isinstance(value, float | int))
+    }
