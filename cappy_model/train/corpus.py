@@ -297,8 +297,8 @@ def _check_schema(schema: pa.Schema, columns: Columns, url: str) -> None:
         if {"--response-column", "--label-column"} & set(flags):
             flags.append("--chosen-column with --rejected-column")
         raise CorpusError(
-            f"{url}: has no column {_listed([repr(name) for _, name in missing], 'and')}; "
-            f"{_listed(flags, 'or')} names another; there are {', '.join(schema.names)}"
+            f"{url}: has no column{'s' * (len(missing) > 1)} {_listed([repr(name) for _, name in missing], 'and')}; "
+            f"{_listed(flags, 'or')} names another one; there are {', '.join(schema.names)}"
         )
     optional = [name for name in _OPTIONAL if name in schema.names]
     wrong = [name for name in (*columns.texts.values(), *optional) if not is_text(schema.field(name).type)]

@@ -1,5 +1,6 @@
 """Small corpora of labelled pairs, written where a test needs them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,4 +53,28 @@ def write_corpus(folder: Path, count: int = 400, *, files: int = 3, group: int =
     return [
         str(write_pairs(folder / f"shard-{i:05d}.parquet", some_rows(len(part), first=int(part[0])), group=group))
         for i, part in enumerate(parts)
+    ]
+
+
+def write_columns(path: Path, columns: dict[str, Any], *, group: int = 50) -> str:
+    """Columns of any names and types as a file with row groups of `group`; its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), path, row_group_size=group)
+    return str(path)
+
+
+def write_groups(folder: Path, instructions: Sequence[str], *, files: int = 1, group: int = 50) -> list[str]:
+    """A pair of each instruction, in order, whose response is its number in the corpus; the paths of the files."""
+    parts = np.array_split(np.arange(len(instructions)), files)
+    return [
+        write_columns(
+            folder / f"part-{number}.parquet",
+            {
+                "instruction": pa.array([instructions[row] for row in part], pa.string()),
+                "response": pa.array([str(row) for row in part], pa.string()),
+                "label": pa.array([row % 2 for row in part], pa.float32()),
+            },
+            group=group,
+        )
+        for number, part in enumerate(parts)
     ]
