@@ -18,7 +18,7 @@ def render_report(manifest: Mapping[str, Any]) -> str:
     name = str(manifest.get("job"))
     page = load_job(name).page if name in JOBS else None
     if page is None:
-        known = ", ".join(sorted(name for name, entry in JOBS.items() if entry.workers))
+        known = ", ".join(sorted(each for each in JOBS if load_job(each).page))
         raise CappyError(f"there is no report for the job {name!r}; there is one for: {known}")
     try:
         return draw(page(manifest), manifest)

@@ -1,0 +1,170 @@
+"""The duration of a training run, extrapolated from a few of its steps."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from beam_pipelines.report.text import duration, number, plural
+
+if TYPE_CHECKING:
+    import torch
+
+    from cappy_model.score.encoding import Encoder
+    from cappy_model.train.corpus import Columns
+    from cappy_model.train.training import Settings
+
+_SAMPLED_BATCHES = 64
+_SECONDS = 15.0
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+Batch = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Speed:
+    """The measured speed of a training step.
+
+    `seconds_per_token`: forward and backward pass, per token of a batch with its padding. `forward_share`: the share of
+    the forward pass in it. `seconds_per_update`: one step of the optimiser. `batches`: the number that were timed.
+    """
+
+    seconds_per_token: float
+    forward_share: float
+    seconds_per_update: float
+    batches: int
+
+
+def forecast(model: Any, batches: Iterator[Batch], settings: "Settings", *, evaluation_pairs: int = 0) -> str:
+    """Describe the duration of all steps and evaluations, measured for at most some 20 seconds.
+
+    `model` is moved to the device; its weights stay. `batches`: at least one, as training reads them (`Stream.batches`)
+    or as `sample_batches` does. `evaluation_pairs`: the pairs of each evaluation. Start-up and checkpoints are not
+    counted.
+    """
+    sample = list(islice(batches, _SAMPLED_BATCHES))
+    speed = measure(model, sample, settings)
+    tokens = sum(batch["input_ids"].numel() for batch in sample) / len(sample)
+    pairs = sum(len(batch["labels"]) for batch in sample) / len(sample)
+    batch_seconds = tokens * speed.seconds_per_token
+    step_seconds = settings.accumulation * batch_seconds + speed.seconds_per_update
+    evaluations = -(-settings.steps // settings.evaluate_every) if evaluation_pairs else 0
+    each = evaluation_pairs / pairs * batch_seconds * speed.forward_share
+    rate = number(round(settings.accumulation * pairs / step_seconds))
+    evaluated = f" and {plural(evaluations, 'evaluation')}" if evaluations else ""
+    return (
+        f"about {duration(settings.steps * step_seconds + evaluations * each)} for {plural(settings.steps, 'step')}"
+        f"{evaluated}, at {rate} pairs per second in each process, measured on {_described(speed.batches)}"
+    )
+
+
+def _described(batches: int) -> str:
+    return "1 batch" if batches == 1 else f"{number(batches)} batches"
+
+
+def measure(model: Any, sample: Sequence[Batch], settings: "Settings") -> Speed:
+    """Time training on batches for some 15 seconds, on fewer rows of each where one would take longer than half of it.
+
+    The weights stay: the learning rate is 0.
+    """
+    import torch
+
+    device = torch.device(settings.device)
+    model.to(device).train()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=0.0, weight_decay=0.0)
+    started = time.perf_counter()
+    _timed(model, optimiser, _first_rows(sample[0], 1), device, settings.dtype)  # warms up
+    one_row = sum(_timed(model, optimiser, _first_rows(sample[0], 1), device, settings.dtype))
+    most_rows = max(1, int(_SECONDS / 2 / one_row))
+    tokens, timed, times = 0, 0, np.zeros(3)
+    for batch in sample:
+        part = _first_rows(batch, most_rows)
+        tokens, timed = tokens + part["input_ids"].numel(), timed + 1
+        times += _timed(model, optimiser, part, device, settings.dtype)
+        if time.perf_counter() - started > _SECONDS:
+            break
+    forward, backward, update = times.tolist()
+    return Speed((forward + backward) / tokens, forward / (forward + backward), update / timed, timed)
+
+
+def _first_rows(batch: Batch, rows: int) -> Batch:
+    return {name: batch[name][:rows] for name in (*_INPUTS, "labels") if name in batch}
+
+
+def _timed(
+    model: Any, optimiser: "torch.optim.Optimizer", batch: Batch, device: "torch.device", dtype: str
+) -> tuple[float, float, float]:
+    """Return the seconds of the forward pass, of the backward pass, and of a step of the optimiser."""
+    import torch
+
+    def now() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    inputs = {name: batch[name].to(device) for name in _INPUTS if name in batch}
+    labels = batch["labels"].to(device)
+    times = [now()]
+    with torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
+        scores = model(**inputs).logits[:, 0].float()
+    loss = torch.nn.functional.mse_loss(scores, labels)
+    times.append(now())
+    loss.backward()
+    times.append(now())
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimiser.step()
+    optimiser.zero_grad()
+    times.append(now())
+    return times[1] - times[0], times[2] - times[1], times[3] - times[2]
+
+
+def sample_batches(
+    urls: Sequence[str],
+    columns: "Columns",
+    encoder: "Encoder",
+    pad_token_id: int,
+    batch_size: int,
+    *,
+    storage: Mapping[str, Any],
+) -> Iterator[Batch]:
+    """Yield batches of the first pairs of a corpus, 64 at most, batched by length as training does.
+
+    Raises CorpusError as `scan` does.
+    """
+    import torch
+
+    from cappy_model.score.forward import padded_inputs
+    from cappy_model.train.batches import shuffled
+
+    pairs = _first_pairs(urls, columns, _SAMPLED_BATCHES * batch_size, storage)
+    instructions, responses = (pairs.column(name).to_pylist() for name in ("instruction", "response"))
+    labels = torch.tensor(pairs.column("label").to_numpy())
+    lengths = np.array([len(one) + len(other) for one, other in zip(instructions, responses, strict=True)])
+    for rows in shuffled(lengths, batch_size, np.random.default_rng(0)):
+        encoded = encoder.encode([instructions[row] for row in rows], [responses[row] for row in rows])
+        inputs = padded_inputs(encoded, pad_token_id).items()
+        yield {**{name: torch.from_numpy(array) for name, array in inputs}, "labels": labels[rows]}
+
+
+def _first_pairs(urls: Sequence[str], columns: "Columns", count: int, storage: Mapping[str, Any]) -> pa.Table:
+    """Return the first `count` pairs of a corpus, or all if it has fewer, as `SCHEMA`."""
+    from cappy_model.train.corpus import SCHEMA, scan, scan_preferences
+
+    parts: list[pa.RecordBatch] = []
+    found = 0
+    for url in urls:
+        batches: Iterator[tuple[Any, pa.RecordBatch]]
+        if columns.preferences:
+            batches = scan_preferences(url, columns, storage=storage)
+        else:
+            batches = scan(url, columns, storage=storage, rows_per_range=count)
+        for _, batch in batches:
+            parts.append(batch)
+            found += batch.num_rows
+            if found >= count:
+                return pa.Table.from_batches(parts, SCHEMA).slice(0, count)
+    return pa.Table.from_batches(parts, SCHEMA)
