@@ -17,7 +17,7 @@ WEIGHT = 0.1
 """The weight of the cross-entropy beside the squared error."""
 
 Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-"""Scores float32[n], labels float32[n] and groups int64[n] -> the sum over the n pairs, a scalar."""
+"""Scores float32[n], labels float32[n] and ascending group numbers int64[n] -> the sum over the n pairs, a scalar."""
 
 
 def squared_error(scores: torch.Tensor, labels: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
@@ -31,17 +31,19 @@ def listwise(scores: torch.Tensor, labels: torch.Tensor, groups: torch.Tensor) -
     The labels' distribution is in proportion to how far they lie above the lowest label of their group. A group whose
     labels are all equal, such as a single pair, prefers nothing and contributes 0.
     """
-    count = int(groups.max()) + 1
-    lowest = torch.full((count,), torch.inf, device=labels.device).index_reduce(0, groups, labels, "amin")
-    above = labels - lowest[groups]
-    total = torch.zeros(count, device=labels.device).index_add(0, groups, above)
-    targets = above / total.where(total > 0, 1.0)[groups]
-    sizes = torch.bincount(groups, minlength=count)
-    scaled = scores / TEMPERATURE
-    highest = torch.full((count,), -torch.inf, device=scores.device).index_reduce(0, groups, scaled.detach(), "amax")
-    scaled = scaled - highest[groups]
-    normaliser = torch.zeros(count, device=scores.device).index_add(0, groups, scaled.exp()).log()
-    return (sizes[groups] * targets * (normaliser[groups] - scaled)).sum()
+    sizes = torch.bincount(groups)
+    inside = torch.arange(int(sizes.max()), device=groups.device) < sizes[:, None]  # bool[groups, largest]
+    above = _by_group(labels, sizes, torch.inf)
+    above = (above - above.amin(1, keepdim=True)).where(inside, 0.0)
+    total = above.sum(1, keepdim=True)
+    log_shares = torch.log_softmax(_by_group(scores / TEMPERATURE, sizes, -torch.inf), 1).where(inside, 0.0)
+    cross_entropy = -(above / total.where(total > 0, 1.0) * log_shares).sum(1)
+    return (cross_entropy * sizes).sum()
+
+
+def _by_group(values: torch.Tensor, sizes: torch.Tensor, fill: float) -> torch.Tensor:
+    """Return the values of each group as a row, float32[groups, largest], with `fill` after the end of smaller ones."""
+    return torch.nn.utils.rnn.pad_sequence(values.split(sizes.tolist()), batch_first=True, padding_value=fill)
 
 
 def squared_error_and_choice(scores: torch.Tensor, labels: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:

@@ -282,12 +282,12 @@ class _Trainer(Trainer):
         model = self.accelerator.unwrap_model(self.model)
         scores = torch.from_numpy(self._assessment.scores(model, self.args.device, self._place))
         whole = self.accelerator.reduce(scores.to(self.args.device), "sum").cpu().numpy()
-        metrics = {f"eval_{name}": value for name, value in self._assessment.metrics(whole).items()}
-        if not np.isfinite(metrics["eval_loss"]):
+        if not np.isfinite(whole).all():
             raise TrainingError(
-                f"step {self.state.global_step}: the evaluation loss is {metrics['eval_loss']}: the weights are "
-                "broken. Try a lower --learning-rate, or --dtype float32."
+                f"step {self.state.global_step}: a score of the evaluation is {whole[~np.isfinite(whole)][0]}: the "
+                "weights are broken. Try a lower --learning-rate, or --dtype float32."
             )
+        metrics = {f"eval_{name}": value for name, value in self._assessment.metrics(whole).items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics

@@ -4,12 +4,15 @@ import itertools
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import (
     AutoModelForSequenceClassification,
     LlamaConfig,
@@ -20,10 +23,11 @@ from transformers import (
 from cappy_model.checkpoints import ModelError, ModelSource, find_checkpoint
 from cappy_model.score.encoding import PairEncoder
 from cappy_model.train import training
-from cappy_model.train.assessment import Assessment
+from cappy_model.train.assessment import Assessment, choice_accuracy
 from cappy_model.train.checkpoints import WHOLE, last_checkpoint
-from cappy_model.train.corpus import LabelledPairs
+from cappy_model.train.corpus import Columns, LabelledPairs
 from cappy_model.train.data import Place, Stream, evaluation_pairs
+from cappy_model.train.losses import TEMPERATURE, WEIGHT, listwise
 from cappy_model.train.start import load_to_train
 from cappy_model.train.training import Settings, Trained, TrainingError, train
 from schemas.errors import UsageError
@@ -69,10 +73,12 @@ def settings_of(**changes: Any) -> Settings:
     return Settings(**{**usual, **changes})
 
 
-def parts_of(corpus: Sequence[str], settings: Settings, share: float = 0.2) -> tuple[Stream, Assessment | None]:
+def parts_of(
+    corpus: Sequence[str], settings: Settings, share: float = 0.2, columns: Columns | None = None
+) -> tuple[Stream, Assessment | None]:
     encoder = PairEncoder(tiny_tokenizer("roberta"), policy="keep_response", max_length=64)
     grouped = settings.batches == "grouped"
-    selection = selection_of(corpus, evaluation_share=share, rows_per_range=100, grouped=grouped)
+    selection = selection_of(corpus, evaluation_share=share, rows_per_range=100, grouped=grouped, columns=columns)
     held = Assessment(evaluation_pairs(selection, {}), encoder, 512) if share else None
     return Stream(selection, encoder, 1, settings.batch_size, 100, settings.seed), held
 
@@ -84,16 +90,30 @@ def trained(
     *,
     share: float = 0.2,
     saved: Callable[[Path], None] = lambda path: None,
+    columns: Columns | None = None,
     **changes: Any,
 ) -> tuple[Weights, Trained]:
     settings = settings_of(**changes)
     loaded, _ = load_to_train(find_checkpoint(ModelSource(str(model))), seed=0)
-    found = train(loaded, *parts_of(corpus, settings, share), settings, folder, saved=saved)
+    found = train(loaded, *parts_of(corpus, settings, share, columns), settings, folder, saved=saved)
     return loaded.state_dict(), found
 
 
 def same(first: Weights, second: Weights) -> bool:
     return all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def plain_loss(scores: torch.Tensor, batch: dict[str, Any], settings: Settings) -> torch.Tensor:
+    """The sum of the losses of a batch's pairs, group by group."""
+    labels, groups = batch["labels"], batch["groups"]
+    loss = ((scores - labels) ** 2).sum()
+    for group in groups.unique() if settings.loss == "mse+listwise" else ():
+        inside = groups == group
+        above = labels[inside] - labels[inside].min()
+        if above.sum() > 0:
+            choice = torch.nn.functional.cross_entropy(scores[inside] / TEMPERATURE, above / above.sum())
+            loss = loss + WEIGHT * choice * inside.sum()
+    return loss
 
 
 def plain_steps(model: Any, stream: Stream, settings: Settings) -> tuple[list[float], list[Weights]]:
@@ -109,7 +129,7 @@ def plain_steps(model: Any, stream: Stream, settings: Settings) -> tuple[list[fl
         loss = 0.0
         for batch in together:
             logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, 0]
-            part = ((logits - batch["labels"]) ** 2).sum() / count
+            part = plain_loss(logits, batch, settings) / count
             part.backward()
             loss += float(part.detach())
         gradients.append({name: value.grad.clone() for name, value in model.named_parameters()})
@@ -121,8 +141,11 @@ def plain_steps(model: Any, stream: Stream, settings: Settings) -> tuple[list[fl
     return losses, gradients
 
 
+@pytest.mark.parametrize(
+    "changes", [{"batches": "random"}, {"batches": "grouped"}, {"batches": "grouped", "loss": "mse+listwise"}]
+)
 def test_losses_gradients_and_weights_are_those_of_a_plain_loop(
-    calm: Path, corpus: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    calm: Path, corpus: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
     seen: list[Weights] = []
     clip = training._Trainer._clip_grad_norm
@@ -132,9 +155,9 @@ def test_losses_gradients_and_weights_are_those_of_a_plain_loop(
         return clip(self, model)
 
     monkeypatch.setattr(training._Trainer, "_clip_grad_norm", record)
-    weights, found = trained(calm, corpus, tmp_path, save_every=1)
+    weights, found = trained(calm, corpus, tmp_path, save_every=1, evaluate_every=STEPS, **changes)
     model = AutoModelForSequenceClassification.from_pretrained(calm).train()
-    settings = settings_of()
+    settings = settings_of(**changes)
     losses, gradients = plain_steps(model, parts_of(corpus, settings)[0], settings)
     assert np.allclose([entry["loss"] for entry in found.losses], losses, atol=1e-6)
     for ours, theirs in zip(seen, gradients, strict=True):
@@ -142,6 +165,29 @@ def test_losses_gradients_and_weights_are_those_of_a_plain_loop(
     # The true gradient of a key's bias is zero, and Adam makes steps of its rounding.
     for name in model.state_dict().keys() - {name for name in weights if name.endswith("key.bias")}:
         assert torch.allclose(weights[name], model.state_dict()[name], atol=2e-5), name
+
+
+def test_every_pair_of_a_step_counts_whatever_its_label(
+    calm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers ignores labels of -100; here they may be another scorer's scores."""
+    counted: list[int] = []
+    count = training._Trainer._get_num_items_in_batch
+
+    def record(self: Any, batches: list[Any], device: Any) -> torch.Tensor:
+        pairs = count(self, batches, device)
+        counted.append(int(pairs))
+        assert int(pairs) == sum(len(batch["pair_ids"]) for batch in batches)
+        return pairs
+
+    monkeypatch.setattr(training._Trainer, "_get_num_items_in_batch", record)
+    rows = [{**row, "label": (-100.0, 3.0, 7.5)[n % 3]} for n, row in enumerate(some_rows(90, responses=3))]
+    path = str(write_pairs(tmp_path / "raw.parquet", rows))
+    _, found = trained(
+        calm, [path], tmp_path, share=0.0, columns=Columns(raw=True), learning_rate=1e-5, accumulation=3, save_every=6
+    )
+    assert len(counted) == STEPS and found.pairs_seen == sum(counted)
+    assert found.losses[0]["loss"] > 1_000  # a third of the labels is -100
 
 
 def test_the_schedule_counts_steps_of_the_optimiser(calm: Path, corpus: list[str], tmp_path: Path) -> None:
@@ -326,7 +372,7 @@ def test_a_loss_that_is_no_number_names_the_pairs(calm: Path, corpus: list[str],
 
 
 def test_weights_that_the_last_step_spoils_are_no_result(calm: Path, corpus: list[str], tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="step 1: the evaluation loss is nan: .* a lower --learning-rate"):
+    with pytest.raises(TrainingError, match="step 1: a score of the evaluation is nan: .* a lower --learning-rate"):
         trained(calm, corpus, tmp_path, steps=1, learning_rate=1e38, warm_up=0.0)
 
 
@@ -414,4 +460,52 @@ def test_metrics_of_an_assessment() -> None:
     assert found["loss"] == pytest.approx(((labels - scores) ** 2).mean(), rel=1e-5)
     assert found["constant_loss"] == pytest.approx(labels.var(), rel=1e-5)
     assert found["pearson"] == pytest.approx(np.corrcoef(labels, scores)[0, 1], rel=1e-5)
-    assert Assessment(LabelledPairs([], [], [], labels), encoder, 100).metrics(np.ones(50))["pearson"] == 0.0
+    assert found["spread"] == pytest.approx(scores.std(), rel=1e-5)
+    assert Assessment(LabelledPairs([""] * 50, [], [], labels), encoder, 100).metrics(np.ones(50))["pearson"] == 0.0
+    same = Assessment(LabelledPairs(["a", "b"], [], [], np.zeros(2, np.float32)), encoder, 100).metrics(np.ones(2))
+    assert "accuracy" not in same and same["loss"] == 1.0
+
+
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3), st.integers(0, 2)), min_size=1, max_size=60),
+)
+def test_accuracy_of_choosing_against_a_plain_count(rows: list[tuple[int, int, int]]) -> None:
+    scores, labels, groups = map(np.array, zip(*rows, strict=True))
+    found = choice_accuracy(scores.astype(float), labels.astype(float), np.unique(groups, return_inverse=True)[1])
+    by_group: dict[int, list[tuple[int, int]]] = {}
+    for score, label, group in rows:
+        by_group.setdefault(group, []).append((score, label))
+    shares = []
+    for pairs in by_group.values():
+        best = [label for score, label in pairs if score == max(pairs)[0]]
+        if len({label for _, label in pairs}) > 1:
+            shares.append(best.count(max(label for _, label in pairs)) / len(best))
+    assert (found is None) == (not shares)
+    if found is not None:
+        assert found.share == pytest.approx(np.mean(shares)) and found.groups == len(shares)
+
+
+@given(
+    rows=st.lists(
+        st.tuples(st.floats(-3, 3, width=32), st.sampled_from([0.0, 0.25, 1.0, -100.0]), st.integers(0, 4)),
+        min_size=1,
+        max_size=40,
+    )
+)
+def test_the_listwise_loss_is_that_of_each_group_by_itself(rows: list[tuple[float, float, int]]) -> None:
+    scores, labels, groups = (torch.tensor(column) for column in zip(*sorted(rows, key=itemgetter(2)), strict=True))
+    groups = torch.unique_consecutive(groups, return_inverse=True)[1]
+    scores = scores.requires_grad_()
+    expected = torch.zeros(())
+    for group in groups.unique():
+        inside = groups == group
+        above = labels[inside] - labels[inside].min()
+        if above.sum() > 0:
+            cross_entropy = torch.nn.functional.cross_entropy(scores[inside] / TEMPERATURE, above / above.sum())
+            expected = expected + cross_entropy * inside.sum()
+    found = listwise(scores, labels, groups)
+    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5)
+    (ours,) = torch.autograd.grad(found, scores)
+    (theirs,) = torch.autograd.grad(expected, scores) if expected.requires_grad else (torch.zeros_like(ours),)
+    assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+    assert torch.isfinite(ours).all()
