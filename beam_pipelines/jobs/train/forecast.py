@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -14,9 +14,13 @@ from beam_pipelines.report.text import duration, number, plural
 if TYPE_CHECKING:
     import torch
 
+    from beam_pipelines.jobs.train.plan import TrainPlan
     from cappy_model.score.encoding import Encoder
     from cappy_model.train.corpus import Columns
-    from cappy_model.train.training import Settings
+    from cappy_model.train.recipe import Recipe
+
+EVALUATIONS = 10
+"""The evaluations of a run unless a flag says otherwise."""
 
 _SAMPLED_BATCHES = 64
 _SECONDS = 15.0
@@ -39,26 +43,59 @@ class Speed:
     batches: int
 
 
-def forecast(model: Any, batches: Iterator[Batch], settings: "Settings", *, evaluation_pairs: int = 0) -> str:
-    """Describe the duration of all steps and evaluations, measured for at most some 20 seconds.
+class Work(NamedTuple):
+    """The steps of a run, each over the batches of `accumulation`, and the pairs of each of its evaluations."""
 
-    `model` is moved to the device; its weights stay. `batches`: at least one, as training reads them (`Stream.batches`)
-    or as `sample_batches` does. `evaluation_pairs`: the pairs of each evaluation. Start-up and checkpoints are not
-    counted.
+    steps: int
+    accumulation: int
+    evaluations: int = 0
+    evaluation_pairs: int = 0
+
+
+def forecast_run(plan: "TrainPlan", recipe: "Recipe", steps: int) -> str:
+    """Describe the duration of a planned run of `steps` steps, measured with its model on its first pairs.
+
+    Raises ModelError or CorpusError for a model or a corpus that training cannot use.
+    """
+    from cappy_model.score.encoding import encoder_for
+    from cappy_model.train.start import load_to_train
+
+    config = plan.config
+    model, tokenizer = load_to_train(
+        plan.checkpoint, seed=config.seed, new_head=config.new_head, dropout=recipe.dropout
+    )
+    encoder = encoder_for(tokenizer, model.config, template=plan.template, max_length=plan.max_length)
+    batches = sample_batches(
+        *(plan.urls, plan.columns, encoder, model.config.pad_token_id, recipe.batch_size), storage=config.storage
+    )
+    rows = plan.corpus.rows * (2 if plan.columns.preferences else 1)
+    pairs = min(round(config.eval_fraction * rows), config.max_eval_pairs)
+    evaluate_every = config.evaluate_every or max(1, steps // EVALUATIONS)
+    work = Work(steps, recipe.accumulation, -(-steps // evaluate_every) if pairs else 0, pairs)
+    return forecast(model, batches, work, device=plan.device, dtype=plan.dtype)
+
+
+def forecast(model: Any, batches: Iterator[Batch], work: Work, *, device: str, dtype: str) -> str:
+    """Describe the duration of some work, measured for at most some 20 seconds.
+
+    `model` is moved to the device; its weights stay. `batches` are as training reads them (`Stream.batches`) or as
+    `sample_batches` does. Start-up and checkpoints are not counted.
     """
     sample = list(islice(batches, _SAMPLED_BATCHES))
-    speed = measure(model, sample, settings)
+    if not sample:
+        return "no duration is known, since no pair could be measured"
+    speed = measure(model, sample, device=device, dtype=dtype)
     tokens = sum(batch["input_ids"].numel() for batch in sample) / len(sample)
     pairs = sum(len(batch["labels"]) for batch in sample) / len(sample)
     batch_seconds = tokens * speed.seconds_per_token
-    step_seconds = settings.accumulation * batch_seconds + speed.seconds_per_update
-    evaluations = -(-settings.steps // settings.evaluate_every) if evaluation_pairs else 0
-    each = evaluation_pairs / pairs * batch_seconds * speed.forward_share
-    rate = number(round(settings.accumulation * pairs / step_seconds))
-    evaluated = f" and {plural(evaluations, 'evaluation')}" if evaluations else ""
+    step_seconds = work.accumulation * batch_seconds + speed.seconds_per_update
+    evaluation_seconds = work.evaluation_pairs / pairs * batch_seconds * speed.forward_share
+    seconds = work.steps * step_seconds + work.evaluations * evaluation_seconds
+    evaluated = f" and {plural(work.evaluations, 'evaluation')}" if work.evaluations else ""
+    rate = number(round(work.accumulation * pairs / step_seconds))
     return (
-        f"about {duration(settings.steps * step_seconds + evaluations * each)} for {plural(settings.steps, 'step')}"
-        f"{evaluated}, at {rate} pairs per second in each process, measured on {_described(speed.batches)}"
+        f"about {duration(seconds)} for {plural(work.steps, 'step')}{evaluated}, at {rate} pairs per second in each "
+        f"process, measured on {_described(speed.batches)}"
     )
 
 
@@ -66,25 +103,25 @@ def _described(batches: int) -> str:
     return "1 batch" if batches == 1 else f"{number(batches)} batches"
 
 
-def measure(model: Any, sample: Sequence[Batch], settings: "Settings") -> Speed:
+def measure(model: Any, sample: Sequence[Batch], *, device: str, dtype: str) -> Speed:
     """Time training on batches for some 15 seconds, on fewer rows of each where one would take longer than half of it.
 
     The weights stay: the learning rate is 0.
     """
     import torch
 
-    device = torch.device(settings.device)
-    model.to(device).train()
+    place = torch.device(device)
+    model.to(place).train()
     optimiser = torch.optim.AdamW(model.parameters(), lr=0.0, weight_decay=0.0)
     started = time.perf_counter()
-    _timed(model, optimiser, _first_rows(sample[0], 1), device, settings.dtype)  # warms up
-    one_row = sum(_timed(model, optimiser, _first_rows(sample[0], 1), device, settings.dtype))
+    _timed(model, optimiser, _first_rows(sample[0], 1), place, dtype)  # warms up
+    one_row = sum(_timed(model, optimiser, _first_rows(sample[0], 1), place, dtype))
     most_rows = max(1, int(_SECONDS / 2 / one_row))
     tokens, timed, times = 0, 0, np.zeros(3)
     for batch in sample:
         part = _first_rows(batch, most_rows)
         tokens, timed = tokens + part["input_ids"].numel(), timed + 1
-        times += _timed(model, optimiser, part, device, settings.dtype)
+        times += _timed(model, optimiser, part, place, dtype)
         if time.perf_counter() - started > _SECONDS:
             break
     forward, backward, update = times.tolist()

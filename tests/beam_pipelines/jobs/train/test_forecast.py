@@ -4,22 +4,19 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from beam_pipelines.jobs.train import forecast as forecasting
-from beam_pipelines.jobs.train.forecast import Speed, forecast, measure, sample_batches
+from beam_pipelines.jobs.train.forecast import Speed, Work, forecast, measure, sample_batches
 from cappy_model.checkpoints import ModelSource, find_checkpoint
 from cappy_model.score.encoding import PairEncoder
 from cappy_model.train.corpus import Columns
 from cappy_model.train.start import load_to_train
 from tests.cappy_model.models import save_tiny_scorer, tiny_tokenizer
 from tests.cappy_model.train.corpora import write_corpus
-
-
-def settings_of(**changes: Any) -> Any:
-    usual = {"device": "cpu", "dtype": "float32", "accumulation": 2, "steps": 100, "evaluate_every": 30}
-    return SimpleNamespace(**{**usual, **changes})
 
 
 def batch_of(pairs: int, tokens: int) -> dict[str, torch.Tensor]:
@@ -44,21 +41,26 @@ def sample(urls: list[str], batch_size: int = 8) -> list[Any]:
 
 
 def test_it_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forecasting, "measure", lambda *_: Speed(0.001, 0.25, 0.5, 2))
+    monkeypatch.setattr(forecasting, "measure", lambda *_, **__: Speed(0.001, 0.25, 0.5, 2))
     batches = iter([batch_of(4, 20), batch_of(8, 15)])  # 100 tokens and 6 pairs each on average: 0.1 s
-    said = forecast(None, batches, settings_of())
+    said = forecast(None, batches, Work(100, 2), device="cpu", dtype="float32")
     # 100 steps of 2 x 0.1 + 0.5 s; a step has 12 pairs.
-    assert said == ("about 1 min 10 s for 100 steps, at 17 pairs per second in each process, measured on 2 batches")
+    assert said == "about 1 min 10 s for 100 steps, at 17 pairs per second in each process, measured on 2 batches"
     # 4 evaluations of 100 batches at a quarter of 0.1 s, beside the 70 s.
-    said = forecast(None, iter([batch_of(5, 20)]), settings_of(), evaluation_pairs=500)
+    said = forecast(None, iter([batch_of(5, 20)]), Work(100, 2, 4, 500), device="cpu", dtype="float32")
     assert said.startswith("about 1 min 20 s for 100 steps and 4 evaluations, at 14 pairs per second")
+
+
+def test_nothing_to_measure() -> None:
+    said = forecast(None, iter([]), Work(100, 2), device="cpu", dtype="float32")
+    assert said == "no duration is known, since no pair could be measured"
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_it_measures_and_leaves_the_weights(dtype: str, model: Any, urls: list[str]) -> None:
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     batches = sample(urls)
-    speed = measure(model, batches, settings_of(dtype=dtype))
+    speed = measure(model, batches, device="cpu", dtype=dtype)
     assert speed.batches == len(batches) == 12
     assert speed.seconds_per_token > 0 and 0 < speed.forward_share < 1 and speed.seconds_per_update > 0
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
@@ -76,7 +78,7 @@ def test_a_slow_model_is_timed_on_few_rows(model: Any, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(forecasting, "time", clock)
     monkeypatch.setattr(forecasting, "_timed", step)
-    speed = measure(model, [batch_of(32, 10)] * 8, settings_of())
+    speed = measure(model, [batch_of(32, 10)] * 8, device="cpu", dtype="float32")
     assert timed == [1, 1, 3, 3]
     assert speed == Speed(seconds_per_token=9 / 60, forward_share=1 / 3, seconds_per_update=1.5, batches=2)
 
@@ -90,9 +92,6 @@ def test_the_sample_is_the_first_pairs(urls: list[str], monkeypatch: pytest.Monk
 
 
 def test_preferences_are_two_pairs(tmp_path: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     table = pa.table({"instruction": ["a", "b"], "good": ["yes", "so"], "bad": ["no", "so"]})
     pq.write_table(table, tmp_path / "preferences.parquet")
     encoder = PairEncoder(tiny_tokenizer("roberta"), policy="keep_response", max_length=64)
