@@ -58,7 +58,8 @@ def arrange(
     """Find the instructions whose rows stand together in Parquet files, and copy the rows of the others to `folder`.
 
     One pass reads the column of instructions alone; if any row is to be copied, a second one reads all columns. Held in
-    memory are 8 bytes for each run of equal instructions, the largest group, and 256 MB. The ranges and the files
+    memory are 8 bytes for each run of equal instructions, the largest group, and up to 256 MB of other rows (half a
+    gigabyte in all for a shuffled corpus of any size, beside the keys). The ranges and the files
     written follow from the corpus and `rows_per_range` alone. What an earlier call left in `folder` is deleted first,
     also if it was killed; temporary files are deleted at the end.
 
@@ -91,6 +92,14 @@ def delete_arranged(folder: Path) -> None:
     shutil.rmtree(folder / _WORK, ignore_errors=True)
     for path in folder.glob(_FILES):
         path.unlink()
+
+
+def among(keys: np.ndarray, moved: np.ndarray) -> np.ndarray:
+    """Return which of `keys` (uint64[n]) are in `moved` (uint64[m], sorted): bool[n], in n log m steps."""
+    if not len(moved):
+        return np.zeros(len(keys), bool)
+    found: np.ndarray = moved[np.minimum(np.searchsorted(moved, keys), len(moved) - 1)] == keys
+    return found
 
 
 def _survey(
@@ -131,12 +140,11 @@ def _cut(keys: np.ndarray, most: int) -> Iterator[tuple[int, int]]:
 def _rows_of(
     moved: np.ndarray, urls: Sequence[str], columns: Columns, storage: Mapping[str, Any]
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the rows whose keys are in `moved` (uint64[m], sorted, m > 0), with the column `KEY`."""
+    """Yield the rows whose keys are in `moved` (uint64[m], sorted), with the column `KEY`."""
     for url in urls:
         for _, batch in scan_pairs(url, columns, storage=storage):
             keys = instruction_keys(batch.column("instruction"))
-            places = np.minimum(np.searchsorted(moved, keys), len(moved) - 1)
-            rows = np.flatnonzero(moved[places] == keys)
+            rows = np.flatnonzero(among(keys, moved))
             if len(rows):
                 yield batch.take(pa.array(rows)).append_column(KEY, pa.array(keys[rows]))
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cappy_model.train import arrange as arranging
-from cappy_model.train.arrange import Arranged, arrange, delete_arranged
+from cappy_model.train.arrange import Arranged, among, arrange, delete_arranged
 from cappy_model.train.corpus import DEFAULT, Columns, CorpusError, instruction_key, read_range
 from cappy_model.train.external_sort import sort_by_key
 from tests.cappy_model.train.corpora import some_rows, write_columns, write_groups, write_pairs
@@ -97,6 +97,12 @@ def test_each_row_is_in_the_range_of_its_instruction(
     assert sum(part.rows for part in in_place) == len(instructions)
     assert np.array_equal(found.moved, np.unique(found.moved))
     assert not len(found.moved) or found.in_place < len(found.ranges)
+
+
+@given(keys=st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 9)), moved=st.sets(st.integers(0, 9)))
+def test_keys_among_the_moved(keys: list[int], moved: set[int]) -> None:
+    found = among(np.array(keys, np.uint64), np.array(sorted(moved), np.uint64))
+    assert found.tolist() == [key in moved for key in keys]
 
 
 def content(folder: Path) -> dict[str, bytes]:
