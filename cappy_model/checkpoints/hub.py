@@ -8,6 +8,7 @@ from tqdm.auto import tqdm
 
 from cappy_model.checkpoints.files import CHAT_TEMPLATES, MODULES, TEMPLATE, matches, module_folders, patterns
 from cappy_model.checkpoints.source import ModelError, ModelSource
+from schemas.manifest import CARD
 
 _HUB_ID = re.compile(r"(?P<id>[\w.-]+(/[\w.-]+)?)(@(?P<revision>[\w./-]+))?")
 _REFS_ASKED = 10
@@ -30,7 +31,10 @@ def download(source: ModelSource) -> Path:
     repository, revision = split_id(source)
     wanted = list(patterns(source))
     try:
-        folder = Path(snapshot_download(repository, revision=revision, allow_patterns=wanted, ignore_patterns=["*/*"]))
+        patterns_here = [*wanted, CARD]  # the card names the license
+        folder = Path(
+            snapshot_download(repository, revision=revision, allow_patterns=patterns_here, ignore_patterns=["*/*"])
+        )
         here = [path.name for path in folder.glob("*")]
         below = [f"{CHAT_TEMPLATES}/{TEMPLATE}"]
         if MODULES in here:

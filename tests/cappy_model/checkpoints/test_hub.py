@@ -117,9 +117,9 @@ def test_what_is_fetched(tmp_path: Path, serve: Serve) -> None:
     files = files_in(save_tiny_scorer(tmp_path / "model"))
     files["modules.json"] = b'[{"path": ""}, {"path": "1_Dense"}]'
     fetched = dict.fromkeys(
-        ["1_Dense/config.json", "additional_chat_templates/tool.jinja", "chat_template.jinja"], b"x"
+        ["1_Dense/config.json", "additional_chat_templates/tool.jinja", "chat_template.jinja", "README.md"], b"x"
     )
-    left = dict.fromkeys(["checkpoint-500/model.safetensors", "onnx/config.json", "README.md", "own.py"], b"y")
+    left = dict.fromkeys(["checkpoint-500/model.safetensors", "onnx/config.json", "own.py"], b"y")
     serve({"a/model": {"main": files | fetched | left}})
     found = find_checkpoint(ModelSource("a/model"))
     assert found.content == commit_of(files | fetched | left)
