@@ -34,7 +34,7 @@ class TrainingProgress(TrainerCallback):
     def on_log(self, args: Any, state: TrainerState, control: Any, **more: Any) -> None:
         """Show the losses."""
         logs: Mapping[str, float] = more["logs"]
-        shown = {name: logs[name] for name in ("loss", "eval_loss") if name in logs}
+        shown = {name: logs[name] for name in ("loss", "eval_loss", "eval_pearson", "eval_accuracy") if name in logs}
         if not (shown and state.is_world_process_zero):
             return
         text = ", ".join(f"{name} {value:.4f}" for name, value in shown.items())

@@ -35,8 +35,16 @@ class Recipe(NamedTuple):
     accumulation: int
     learning_rate: float
 
+    def describe(self) -> str:
+        """Describe the recipe in a line."""
+        dropout = "the model's own dropout" if self.dropout is None else f"dropout {self.dropout:g}"
+        return (
+            f"recipe for {self.name}: {self.batches} batches of {self.batch_size} x {self.accumulation} pairs, loss "
+            f"{self.loss}, learning rate {self.learning_rate:.3g}, {dropout}"
+        )
 
-OLDER = Recipe("random batches", RANDOM, MSE, None, 8, 16, 2e-5)
+
+OLDER = Recipe("pairs in any order", RANDOM, MSE, None, 8, 16, 2e-5)
 """The recipe of the paper's adaptation: steps of 128 pairs in any order."""
 
 FEW_PAIRS = Recipe("few pairs", GROUPED, MSE, 0.0, 32, 1, 1e-4)

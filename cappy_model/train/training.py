@@ -135,6 +135,8 @@ def train(
     done = read_state(last).step if last else 0
     if settings.dtype != "float32":
         keep_head_out_of_autocast(model)
+        if settings.device == "cpu" and model.config._attn_implementation == "sdpa":
+            model.set_attn_implementation("eager")  # the backward pass of sdpa in bfloat16 takes twice as long
     batches = _Batches(stream, done * settings.accumulation * place.world, place)
     trainer = _Trainer(model, arguments, batches, assessment, place, saved, LOSSES[settings.loss])
     if settings.patience is not None:

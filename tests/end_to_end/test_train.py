@@ -215,7 +215,12 @@ def test_weights_and_limits(inputs: Path, tmp_path: Path, capsys: pytest.Capture
     [
         (["--eval-fraction", "1"], 2, "--eval-fraction 1 leaves nothing to learn from"),
         (["--eval-fraction", "0", "--patience", "2"], 2, "--patience needs pairs to evaluate on"),
-        (["--patience", "2", "--save-every", "3"], 2, "so it saves at each; leave --save-every out"),
+        (["--batches", "random", "--loss", "mse+listwise"], 2, "it needs --batches grouped"),
+        (["--chosen-column", "better"], 2, "--chosen-column and --rejected-column belong together"),
+        (["--chosen-column", "better", "--rejected-column", "worse"], 1, "'better' and 'worse'"),
+        (["--label-column", "score"], 1, "--label-column"),
+        (["--dropout", "1"], 2, "1 drops everything"),
+        (["--max-pairs", "1"], 1, "the first instruction drawn has more than --max-pairs 1: give more"),
         (["--dtype", "float16"], 2, "--dtype float16 is not known"),
         (["--report-to", "notepad"], 2, "--report-to notepad: notepad is not supported"),
         (["--max-length", "65"], 1, "a length of 65 tokens: the model has 64 positions"),
@@ -244,10 +249,10 @@ def test_invalid_corpus(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert cappy(*flags(inputs, "--output", tmp_path / "out")) == 1
     assert "wrong.parquet#3: the label is 1.25; labels lie between 0 and 1" in said(capsys)
     pq.write_table(
-        pq.read_table(inputs / "pairs" / "wrong.parquet").drop_columns("pair_id"), inputs / "pairs" / "wrong.parquet"
+        pq.read_table(inputs / "pairs" / "wrong.parquet").drop_columns("label"), inputs / "pairs" / "wrong.parquet"
     )
     assert cappy(*flags(inputs, "--output", tmp_path / "out", "--overwrite")) == 1
-    assert "wrong.parquet: has no column 'pair_id'; labelled pairs, as build-corpus writes them" in said(capsys)
+    assert "wrong.parquet: has no column 'label'; --label-column" in said(capsys)
 
 
 def test_corpus_without_pairs(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -356,7 +361,7 @@ def test_logs_of_experiment_trackers_stay(inputs: Path, tmp_path: Path) -> None:
 def test_dry_run(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cappy(*flags(inputs, "--output", tmp_path / "out", "--dry-run")) == 0
     printed = capsys.readouterr().out
-    assert "3 files, 300 pairs" in printed and "about 19 steps over 16 pairs each" in printed
+    assert "3 files, 300 pairs" in printed and "about 19 steps over at most 16 pairs each" in printed
     assert not (tmp_path / "out").exists()
 
 

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from beam_pipelines.io.storage import explained
 from beam_pipelines.jobs.train.config import TrainConfig
 from beam_pipelines.jobs.train.files import Mirror, delete_earlier_run, held_out_instructions, work_dir
+from beam_pipelines.jobs.train.forecast import EVALUATIONS, forecast_run
 from beam_pipelines.jobs.train.manifest import TrainedScorer, write_results
+from beam_pipelines.jobs.train.page import page
 from beam_pipelines.jobs.train.plan import TrainPlan, fingerprint_inputs, plan
 from beam_pipelines.report.text import plural
 from beam_pipelines.runs.folder import describe_run, hold, is_finished, load_manifest, open_run
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from cappy_model.train.training import Settings
 
 _LOG = logging.getLogger("cappy")
-_EVALUATIONS = 10
 
 
 def run(config: TrainConfig) -> dict[str, Any]:
@@ -81,6 +82,8 @@ def _train(plan: TrainPlan, hashed: Mapping[str, Any], mirror: Mirror) -> None:
     config, storage = plan.config, plan.config.storage
     selection = _shared_selection(plan, mirror)
     recipe = _settle_recipe(plan, selection.counts["training"])
+    if plan.main:
+        _LOG.info("%s: %s", plan.output, recipe.describe())
     model, tokenizer = load_to_train(
         plan.checkpoint, seed=config.seed, new_head=config.new_head, dropout=recipe.dropout
     )
@@ -158,7 +161,7 @@ def _settings(plan: TrainPlan, recipe: Recipe, stream: "Stream") -> "Settings":
     config = plan.config
     batches = sum(map(stream.batches_of_epoch, range(config.epochs)))
     steps = config.max_steps or -(-batches // (recipe.accumulation * plan.processes))
-    evaluate_every = config.evaluate_every or max(1, steps // _EVALUATIONS)
+    evaluate_every = config.evaluate_every or max(1, steps // EVALUATIONS)
     return Settings(
         recipe=recipe.name,
         batches=recipe.batches,
@@ -180,9 +183,9 @@ def _settings(plan: TrainPlan, recipe: Recipe, stream: "Stream") -> "Settings":
 
 
 def dry_run(config: TrainConfig) -> str:
-    """Describe the corpus, the model, and the largest number of steps."""
+    """Describe the corpus, the model, the recipe, and the number of steps and their duration, about."""
     settled = plan(config)
-    rows = settled.corpus.rows
+    rows = settled.corpus.rows * (2 if settled.columns.preferences else 1)
     pairs = min(rows, config.max_pairs or rows)
     recipe = _settle_recipe(settled, pairs)
     per_step = recipe.batch_size * recipe.accumulation * settled.processes
@@ -190,21 +193,28 @@ def dry_run(config: TrainConfig) -> str:
     return (
         f"{plural(len(settled.corpus.files), 'file')}, {plural(rows, 'pair')}; at most {pairs:,} of them in an epoch\n"
         f"{config.model} in {settled.dtype} on {settled.device}, processes: {settled.processes}, "
-        f"pairs of {settled.max_length} tokens\nabout {plural(steps, 'step')} over {per_step:,} pairs each"
+        f"pairs of {settled.max_length} tokens\n{recipe.describe()}\n"
+        f"about {plural(steps, 'step')} over at most {per_step:,} pairs each\n{forecast_run(settled, recipe, steps)}"
     )
 
 
 def summarise(manifest: Mapping[str, Any]) -> str:
     """Summarise a manifest in a line."""
-    pairs, evaluation = manifest["pairs"], manifest["metrics"]["evaluation"]
-    loss = ""
+    pairs, metrics = manifest["pairs"], manifest["metrics"]
+    evaluation, learned = metrics["evaluation"], ""
     if evaluation:
-        loss = (
-            f"; loss {evaluation['loss']:.4f} on {plural(pairs['evaluation'], 'pair')} held out "
+        learned = (
+            f"; on {plural(pairs['evaluation'], 'held-out pair')} loss {evaluation['loss']:.4f} "
             f"({evaluation['constant_loss']:.4f} by the mean label), correlation {evaluation['pearson']:.3f}"
         )
+        if evaluation["accuracy"] is not None:
+            learned += (
+                f", accuracy of choosing {evaluation['accuracy']:.3f} ({evaluation['random_accuracy']:.3f} at random) "
+                f"for {plural(evaluation['groups'], 'instruction')}"
+            )
     return (
-        f"{plural(manifest['metrics']['step'], 'step')} over {plural(pairs['training'], 'pair')}{loss}; "
+        f"{plural(metrics['steps'], 'step')} over {plural(metrics['pairs_seen'], 'pair')} "
+        f"({metrics['epochs']:.2f} epochs of {pairs['training']:,}), weights of step {metrics['step']:,}{learned}; "
         f"{plural(pairs['held_out'], 'pair')} dropped for held-out instructions, in {manifest['seconds']} s"
     )
 
@@ -214,4 +224,5 @@ JOB = LocalJob(
     run=lambda config, options: run(config),
     dry_run=lambda config, options: dry_run(config),
     summary=lambda config, manifest: summarise(manifest),
+    page=page,
 )
