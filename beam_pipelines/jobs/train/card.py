@@ -75,7 +75,7 @@ _USE = (
 )
 _PUBLISH = (
     f"```bash\nhf upload USER/NAME DIR . --exclude {RUN}\n```\n\n"
-    f"`{RUN}` holds the paths of the machine that trained, so it stays there."
+    f"`{RUN}` has the paths of the command that trained it, so it stays behind."
 )
 
 
@@ -113,10 +113,14 @@ def _about(manifest: Mapping[str, Any]) -> str:
 
 
 def _describe_pairs(manifest: Mapping[str, Any]) -> str:
-    pairs, metrics = manifest["pairs"], manifest["metrics"]
+    pairs, metrics, groups = manifest["pairs"], manifest["metrics"], ""
+    if "instructions" in pairs:
+        groups = f", of {plural(pairs['instructions'], 'instruction')}"
+        if pairs["single_responses"]:
+            groups += f", {pairs['single_responses']:,} of them with one response only"
     return (
         f"{plural(metrics['pairs_seen'], 'pair')} seen of {pairs['training']:,} selected ({metrics['epochs']:.3g} "
-        f"epochs). Of {pairs['read']:,} read, {pairs['held_out']:,} were dropped for "
+        f"epochs){groups}. Of {pairs['read']:,} read, {pairs['held_out']:,} were dropped for "
         f"{plural(pairs['held_out_instructions'], 'held-out instruction')}, {pairs['left_out']:,} left out by weights, "
         f"{pairs['not_drawn']:,} not drawn, and {pairs['evaluation']:,} kept for evaluation, of other instructions."
     )

@@ -14,6 +14,13 @@ from beam_pipelines.report.frame import Column, KeyFigure, Page, Row, Table, cou
 _ASSIGNED = ("training", "evaluation", "held_out", "left_out", "not_drawn")
 """The counts that add up to the pairs read; other counts are listed beside them."""
 
+_BESIDE = {
+    "instructions": "instructions trained on",
+    "single_responses": "of them with one response only",
+    "held_out_instructions": "held-out instructions in the corpus",
+    "equal_preferences": "preferences left out, since both responses are equal",
+}
+
 Point = Mapping[str, float | None]
 
 
@@ -31,7 +38,7 @@ def page(manifest: Mapping[str, Any]) -> Page:
             "plots": _plots(manifest),
             "pairs": _pairs(manifest["made_of"]),
             "accounting": tables.accounting("Pairs read", pairs["read"], **{name: pairs[name] for name in _ASSIGNED}),
-            "counted": [(text.human(name), pairs[name]) for name in pairs if name not in ("read", *_ASSIGNED)],
+            "counted": [(meaning, pairs[name]) for name, meaning in _BESIDE.items() if pairs.get(name)],
             "settled": [(name, _setting(name, value)) for name, value in text.flatten(manifest["settled"])],
             "model": list(text.flatten({key: value for key, value in manifest["model"].items() if value})),
             "settings": list(text.flatten(manifest["configuration"])),

@@ -1,6 +1,6 @@
 """Signs that a scorer has learned nothing, each with its numbers and a remedy."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import sqrt
 
 from beam_pipelines.report.text import decimal, plural
@@ -15,27 +15,19 @@ Evaluation = Mapping[str, float | None]
 """The metrics of an evaluation (see `metrics.METRICS`); None where a metric is not defined or was not computed."""
 
 
-def warnings_of(evaluation: Evaluation | None, labels: Sequence[float] | None = None) -> list[str]:
+def warnings_of(evaluation: Evaluation | None) -> list[str]:
     """Return a sentence, without its full stop, for each sign that the scores are worth little.
 
-    `evaluation`: the metrics of the weights that are kept; None without an evaluation. `labels`: the lowest and the
-    highest label of the pairs trained on; None if unknown.
+    `evaluation`: the metrics of the weights that are kept; None without an evaluation, which gives no sign.
     """
-    found = []
-    if labels is not None and labels[0] == labels[1]:
-        found.append(
-            f"all labels of the training pairs are {labels[0]:g}, so a constant score fits them: add pairs with other "
-            "labels, such as wrong responses"
-        )
     if evaluation is None:
-        return found
+        return []
     if evaluation["constant_loss"] == 0:
-        found.append(
+        return [
             "all labels of the evaluation pairs are equal, so nothing shows whether the scores follow labels: evaluate "
             "on more pairs (--eval-fraction, --max-eval-pairs)"
-        )
-        return found
-    return [*found, *_flat(evaluation), *_unrelated(evaluation), *_by_chance(evaluation)]
+        ]
+    return [*_flat(evaluation), *_unrelated(evaluation), *_by_chance(evaluation)]
 
 
 def _flat(evaluation: Evaluation) -> list[str]:

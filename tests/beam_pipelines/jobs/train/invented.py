@@ -86,6 +86,8 @@ def manifest_of(log: Trained | None = None, **changes: Any) -> dict[str, Any]:
             "held_out_instructions": 10,
             "left_out": 30,
             "not_drawn": 50,
+            "instructions": 600,
+            "single_responses": 7,
         },
         "made_of": {
             "training": {

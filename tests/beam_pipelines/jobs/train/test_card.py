@@ -38,7 +38,8 @@ def test_without_license_hub_id_and_evaluation() -> None:
 
 def test_what_it_says() -> None:
     card = draw_model_card(manifest_of())
-    assert "3,840 pairs seen of 1,500 selected (2.56 epochs). Of 2,000 read, 20 were dropped for 10 held-out" in card
+    assert "3,840 pairs seen of 1,500 selected (2.56 epochs), of 600 instructions, 7 of them with one response" in card
+    assert "Of 2,000 read, 20 were dropped for 10 held-out instructions, 30 left out by weights, 50 not drawn" in card
     assert (
         "Trained from `MiniLM` for 120 steps with the recipe for few pairs; the weights are those of step 120" in card
     )

@@ -45,7 +45,7 @@ def test_numbers_are_there() -> None:
     assert "The weights are those of step 120, which has the lowest evaluation loss." in text
     assert "A random choice would be right for 50.0%." in text
     assert "pairs seen 3,840 2.56 epochs of 1,500" in text and "evaluation loss 0.1432 mean label: 0.2496" in text
-    assert "2,000 1,500 400 20 30 50 ✓" in text and "10 held out instructions" in text
+    assert "2,000 1,500 400 20 30 50 ✓" in text and "10 held-out instructions in the corpus" in text
     assert "cos_e 100 400 500" in text and "evaluation loss at step 12: 0.2485" in text
     assert "Warnings" not in text
 

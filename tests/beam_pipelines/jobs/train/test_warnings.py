@@ -8,7 +8,6 @@ from tests.beam_pipelines.jobs.train.invented import LEARNED
 
 def test_a_scorer_that_has_learned_gives_none() -> None:
     assert warnings_of(LEARNED) == []
-    assert warnings_of(LEARNED, labels=(0.0, 1.0)) == []
     assert warnings_of(None) == []
 
 
@@ -42,8 +41,6 @@ def test_metrics_that_are_not_defined() -> None:
     assert warnings_of({**LEARNED, **unknown}) == []
 
 
-def test_equal_labels() -> None:
-    (training,) = warnings_of(LEARNED, labels=(1.0, 1.0))
-    assert training.startswith("all labels of the training pairs are 1, so a constant score fits them: add pairs")
+def test_equal_labels_of_the_evaluation() -> None:
     (evaluation,) = warnings_of({**LEARNED, "constant_loss": 0.0, "pearson": 0.0})
     assert evaluation.startswith("all labels of the evaluation pairs are equal") and "--eval-fraction" in evaluation
