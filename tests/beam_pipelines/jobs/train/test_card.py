@@ -7,8 +7,10 @@ import pytest
 from huggingface_hub import ModelCard
 
 from beam_pipelines.jobs.train.card import describe_origin, draw_model_card, read_front_matter
-from cappy_model.checkpoints import Checkpoint, ModelSource
+from cappy_model.checkpoints import Checkpoint, ModelSource, find_checkpoint
 from tests.beam_pipelines.jobs.train.invented import manifest_of, trained
+from tests.cappy_model.checkpoints.hub_stub import files_in, serving, use_hub
+from tests.cappy_model.models import save_tiny_scorer
 
 CARD = "---\nlicense: apache-2.0\nlanguage: en\ntags:\n- encoder\n---\n# An encoder\n"
 
@@ -73,6 +75,14 @@ def test_the_hub_id_of_the_base_model(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     assert describe_origin(checkpoint_at(tmp_path, "them/encoder@refs/pr/1"))["hub_id"] == "them/encoder"
     assert describe_origin(checkpoint_at(tmp_path, "memory://models/encoder"))["hub_id"] is None
+
+
+def test_a_model_of_the_hub_comes_with_its_license(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {**files_in(save_tiny_scorer(tmp_path / "model")), "README.md": CARD.encode()}
+    with serving({"their/encoder": {"main": files}}) as endpoint:
+        use_hub(endpoint, tmp_path / "hub", monkeypatch)
+        found = describe_origin(find_checkpoint(ModelSource("their/encoder@main")))
+    assert found == {"hub_id": "their/encoder", "license": {"license": "apache-2.0"}}
 
 
 @pytest.mark.parametrize(
