@@ -10,7 +10,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, count, groupby, islice
+from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -58,10 +58,9 @@ def arrange(
     """Find the instructions whose rows stand together in Parquet files, and copy the rows of the others to `folder`.
 
     One pass reads the column of instructions alone; if any row is to be copied, a second one reads all columns. Held in
-    memory are 8 bytes for each run of equal instructions, the largest group, and up to 256 MB of other rows (half a
-    gigabyte in all for a shuffled corpus of any size, beside the keys). The ranges and the files
-    written follow from the corpus and `rows_per_range` alone. What an earlier call left in `folder` is deleted first,
-    also if it was killed; temporary files are deleted at the end.
+    memory are 8 bytes for each run of equal instructions, the rows of three ranges, and up to 256 MB of others. The
+    ranges and the files follow from the corpus and `rows_per_range` alone. What an earlier call left in `folder` is
+    deleted first, also if it was killed; temporary files are deleted at the end.
 
     Args:
         urls: the files of the corpus, in order.
@@ -174,20 +173,23 @@ def _copy(batches: Iterable[pa.RecordBatch], folder: Path, rows_per_range: int) 
             shutil.rmtree(work, ignore_errors=True)
     except (OSError, pa.ArrowException) as error:
         raise CorpusError(
-            f"{folder}: rows whose instructions recur far apart cannot be sorted there: {error}; free its disk, then "
-            "repeat the command"
+            f"{folder}: the rows of the corpus cannot be sorted there: {error}; free its disk, then repeat the command"
         ) from error
     return [part._replace(url=str(folder / part.url)) for part in ranges]
 
 
 def _pieces(tables: Iterable[pa.Table], rows_per_range: int) -> Iterator[pa.Table]:
-    """Cut sorted rows into the row groups to write. The end of a table, where there may be room, waits for the next."""
+    """Cut sorted rows into the row groups to write. The end of a table, where there may be room, waits for the next.
+
+    The pieces are copies, so that no table is held while the next one is sorted.
+    """
     rest = None
     for table in tables:
         rows = table if rest is None else pa.concat_tables([rest, table])
         *whole, last = _cut(rows[KEY].to_numpy(), rows_per_range)
-        yield from (rows.slice(*piece) for piece in whole)
-        rest = rows.take(pa.array(np.arange(last[0], last[0] + last[1])))  # a copy, which does not hold the table
+        for start, count in whole:
+            yield rows.take(pa.array(np.arange(start, start + count)))
+        rest = rows.take(pa.array(np.arange(last[0], last[0] + last[1])))
         del table, rows
     if rest is not None:
         yield rest
@@ -195,12 +197,9 @@ def _pieces(tables: Iterable[pa.Table], rows_per_range: int) -> Iterator[pa.Tabl
 
 def _write(pieces: Iterator[pa.Table], work: Path) -> Iterator[RowRange]:
     """Write each piece as a row group; yield their ranges, with the name of the file as its URL."""
-    for number in count():
-        first = next(pieces, None)
-        if first is None:
-            return
+    for number, parts in groupby(enumerate(pieces), lambda part: part[0] // _ROW_GROUPS):
         name = _FILES.replace("*", f"{number:05d}")
         with pq.ParquetWriter(work / name, SCHEMA, compression="zstd", write_statistics=False) as writer:
-            for group, piece in enumerate(chain([first], islice(pieces, _ROW_GROUPS - 1))):
+            for index, piece in parts:
                 writer.write_table(piece.drop_columns(KEY), row_group_size=piece.num_rows)
-                yield RowRange(name, group, 0, piece.num_rows)
+                yield RowRange(name, index % _ROW_GROUPS, 0, piece.num_rows)

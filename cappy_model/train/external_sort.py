@@ -63,7 +63,7 @@ def sort_by_key(batches: Iterable[pa.RecordBatch], folder: Path, *, memory: int 
 
 def _sorted(batches: Iterable[pa.RecordBatch], folder: Path, memory: int, level: int) -> Iterator[pa.Table]:
     for bucket in _deal(batches, folder, memory, level):
-        if bucket.size > memory // 4 and bucket.low < bucket.high:
+        if bucket.size > memory // 5 and bucket.low < bucket.high:
             yield from _sorted(bucket.read(), folder, memory, level + 1)
         else:
             yield _in_order(bucket)
