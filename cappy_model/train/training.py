@@ -111,6 +111,14 @@ def check_report_to(names: tuple[str, ...]) -> None:
             raise UsageError(f"--report-to {name}: {error}") from error
 
 
+def settle_arithmetic(model: PreTrainedModel, dtype: str, device: str) -> None:
+    """Prepare a model for training under autocast to `dtype`."""
+    if dtype != "float32":
+        keep_head_out_of_autocast(model)
+        if device == "cpu" and model.config._attn_implementation == "sdpa":
+            model.set_attn_implementation("eager")  # the backward pass of sdpa in bfloat16 takes twice as long
+
+
 def train(
     model: PreTrainedModel,
     stream: Stream,
@@ -133,10 +141,7 @@ def train(
     processes(settings.device).wait_for_everyone()
     last = last_checkpoint(folder)
     done = read_state(last).step if last else 0
-    if settings.dtype != "float32":
-        keep_head_out_of_autocast(model)
-        if settings.device == "cpu" and model.config._attn_implementation == "sdpa":
-            model.set_attn_implementation("eager")  # the backward pass of sdpa in bfloat16 takes twice as long
+    settle_arithmetic(model, settings.dtype, settings.device)
     batches = _Batches(stream, done * settings.accumulation * place.world, place)
     trainer = _Trainer(model, arguments, batches, assessment, place, saved, LOSSES[settings.loss])
     if settings.patience is not None:

@@ -41,7 +41,7 @@ def sample(urls: list[str], batch_size: int = 8) -> list[Any]:
 
 
 def test_it_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forecasting, "measure", lambda *_, **__: Speed(0.001, 0.25, 0.5, 2))
+    monkeypatch.setattr(forecasting, "measure", lambda *_, **__: Speed(0.001, 0.00025, 0.5, 2))
     batches = iter([batch_of(4, 20), batch_of(8, 15)])  # 100 tokens and 6 pairs each on average: 0.1 s
     said = forecast(None, batches, Work(100, 2), device="cpu", dtype="float32")
     # 100 steps of 2 x 0.1 + 0.5 s; a step has 12 pairs.
@@ -62,7 +62,7 @@ def test_it_measures_and_leaves_the_weights(dtype: str, model: Any, urls: list[s
     batches = sample(urls)
     speed = measure(model, batches, device="cpu", dtype=dtype)
     assert speed.batches == len(batches) == 12
-    assert speed.seconds_per_token > 0 and 0 < speed.forward_share < 1 and speed.seconds_per_update > 0
+    assert min(speed.evaluation, speed.training, speed.update) > 0
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
     assert all(weight.grad is None for weight in model.parameters())
 
@@ -80,7 +80,7 @@ def test_a_slow_model_is_timed_on_few_rows(model: Any, monkeypatch: pytest.Monke
     monkeypatch.setattr(forecasting, "_timed", step)
     speed = measure(model, [batch_of(32, 10)] * 8, device="cpu", dtype="float32")
     assert timed == [1, 1, 3, 3]
-    assert speed == Speed(seconds_per_token=9 / 60, forward_share=1 / 3, seconds_per_update=1.5, batches=2)
+    assert speed == Speed(training=3 / 60, evaluation=3 / 60, update=3.0, batches=2)
 
 
 def test_the_sample_is_the_first_pairs(urls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
