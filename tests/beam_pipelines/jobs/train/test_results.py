@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
+from cappy_model.score.scorer import Scorer
 from tests.cappy_model.models import save_tiny_scorer
 from tests.cappy_model.train.corpora import write_corpus
 from tests.conftest import cappy, manifest_of
@@ -71,3 +72,16 @@ def test_event_files_hold_the_losses(output: Path) -> None:
     log = EventAccumulator(str(events.parent)).Reload()
     assert [event.step for event in log.Scalars("eval/loss")] == [1, 2]
     assert all(event.value > 0 for event in log.Scalars("train/loss"))
+
+
+def test_a_classifier_of_three_logits_wants_a_new_head(
+    output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = save_tiny_scorer(tmp_path / "nli", num_labels=3)
+    flags = ["--corpus", output.parent / "pairs" / "*.parquet", "--model", model, "--output", tmp_path / "out"]
+    flags += ["--device", "cpu", "--max-length", 60, "--eval-fraction", 0, "--max-steps", 1]
+    assert cappy("train", *flags) == 1
+    assert "has a head of 3 logits; a scorer has one. Give --new-head" in capsys.readouterr().err
+    assert cappy("train", *flags, "--new-head") == 0
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["id2label"] == {"0": "LABEL_0"}
+    assert Scorer.from_pretrained(str(tmp_path / "out"), device="cpu").score(["What is it?"], ["the fox"]).shape == (1,)
