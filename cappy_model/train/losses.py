@@ -13,7 +13,7 @@ from cappy_model.train.recipe import LISTWISE, MSE
 TEMPERATURE = 0.25
 """Scores are divided by it in the softmax: two scores that differ by 1 are chosen between with odds of 55 to 1."""
 
-WEIGHT = 0.1
+WEIGHT = 1.0
 """The weight of the cross-entropy beside the squared error."""
 
 Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cappy_model.train.arrange import delete_arranged
 from cappy_model.train.corpus import Columns, LabelledPairs, RowRange, join_pairs, read_range
 
 DROPPED, TRAINING, EVALUATION = range(3)
@@ -151,7 +152,6 @@ class Selection:
         """Delete a saved selection; the file that `load` looks for goes first."""
         for name in (_SUMMARY_FILE, _ASSIGNMENTS_FILE, _GROUPS_FILE):
             (folder / name).unlink(missing_ok=True)
-        for path in sorted((folder / ARRANGED).glob("*")):
-            path.unlink()
+        delete_arranged(folder / ARRANGED)
         if (folder / ARRANGED).is_dir():
             (folder / ARRANGED).rmdir()

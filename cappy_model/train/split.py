@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cappy_model.train.arrange import arrange
-from cappy_model.train.corpus import Columns, CorpusError, RowRange, instruction_key, scan
+from cappy_model.train.arrange import among, arrange
+from cappy_model.train.corpus import Columns, CorpusError, RowRange, instruction_keys, scan
 from cappy_model.train.sample import Sample
 from cappy_model.train.selection import DROPPED, EVALUATION, TRAINING, GroupStarts, Selection
 from schemas.ids import seed_for
@@ -79,14 +79,6 @@ def select(
     return splitter.selection(arranged.ranges, arranged.in_place, arranged.notes)
 
 
-def _keys(instructions: pa.StringArray) -> np.ndarray:
-    """Return the key of each instruction, uint64[n]; each distinct text is hashed once."""
-    encoded = instructions.dictionary_encode()
-    keys = np.fromiter(map(instruction_key, encoded.dictionary.to_pylist()), np.uint64)
-    taken: np.ndarray = keys[encoded.indices.to_numpy()]
-    return taken
-
-
 class _Splitter:
     """Assigns rows batch by batch, and counts them."""
 
@@ -107,10 +99,10 @@ class _Splitter:
 
     def add(self, batch: pa.RecordBatch, moved: np.ndarray | None = None) -> None:
         """Assign the next rows. Rows of the instructions `moved` (uint64, sorted) are left out: they come again."""
-        keys = _keys(batch.column("instruction"))
+        keys = instruction_keys(batch.column("instruction"))
         assignments = self._by_instruction(keys)
         if moved is not None:
-            assignments[np.isin(keys, moved)] = _ELSEWHERE
+            assignments[among(keys, moved)] = _ELSEWHERE
         self._counts["read"] += int((assignments != _ELSEWHERE).sum())
         self._counts["held_out"] += int((assignments == DROPPED).sum())
         assignments[assignments == _ELSEWHERE] = DROPPED
