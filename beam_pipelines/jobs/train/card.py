@@ -123,7 +123,12 @@ def _describe_pairs(manifest: Mapping[str, Any]) -> str:
         f"epochs){groups}. Of {pairs['read']:,} read, {pairs['held_out']:,} were dropped for "
         f"{plural(pairs['held_out_instructions'], 'held-out instruction')}, {pairs['left_out']:,} left out by weights, "
         f"{pairs['not_drawn']:,} not drawn, and {pairs['evaluation']:,} kept for evaluation, of other instructions."
+        f"{_describe_equal(pairs.get('equal_preferences', 0))}"
     )
+
+
+def _describe_equal(preferences: int) -> str:
+    return f" {plural(preferences, 'preference')} with two equal responses left out." if preferences else ""
 
 
 def _table_of_pairs(made_of: Mapping[str, Mapping[str, int]]) -> str:
