@@ -58,9 +58,9 @@ def arrange(
     """Find the instructions whose rows stand together in Parquet files, and copy the rows of the others to `folder`.
 
     One pass reads the column of instructions alone; if any row is to be copied, a second one reads all columns. Held in
-    memory are 8 bytes for each run of equal instructions, the rows of three ranges, and up to 256 MB of others. The
-    ranges and the files follow from the corpus and `rows_per_range` alone. What an earlier call left in `folder` is
-    deleted first, also if it was killed; temporary files are deleted at the end.
+    memory are 8 bytes for each run of equal instructions, three row groups that are written, and up to 256 MB that are
+    sorted. The ranges and the files follow from the corpus and `rows_per_range` alone. What an earlier call left in
+    `folder` is deleted first, also if it was killed; temporary files are deleted at the end.
 
     Args:
         urls: the files of the corpus, in order.

@@ -5,19 +5,20 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import torch
 from transformers import PreTrainedModel
 
 from cappy_model.score.batching import token_batches
 from cappy_model.score.encoding import EncodedPairs, Encoder
 from cappy_model.score.forward import padded_logits
-from cappy_model.train.corpus import LabelledPairs, instruction_key
+from cappy_model.train.corpus import LabelledPairs, instruction_keys
 from cappy_model.train.data import Place
 
 
 @dataclass(frozen=True)
 class Assessment:
-    """LabelledPairs to evaluate a model on, in batches of at most `tokens_per_batch`."""
+    """Pairs to evaluate a model on, in batches of at most `tokens_per_batch`."""
 
     pairs: LabelledPairs
     encoder: Encoder
@@ -30,7 +31,8 @@ class Assessment:
     @cached_property
     def _groups(self) -> np.ndarray:
         """int64[n]: the number of the instruction of each pair."""
-        return np.unique(list(map(instruction_key, self.pairs.instructions)), return_inverse=True)[1]
+        keys = instruction_keys(pa.array(self.pairs.instructions, pa.string()))
+        return np.unique(keys, return_inverse=True)[1]
 
     @cached_property
     def _batches(self) -> list[np.ndarray]:
@@ -87,5 +89,5 @@ def choice_accuracy(scores: np.ndarray, labels: np.ndarray, groups: np.ndarray) 
     np.maximum.at(best, groups, scores)
     chosen = scores == best[groups]
     right = np.bincount(groups, chosen & (labels == highest[groups]), count) / np.bincount(groups, chosen, count)
-    told_apart = highest > lowest
-    return Accuracy(float(right[told_apart].mean()), int(told_apart.sum())) if told_apart.any() else None
+    has_choice = highest > lowest
+    return Accuracy(float(right[has_choice].mean()), int(has_choice.sum())) if has_choice.any() else None

@@ -18,7 +18,7 @@ import torch
 
 from cappy_model.score.encoding import Encoder
 from cappy_model.score.forward import padded_inputs
-from cappy_model.train.batches import Share, packed, shuffled
+from cappy_model.train.batches import GroupPart, packed, shuffled
 from cappy_model.train.corpus import LabelledPairs
 from cappy_model.train.selection import EVALUATION, TRAINING, Selection
 from schemas.ids import seed_for
@@ -34,7 +34,10 @@ class Place(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """The pairs of a batch, and the number of the group of each, int64[n]: equal numbers are one instruction's."""
+    """The pairs of a batch, and the number of the group of each, int64[n], ascending.
+
+    Equal numbers are one instruction, or one part of it where a larger group was cut.
+    """
 
     pairs: LabelledPairs
     groups: np.ndarray
@@ -59,23 +62,26 @@ class Stream:
 
     def batches_of_epoch(self, epoch: int) -> int:
         """Return the number of batches of an epoch; it varies a little with the order of the windows."""
-        return sum(self._batches_of(epoch, index, window) for index, window in enumerate(self.windows(epoch)))
+        return sum(window.batches for window in self._windows_of(epoch))
+
+    def batches_for(self, pairs: int) -> int:
+        """Return about how many batches hold `pairs` pairs, those of later epochs counted again."""
+        seen = 0
+        for window in self._windows():
+            if seen + window.pairs >= pairs:
+                return window.first + -(-(pairs - seen) * window.batches // window.pairs)
+            seen += window.pairs
+        return 0  # never reached: the stream has no end
 
     def pairs_of(self, batches: int) -> tuple[int, float]:
-        """Return the number of pairs in the first `batches` batches, and of epochs in which they are."""
-        number = pairs = 0
-        for epoch in count():
-            before = pairs
-            for index, window in enumerate(self.windows(epoch)):
-                inside = self._batches_of(epoch, index, window)
-                if number + inside > batches:
-                    rest = range(batches - number)
-                    partly = zip(rest, self._window_batches(epoch, index, window), strict=False)
-                    pairs += sum(len(batch.groups) for _, batch in partly)
-                    return pairs, epoch + (pairs - before) / self._pairs_in_epoch
-                number += inside
-                pairs += int(self.selection.training_rows[window].sum())
-        raise AssertionError("the stream has no end")
+        """Return the number of pairs in the first `batches` batches, and of epochs; may read a window (CorpusError)."""
+        seen = 0
+        for window in self._windows():
+            if window.first + window.batches > batches:
+                seen += sum(len(batch.groups) for batch in self._read(window, slice(batches - window.first)))
+                break
+            seen += window.pairs
+        return seen, seen / int(self.selection.training_rows.sum())
 
     def windows(self, epoch: int) -> list[list[int]]:
         """Return the range numbers of each window of an epoch, in order.
@@ -108,50 +114,66 @@ class Stream:
 
     def _batches(self, start: int, place: Place) -> Iterator[Batch]:
         """Yield the pairs of each batch that `batches` yields."""
-        number = 0  # of the next batch in the stream
-        for epoch in count():
-            for index, window in enumerate(self.windows(epoch)):
-                stop = number + self._batches_of(epoch, index, window)
-                if stop > start:
-                    first = max(start, number)
-                    first += (place.rank - first) % place.world
-                    yield from self._window_batches(epoch, index, window, slice(first - number, None, place.world))
-                number = stop
+        for window in self._windows():
+            if window.first + window.batches > start:
+                first = max(start, window.first)
+                first += (place.rank - first) % place.world
+                yield from self._read(window, slice(first - window.first, None, place.world))
 
-    def _window_batches(
-        self, epoch: int, index: int, window: list[int], wanted: slice = slice(None)
-    ) -> Iterator[Batch]:
+    def _windows(self) -> Iterator["_Window"]:
+        """Yield all windows of all epochs."""
+        first = 0
+        for epoch in count():
+            for window in self._windows_of(epoch):
+                yield window._replace(first=first)
+                first += window.batches
+
+    def _windows_of(self, epoch: int) -> Iterator["_Window"]:
+        """Yield the windows of an epoch, with `first` not yet known."""
+        for index, ranges in enumerate(self.windows(epoch)):
+            rng = self._rng("pairs", epoch, index)
+            pairs = int(self.selection.training_rows[ranges].sum())
+            if self.selection.groups is None:
+                yield _Window(ranges, 0, -(-pairs // self.batch_size), pairs, None, rng)
+            else:
+                parts = packed(*self.selection.groups_of(ranges), self.batch_size, rng)
+                yield _Window(ranges, 0, len(parts), pairs, parts, rng)
+
+    def _read(self, window: "_Window", wanted: slice) -> Iterator[Batch]:
         """Yield the `wanted` batches of a window, which is read whole."""
-        pairs = self.selection.read(window, TRAINING, self.storage)
-        if self.selection.groups is None:
+        pairs = self.selection.read(window.ranges, TRAINING, self.storage)
+        if window.parts is None:
             lengths = np.array([len(a) + len(b) for a, b in zip(*pairs[:2], strict=True)])
-            for rows in shuffled(lengths, self.batch_size, self._rng("pairs", epoch, index))[wanted]:
+            for rows in shuffled(lengths, self.batch_size, window.rng)[wanted]:
                 yield Batch(pairs.take(rows), np.arange(len(rows)))
             return
-        ends = np.cumsum(self.selection.groups_of(window).sizes)
+        ends = np.cumsum(self.selection.groups_of(window.ranges).sizes)
         starts = np.concatenate([[0], ends])
-        for shares in self._packed(epoch, index, window)[wanted]:
-            places = [slice(starts[share.group], ends[share.group]) for share in shares]
-            parts = [share.rows(at.start, pairs.labels[at]) for share, at in zip(shares, places, strict=True)]
-            yield Batch(pairs.take(np.concatenate(parts)), np.repeat(np.arange(len(parts)), list(map(len, parts))))
-
-    def _packed(self, epoch: int, index: int, window: list[int]) -> list[list[Share]]:
-        return packed(*self.selection.groups_of(window), self.batch_size, self._rng("pairs", epoch, index))
-
-    def _batches_of(self, epoch: int, index: int, window: list[int]) -> int:
-        if self.selection.groups is None:
-            return -(-int(self.selection.training_rows[window].sum()) // self.batch_size)
-        return len(self._packed(epoch, index, window))
-
-    @property
-    def _pairs_in_epoch(self) -> int:
-        return int(self.selection.training_rows.sum())
+        for parts in window.parts[wanted]:
+            places = [slice(starts[part.group], ends[part.group]) for part in parts]
+            inside = [part.rows(at.start, pairs.labels[at]) for part, at in zip(parts, places, strict=True)]
+            groups = np.repeat(np.arange(len(inside)), list(map(len, inside)))
+            yield Batch(pairs.take(np.concatenate(inside)), groups)
 
     def _encode(self, batch: Batch) -> dict[str, Any]:
         return collate(batch, self.encoder, self.pad_token_id)
 
     def _rng(self, *stable_id: object) -> np.random.Generator:
         return np.random.default_rng(seed_for(self.seed, *map(str, stable_id)))
+
+
+class _Window(NamedTuple):
+    """Ranges that are read together, the number of their first batch in the stream, and their batches and pairs.
+
+    `parts`: the groups of each batch; None for random batches, which are drawn with `rng` when the window is read.
+    """
+
+    ranges: list[int]
+    first: int
+    batches: int
+    pairs: int
+    parts: list[list[GroupPart]] | None
+    rng: np.random.Generator
 
 
 def collate(batch: Batch, encoder: Encoder, pad_token_id: int) -> dict[str, Any]:
@@ -164,5 +186,5 @@ def collate(batch: Batch, encoder: Encoder, pad_token_id: int) -> dict[str, Any]
 
 
 def evaluation_pairs(selection: Selection, storage: Mapping[str, Any]) -> LabelledPairs:
-    """Read all pairs kept for evaluation, in the order of the corpus. Raises CorpusError."""
+    """Read all pairs kept for evaluation, in the order of the selection's ranges. Raises CorpusError."""
     return selection.read(range(len(selection.ranges)), EVALUATION, storage)

@@ -15,7 +15,7 @@ MANY_STEPS = 10_000
 """The steps of 32 pairs from which on the recipe for a large corpus is taken."""
 
 VERSION = 1
-"""Changes with the numbers below: a run that was begun with others does not go on with these."""
+"""Changes with the numbers below and those of `losses`: a run that was begun with others does not go on."""
 
 MINILM_WIDTH = 384
 """The hidden size of MiniLM-L6, which the rate for few pairs was measured with."""
@@ -24,7 +24,9 @@ MINILM_WIDTH = 384
 class Recipe(NamedTuple):
     """Settings that a training run takes unless flags say otherwise.
 
-    `dropout`: the probability of every dropout of the model; None: the model's own.
+    `batches`: `grouped` or `random`. `loss`: a name of `losses.LOSSES`. `dropout`: the probability of every dropout of
+    the model; None: the model's own. `batch_size`: maximum pairs of a batch. `accumulation`: batches of an optimiser
+    step, in each process. `learning_rate`: the peak.
     """
 
     name: str
@@ -39,8 +41,8 @@ class Recipe(NamedTuple):
         """Describe the recipe in a line."""
         dropout = "the model's own dropout" if self.dropout is None else f"dropout {self.dropout:g}"
         return (
-            f"recipe for {self.name}: {self.batches} batches of {self.batch_size} x {self.accumulation} pairs, loss "
-            f"{self.loss}, learning rate {self.learning_rate:.3g}, {dropout}"
+            f"recipe for {self.name}: {self.batches} batches of at most {self.batch_size} pairs, {self.accumulation} "
+            f"per step; loss {self.loss}, learning rate {self.learning_rate:.3g}, {dropout}"
         )
 
 
@@ -65,7 +67,7 @@ def recipe_for(batches: str, pairs: int, hidden_size: int = MINILM_WIDTH) -> Rec
 
 
 def dropouts(config: "PreTrainedConfig") -> dict[str, float | None]:
-    """Return the dropout probabilities of a model's configuration by name; None follows another of them."""
+    """Return the dropout probabilities of a model's configuration by name; None: it takes another one's value."""
     return {
         name: value
         for name, value in config.to_dict().items()

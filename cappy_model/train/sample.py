@@ -7,7 +7,9 @@ import numpy as np
 
 
 class Sample:
-    """At most `limit` rows with the smallest keys, with a code each; None is no limit. Holds at most twice the limit.
+    """At most `limit` rows with the smallest keys, with a code each; None is no limit.
+
+    Holds twice the limit at most, and the rows added last.
 
     Rows with equal keys, those of one instruction, are kept or dropped `together`; otherwise the limit is reached
     exactly.

@@ -24,7 +24,8 @@ _ASSIGNMENTS_FILE, _GROUPS_FILE, _SUMMARY_FILE = "rows.npy", "groups.npy", "rows
 class Groups(NamedTuple):
     """The training pairs of each instruction, in the order of the corpus.
 
-    `sizes` int32[n], in pairs; `lengths` int32[n], in characters of the longest pair of the group.
+    `sizes` int32[n], in pairs; `lengths` int32[n], in characters of the longest pair of the group, dropped ones
+    included.
     """
 
     sizes: np.ndarray
@@ -65,7 +66,8 @@ class Selection:
 
     `ranges`: the rows of the corpus in order; the first `in_place` of them lie in its files and have its `columns`, the
     others in files that were arranged. `assignments` uint8[rows]. `counts`: rows `read`, `held_out`, `left_out` (by a
-    rate), `not_drawn` (beyond a limit), for `training` and for `evaluation`, and distinct `held_out_instructions`.
+    rate), `not_drawn` (beyond a limit), for `training` and for `evaluation`, and distinct `held_out_instructions`; with
+    groups also the `instructions` for training and those of `single_responses`; with preferences `equal_preferences`.
     `made_of`: pairs by `training` or `evaluation`, dataset and label source. `groups`: None if rows are drawn one by
     one, as for random batches.
     """

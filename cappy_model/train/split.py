@@ -29,11 +29,11 @@ _COUNTED = ("read", "held_out", "held_out_instructions", "left_out", "not_drawn"
 class Policy:
     """Rules that assign rows.
 
-    `grouped`: draw instructions, whole, and keep their pairs together; otherwise draw pairs. `held_out`: keys of
-    instructions (see `instruction_key`) that are dropped. `evaluation_share`: share of the instructions, in [0, 1),
-    kept for evaluation. `rates`: by column (`dataset`, `label_source`) and value, the share in [0, 1] that is kept;
-    rates of both columns multiply. The limits are the maximum pairs of training and of evaluation, sampled evenly;
-    None is no limit.
+    `grouped`: draw instructions, whole, and keep their pairs together; otherwise draw pairs for training. `held_out`:
+    keys of instructions (see `instruction_key`) that are dropped. `evaluation_share`: share of the instructions, in
+    [0, 1), kept for evaluation. `rates`: by column (`dataset`, `label_source`) and value, the share in [0, 1] that is
+    kept; rates of both columns multiply. The limits are the maximum pairs of training and of evaluation, sampled
+    evenly; None is no limit.
     """
 
     seed: int
@@ -90,7 +90,7 @@ class _Splitter:
         self._held_out: set[int] = set()
         self._samples = {
             TRAINING: Sample(policy.max_pairs, together=policy.grouped),
-            EVALUATION: Sample(policy.max_evaluation_pairs, together=policy.grouped),
+            EVALUATION: Sample(policy.max_evaluation_pairs, together=True),
         }
         self._groups = GroupStarts()
         self._rows = 0
@@ -108,12 +108,14 @@ class _Splitter:
         assignments[assignments == _ELSEWHERE] = DROPPED
         pairs = list(zip(batch.column("dataset").to_pylist(), batch.column("label_source").to_pylist(), strict=True))
         codes = np.array([self._sources.setdefault(pair, len(self._sources)) for pair in pairs], dtype=np.int64)
-        drawn = self._draw_ids(batch, keys)
+        by_instruction = list(map(str, keys.tolist()))
+        drawn = by_instruction if self._policy.grouped else batch.column("pair_id").to_pylist()
         for index in np.flatnonzero(assignments != DROPPED).tolist() if self._policy.rates else ():
             if not self._keeps(*pairs[index], batch.column("pair_id")[index].as_py(), drawn[index]):
                 assignments[index] = DROPPED
                 self._counts["left_out"] += 1
-        self._sample(assignments, codes, drawn)
+        self._sample(TRAINING, assignments, codes, drawn)
+        self._sample(EVALUATION, assignments, codes, by_instruction)
         self._note_labels(batch.column("label").to_numpy()[assignments == TRAINING])
         if self._policy.grouped:
             self._groups.add(keys, _lengths(batch))
@@ -131,11 +133,6 @@ class _Splitter:
             return DROPPED
         return EVALUATION if seed_for(self._policy.seed, "split", str(key)) < self._evaluated else TRAINING
 
-    def _draw_ids(self, batch: pa.RecordBatch, keys: np.ndarray) -> list[str]:
-        """Return the identifiers by which rows are drawn: equal ones are drawn together."""
-        ids: list[str] = list(map(str, keys.tolist())) if self._policy.grouped else batch.column("pair_id").to_pylist()
-        return ids
-
     def _keeps(self, dataset: str, label_source: str, pair_id: str, draw_id: str) -> bool:
         rates, seed = self._policy.rates, self._policy.seed
         of_dataset = rates.get("dataset", {}).get(dataset, 1.0)
@@ -146,12 +143,12 @@ class _Splitter:
             of_source == 1.0 or seed_for(seed, "rate", pair_id) < int(of_source * _HASHES)
         )
 
-    def _sample(self, assignments: np.ndarray, codes: np.ndarray, drawn: list[str]) -> None:
-        for assignment, sample in self._samples.items():
-            places = np.flatnonzero(assignments == assignment)
-            ids = (drawn[index] for index in places.tolist()) if sample.limit is not None else ()
-            keys = np.fromiter((seed_for(self._policy.seed, "draw", each) for each in ids), np.uint64)
-            sample.add(places + self._rows, codes[places], keys)
+    def _sample(self, assignment: int, assignments: np.ndarray, codes: np.ndarray, drawn: list[str]) -> None:
+        """Add the rows of an assignment to its sample; rows that are equal in `drawn` have equal keys."""
+        sample, places = self._samples[assignment], np.flatnonzero(assignments == assignment)
+        ids = (drawn[index] for index in places.tolist()) if sample.limit is not None else ()
+        keys = np.fromiter((seed_for(self._policy.seed, "draw", each) for each in ids), np.uint64)
+        sample.add(places + self._rows, codes[places], keys)
 
     def _note_labels(self, labels: np.ndarray) -> None:
         if len(labels):
@@ -211,8 +208,8 @@ class _Splitter:
             )
         if self._lowest == self._highest:
             raise CorpusError(
-                f"all labels for training are {self._lowest:g}: nothing tells right responses from wrong ones; give a "
-                "corpus with both"
+                f"all labels of the instructions for training are {self._lowest:g}: nothing tells right responses from "
+                "wrong ones; give a corpus with both"
             )
 
 

@@ -4,7 +4,6 @@ The loss of a step is that of the head's raw output, in float32, over all of its
 """
 
 import math
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from safetensors import SafetensorError
 from transformers import (
     EarlyStoppingCallback,
@@ -25,16 +23,15 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
-from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 
 from cappy_model.checkpoints import quiet
-from cappy_model.score.forward import keep_head_out_of_autocast
 from cappy_model.train.assessment import Assessment
 from cappy_model.train.checkpoints import delete_broken, last_checkpoint, mark_whole, read_state
 from cappy_model.train.data import Place, Stream
+from cappy_model.train.environment import backend_of, processes, settle_arithmetic
 from cappy_model.train.losses import LOSSES, Loss
 from cappy_model.train.progress import TrainingProgress
-from schemas.errors import CappyError, UsageError
+from schemas.errors import CappyError
 
 _KEPT_CHECKPOINTS = 2
 _MAX_GRADIENT_NORM = 1.0
@@ -91,34 +88,6 @@ class Trained:
     evaluations: list[dict[str, float]]
 
 
-def processes(device: str) -> PartialState:
-    """Return the state of this process among those of the launcher (`torchrun`, `accelerate launch`), if any."""
-    return PartialState(cpu=device == "cpu", backend=_backend(device))
-
-
-def _backend(device: str) -> str | None:
-    """Return the backend of the communication between processes; None is the library's choice."""
-    return "gloo" if device == "cpu" and int(os.environ.get("WORLD_SIZE", "1")) > 1 else None
-
-
-def check_report_to(names: tuple[str, ...]) -> None:
-    """Raise UsageError for an integration of transformers that is unknown or not installed."""
-    for name in names:
-        try:
-            for callback in get_reporting_integration_callbacks([name]):
-                callback()
-        except (ValueError, RuntimeError, ImportError) as error:
-            raise UsageError(f"--report-to {name}: {error}") from error
-
-
-def settle_arithmetic(model: PreTrainedModel, dtype: str, device: str) -> None:
-    """Prepare a model for training under autocast to `dtype`."""
-    if dtype != "float32":
-        keep_head_out_of_autocast(model)
-        if device == "cpu" and model.config._attn_implementation == "sdpa":
-            model.set_attn_implementation("eager")  # the backward pass of sdpa in bfloat16 takes twice as long
-
-
 def train(
     model: PreTrainedModel,
     stream: Stream,
@@ -173,7 +142,7 @@ def _arguments(settings: Settings, folder: Path, *, evaluates: bool) -> Training
         max_grad_norm=_MAX_GRADIENT_NORM,
         bf16=settings.dtype == "bfloat16",
         use_cpu=settings.device == "cpu",
-        ddp_backend=_backend(settings.device),
+        ddp_backend=backend_of(settings.device),
         seed=settings.seed,
         eval_strategy="steps" if evaluates else "no",
         eval_steps=settings.evaluate_every,

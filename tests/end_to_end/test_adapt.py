@@ -82,7 +82,9 @@ def test_all_stages_twice(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFi
     output = tmp_path / "out"
     assert cappy(*flags(inputs, output)) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0] == "120 pairs of 30 instructions" and printed[1].startswith("4 steps over 120 pairs")
+    assert printed[0] == "120 pairs of 30 instructions" and printed[1].startswith(
+        "4 steps over 32 pairs (0.27 epochs of 120)"
+    )
     sources = manifest_of(output / "pairs")["pairs"]
     written = {name: counts["written"] for name, counts in sources.items()}
     assert written == {"ground_truth": 30, "generated": 60, "mismatch": 30}
@@ -103,7 +105,7 @@ def test_instructions_of_the_validation_are_excluded_from_training(
     (inputs / "more.jsonl").write_bytes(json_lines(*candidates(2)))
     output = tmp_path / "out"
     assert cappy(*flags(inputs, output, "--held-out", inputs / "more.jsonl")) == 0
-    assert "4 steps over 92 pairs; 28 pairs dropped for held-out instructions" in capsys.readouterr().out
+    assert "epochs of 92), weights of step 4; 28 pairs dropped for held-out instructions" in capsys.readouterr().out
     assert manifest_of(output / "scorer")["pairs"]["held_out_instructions"] == 7
     (inputs / "others.jsonl").write_bytes(json_lines(*candidates(3, first=2)))
     held = ("--held-out", inputs / "more.jsonl", "--held-out", inputs / "others.jsonl")

@@ -217,6 +217,8 @@ def test_weights_and_limits(inputs: Path, tmp_path: Path, capsys: pytest.Capture
         (["--eval-fraction", "0", "--patience", "2"], 2, "--patience needs pairs to evaluate on"),
         (["--batches", "random", "--loss", "mse+listwise"], 2, "it needs --batches grouped"),
         (["--chosen-column", "better"], 2, "--chosen-column and --rejected-column belong together"),
+        (["--chosen-column", "a", "--rejected-column", "b", "--labels", "raw"], 2, "leave out --response-column"),
+        (["--max-steps", "3", "--pairs-seen", "9"], 2, "--pairs-seen and --max-steps both end training"),
         (["--chosen-column", "better", "--rejected-column", "worse"], 1, "'better' and 'worse'"),
         (["--label-column", "score"], 1, "--label-column"),
         (["--dropout", "1"], 2, "1 drops everything"),
@@ -361,7 +363,7 @@ def test_logs_of_experiment_trackers_stay(inputs: Path, tmp_path: Path) -> None:
 def test_dry_run(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cappy(*flags(inputs, "--output", tmp_path / "out", "--dry-run")) == 0
     printed = capsys.readouterr().out
-    assert "3 files, 300 pairs" in printed and "about 19 steps over at most 16 pairs each" in printed
+    assert "3 files, 300 pairs" in printed and "at least 19 steps over at most 16 pairs each" in printed
     assert not (tmp_path / "out").exists()
 
 

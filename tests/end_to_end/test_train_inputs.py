@@ -47,7 +47,8 @@ def test_scores_of_another_scorer(init: Path, tmp_path: Path, capsys: pytest.Cap
         "rejected": None,
         "raw": True,
     }
-    assert manifest["pairs"]["read"] == 120 and manifest["pairs"]["instructions"] < 30
+    assert manifest["pairs"]["read"] == 120 and manifest["pairs"]["instructions"] * 4 == manifest["pairs"]["training"]
+    assert "on the scale of the labels that it was trained on" in (tmp_path / "out" / "README.md").read_text()
 
     table = pa.concat_tables([pq.read_table(path) for path in sorted((tmp_path / "scored").glob("part-*.parquet"))])
     broken = [float("nan") if row == 5 else value for row, value in enumerate(table["score"].to_pylist())]
@@ -107,14 +108,28 @@ def test_an_order_of_rows_changes_nothing(init: Path, tmp_path: Path) -> None:
     assert pairs["instructions"] * 4 == pairs["training"] and pairs["single_responses"] == 0
 
 
-def test_a_new_head_over_a_classifier(init: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    corpus = write_pairs(tmp_path / "pairs.parquet", some_rows(60))
-    classifier = save_tiny_scorer(tmp_path / "nli", num_labels=3)
-    assert train(classifier, corpus, tmp_path / "out") == 1
-    assert "has a head of 3 logits; a scorer has one. Give --new-head" in said(capsys)
-    assert train(classifier, corpus, tmp_path / "out", "--new-head") == 0
-    assert "weights newly initialised, by seed 0: classifier.dense.weight" in capsys.readouterr().err
-    assert json.loads((tmp_path / "out" / "config.json").read_text())["cappy"]["max_length"] == 60
+def test_one_response_only_is_counted(init: Path, tmp_path: Path) -> None:
+    rows = [row for number, row in enumerate(some_rows(90)) if number % 3]
+    assert train(init, write_pairs(tmp_path / "pairs.parquet", rows), tmp_path / "out") == 0
+    single = manifest_of(tmp_path / "out")["pairs"]["single_responses"]
+    assert single > 10
+    assert f"{single} of them with one response only" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_labels_that_are_all_equal(init: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    corpus = write_pairs(tmp_path / "pairs.parquet", [{**row, "label": 1.0} for row in some_rows(60)])
+    assert train(init, corpus, tmp_path / "out") == 1
+    assert "all labels of the instructions for training are 1: nothing tells right responses from wrong" in said(capsys)
+
+
+def test_a_number_of_pairs_to_see(init: Path, tmp_path: Path) -> None:
+    corpus = write_pairs(tmp_path / "pairs.parquet", some_rows(90, responses=3))
+    steps = QUICK.index("--max-steps")
+    quick = [*QUICK[:steps], *QUICK[steps + 2 :]]
+    given = ["--corpus", corpus, "--model", init, "--output", tmp_path / "out", *quick]
+    assert cappy("train", *given, "--pairs-seen", 200) == 0
+    metrics = manifest_of(tmp_path / "out")["metrics"]
+    assert 200 <= metrics["pairs_seen"] <= 210 and metrics["epochs"] > 2
 
 
 def test_dropout_of_training_is_not_kept(tmp_path: Path) -> None:
@@ -126,4 +141,4 @@ def test_dropout_of_training_is_not_kept(tmp_path: Path) -> None:
         config = json.loads((tmp_path / dropout / "config.json").read_text())
         assert config["hidden_dropout_prob"] == 0.2 and config["attention_probs_dropout_prob"] == 0.1
         losses[dropout] = json.loads((tmp_path / dropout / "metrics.json").read_text())["losses"]
-    assert losses["0"] != losses["model"] != losses["0.2"]
+    assert len({json.dumps(each) for each in losses.values()}) == 3

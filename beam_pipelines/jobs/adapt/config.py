@@ -6,7 +6,7 @@ from beam_pipelines.jobs.train.config import TrainingConfig
 from beam_pipelines.runs.flags import flag, share
 
 ADAPTATION_PAIRS = 102_400
-"""Number of pairs that a scorer is adapted on, repeated where there are fewer (the paper's number)."""
+"""About the number of pairs that a scorer is adapted on, repeated where there are fewer (the paper's number)."""
 
 
 @dataclass(frozen=True, kw_only=True)

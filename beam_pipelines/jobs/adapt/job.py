@@ -20,11 +20,12 @@ from beam_pipelines.jobs.score import job as score
 from beam_pipelines.jobs.train import TrainConfig
 from beam_pipelines.jobs.train import job as train
 from beam_pipelines.jobs.train.config import TrainingConfig
-from beam_pipelines.jobs.train.plan import settle_batches
+from beam_pipelines.jobs.train.plan import begun_before_groups
 from beam_pipelines.report.text import plural
 from beam_pipelines.runners.options import in_threads
 from beam_pipelines.runs.folder import refuse_foreign
 from beam_pipelines.runs.job import LocalJob
+from cappy_model.train.recipe import RANDOM
 from schemas.errors import CappyError, UsageError
 
 PAIRS, SCORER, SCORED, SELECTIONS, EVALUATION = "pairs", "scorer", "scored", "selections", "evaluation"
@@ -39,9 +40,12 @@ def _training(config: AdaptConfig) -> TrainConfig:
     given = {field.name: getattr(config, field.name) for field in fields(TrainingConfig)}
     given |= {"output": _folder(config, SCORER), "held_out": (*config.held_out, config.validation)}
     training = TrainConfig(**given, corpus=join(_folder(config, PAIRS), "shard-*.parquet"))
-    recipe = training.recipe(settle_batches(training), ADAPTATION_PAIRS)
-    steps = config.max_steps or max(1, ADAPTATION_PAIRS // (recipe.batch_size * recipe.accumulation))
-    return replace(training, max_steps=steps)
+    if config.max_steps is not None:
+        return training
+    if begun_before_groups(training):
+        older = training.recipe(RANDOM, ADAPTATION_PAIRS)
+        return replace(training, max_steps=max(1, ADAPTATION_PAIRS // (older.batch_size * older.accumulation)))
+    return replace(training, pairs_seen=ADAPTATION_PAIRS)
 
 
 def _scoring(config: AdaptConfig) -> ScoreConfig:
@@ -111,8 +115,10 @@ def dry_run(config: AdaptConfig) -> str:
         open_input([absolute(pattern)], config.storage) for pattern in (config.train, config.validation)
     )
     columns_to_read(train_input.schema)
+    training = _training(config)
+    duration = f"{training.max_steps:,} steps" if training.max_steps else f"about {training.pairs_seen:,} pairs"
     return (
-        f"learn from {plural(train_input.rows, 'candidate')} in {_training(config).max_steps} steps, "
+        f"learn from {plural(train_input.rows, 'candidate')} in {duration}, "
         f"then choose among {plural(validation.rows, 'candidate')}, with {config.model}"
     )
 

@@ -1,7 +1,8 @@
 """train: labelled pairs -> a scorer, trained on this machine or by the processes of a launcher such as torchrun.
 
-`config` holds the options, `plan` the settled inputs, `job` the training, `files` the other files that it reads and
-keeps, and `manifest` the results in the output folder. The training itself is in `cappy_model.train`.
+`config` holds the options, `plan` the settled inputs, `job` the training, `forecast` its duration, `files` the other
+files that it reads and keeps. `manifest` writes the results: `metrics` and `warnings` in it, the model `card`, and the
+report's `page` with its `plots`. The training itself is in `cappy_model.train`.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -74,8 +74,10 @@ _USE = (
     "Scorer.from_pretrained(DIR).score([instruction], [response])  # DIR: this folder, or its id on the hub\n```"
 )
 _PUBLISH = (
-    f"```bash\nhf upload USER/NAME DIR . --exclude {RUN}\n```\n\n"
-    f"`{RUN}` has the paths of the command that trained it, so it stays behind."
+    f'```bash\nhf upload USER/NAME DIR . --exclude {RUN} "checkpoints/*"\n```\n\n'
+    f"`{RUN}` has the paths of the command that trained it, and `checkpoints` the logs of experiment trackers, if any: "
+    f"both stay behind. `{MANIFEST}` and `{REPORT}` name the model that training started from, by its path if it was a "
+    "folder."
 )
 
 
@@ -98,13 +100,13 @@ def _front_matter(manifest: Mapping[str, Any]) -> dict[str, Any]:
 def _about(manifest: Mapping[str, Any]) -> str:
     model, metrics = manifest["model"], manifest["metrics"]
     scale = "near 1 for a correct response and near 0 for a wrong one"
-    if manifest["configuration"].get("labels") == "raw":
+    if manifest["configuration"].get("columns", {}).get("raw"):
         scale = "on the scale of the labels that it was trained on"
     step = f"the weights are those of step {metrics['step']:,}"
     if metrics["evaluation"]:
         step += ", the lowest evaluation loss"
     name = model["hub_id"] or Path(model["name"]).name
-    terms = "" if model["license"] else f" The files of `{name}` name no license; that of the base model applies."
+    terms = "" if model["license"] else f" The files of `{name}` name no licence; that of the base model applies."
     return (
         f"For an (instruction, response) pair it returns one number, {scale} (raw output of the head, not clamped). "
         f"Trained from `{name}` for {plural(metrics['steps'], 'step')} with the "

@@ -12,11 +12,12 @@ from schemas.errors import UsageError
 
 DTYPES = ("auto", "float32", "bfloat16")
 UNIT, RAW = "unit", "raw"
+_EVALUATIONS = 10  # of a run, unless a flag says otherwise
 
 
 def _dropout(text: str) -> str:
     """Parse `model`, or a probability in [0, 1)."""
-    if text != "model" and not 0 <= share(text) < 1:
+    if text != "model" and share(text) == 1:
         raise argparse.ArgumentTypeError("1 drops everything; give less, or model")
     return text
 
@@ -36,11 +37,14 @@ class TrainingConfig(LoadingConfig):
 
     model: str = flag(metavar="INIT", help="encoder or scorer to start from: hub id[@revision], folder, or fsspec URL")
     new_head: bool = flag(False, help="start from the encoder of any classifier, with a new head")
-    max_pairs: int | None = flag(None, metavar="N", help="train on at most N pairs, drawn evenly (default: all)")
+    max_pairs: int | None = flag(
+        None, metavar="N", help="train on at most N pairs of whole instructions, drawn evenly (default: all)"
+    )
     weights: str | None = flag(
         None,
         metavar="FILE",
-        help="YAML file with the shares of pairs to keep: {label_source: {NAME: share}, dataset: {NAME: share}}",
+        help="YAML file with the shares to keep, of a label source's pairs and of a dataset's instructions: "
+        "{label_source: {NAME: share}, dataset: {NAME: share}}",
     )
     held_out: Sequence[str] = flag(
         (),
@@ -48,11 +52,12 @@ class TrainingConfig(LoadingConfig):
         metavar="PATTERN",
         help="files whose instructions are excluded from the corpus; may be repeated",
     )
-    max_steps: int | None = flag(None, metavar="N", help="optimizer steps (default: by the number of pairs)")
+    max_steps: int | None = flag(None, metavar="N", help="optimiser steps (default: by the number of pairs)")
     batches: str | None = flag(
         None,
         choices=(GROUPED, RANDOM),
-        help="grouped: all responses to an instruction are in one batch (default); random: pairs in any order",
+        help="grouped: all responses to an instruction in one batch, as far as they fit (default); random: pairs in "
+        "any order",
     )
     loss: str | None = flag(
         None,
@@ -61,16 +66,19 @@ class TrainingConfig(LoadingConfig):
         "instruction (default: by the recipe)",
     )
     dropout: str | None = flag(
-        None, parse=_dropout, metavar="R", help="dropout probability, or model for the model's own (default: by recipe)"
+        None,
+        parse=_dropout,
+        metavar="R",
+        help="dropout probability, or model for the model's own (default: by the recipe)",
     )
     batch_size: int | None = flag(
-        None, metavar="N", help="at most N pairs per batch, on each process (default: by recipe)"
+        None, metavar="N", help="at most N pairs per batch, on each process (default: by the recipe)"
     )
     accumulation: int | None = flag(
-        None, metavar="N", help="gradient accumulation: batches per optimizer step and process (default: by recipe)"
+        None, metavar="N", help="gradient accumulation: batches per optimiser step and process (default: by the recipe)"
     )
     learning_rate: float | None = flag(
-        None, parse=rate, metavar="R", help="peak learning rate, reached after the warm-up (default: by recipe)"
+        None, parse=rate, metavar="R", help="peak learning rate, reached after the warm-up (default: by the recipe)"
     )
     warm_up: float = flag(0.1, parse=share, metavar="R", help="share of the steps in which the learning rate rises")
     template: str = flag(
@@ -107,15 +115,23 @@ class TrainingConfig(LoadingConfig):
     )
 
     def check(self) -> None:
-        """Raise UsageError for options that exclude each other, and for an unknown dtype."""
+        """Raise UsageError for options that exclude each other, and for unknown values."""
         if self.eval_fraction == 1:
             raise UsageError("--eval-fraction 1 leaves nothing to learn from; give less")
         if self.patience is not None and not self.eval_fraction:
             raise UsageError("--patience needs pairs to evaluate on; give an --eval-fraction")
-        if self.batches == RANDOM and self.loss == LISTWISE:
-            raise UsageError("--loss mse+listwise compares the responses to an instruction; it needs --batches grouped")
-        if self.dtype not in DTYPES:
-            raise UsageError(f"--dtype {self.dtype} is not known; there are {', '.join(DTYPES)}")
+        self._check_known("dtype", DTYPES)
+        self._check_known("batches", (None, GROUPED, RANDOM))
+        self._check_known("loss", (None, MSE, LISTWISE))
+
+    def _check_known(self, name: str, known: Sequence[str | None]) -> None:
+        if getattr(self, name) not in known:
+            listed = ", ".join(filter(None, known))
+            raise UsageError(f"--{name} {getattr(self, name)} is not known; there are {listed}")
+
+    def evaluation_interval(self, steps: int) -> int:
+        """Return the steps between evaluations of a run of `steps` steps."""
+        return self.evaluate_every or max(1, steps // _EVALUATIONS)
 
     def recipe(self, batches: str, pairs: int, hidden_size: int = MINILM_WIDTH) -> Recipe:
         """Return the recipe for training on `pairs` pairs in all, with the settings that flags give."""
@@ -126,14 +142,17 @@ class TrainingConfig(LoadingConfig):
         return recipe_for(batches, pairs, hidden_size)._replace(**given)
 
 
+_PAIRS = ("response", "label", UNIT)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(TrainingConfig):
     """Options specific to train: the corpus, and the number of epochs."""
 
     corpus: str = flag(metavar="PATTERN", help="Parquet files of labelled pairs, or of preference pairs")
     instruction_column: str = flag("instruction", metavar="NAME", help="text column of the instructions")
-    response_column: str = flag("response", metavar="NAME", help="text column of the responses")
-    label_column: str = flag("label", metavar="NAME", help="numeric column of the labels")
+    response_column: str = flag(_PAIRS[0], metavar="NAME", help="text column of the responses")
+    label_column: str = flag(_PAIRS[1], metavar="NAME", help="numeric column of the labels")
     chosen_column: str | None = flag(
         None, metavar="NAME", help="text column of preferred responses, instead of responses and labels"
     )
@@ -146,11 +165,24 @@ class TrainConfig(TrainingConfig):
         help="range of the labels; unit: from 0 to 1, raw: any finite numbers, such as another scorer's scores",
     )
     epochs: int = flag(1, metavar="N", help="passes over the pairs")
+    pairs_seen: int | None = flag(
+        None,
+        metavar="N",
+        help="train until about N pairs were seen, in as many epochs as that takes, in place of --epochs",
+    )
 
     takes_beam_flags: ClassVar[bool] = False
 
     def check(self) -> None:
         """Raise UsageError for options that exclude each other."""
         super().check()
+        self._check_known("labels", (UNIT, RAW))
+        if self.pairs_seen is not None and self.max_steps is not None:
+            raise UsageError("--pairs-seen and --max-steps both end training; give one of them")
         if (self.chosen_column is None) != (self.rejected_column is None):
             raise UsageError("--chosen-column and --rejected-column belong together: name both, or neither")
+        if self.chosen_column is not None and (self.response_column, self.label_column, self.labels) != _PAIRS:
+            raise UsageError(
+                "--chosen-column and --rejected-column stand for responses and labels; leave out --response-column, "
+                "--label-column and --labels"
+            )

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from cappy_model.train.corpus import Columns
     from cappy_model.train.recipe import Recipe
 
-EVALUATIONS = 10
-"""The evaluations of a run unless a flag says otherwise."""
-
 _SAMPLED_BATCHES = 64
 _SECONDS = 15.0
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -64,13 +61,13 @@ def forecast_run(plan: "TrainPlan", recipe: "Recipe", steps: int) -> str:
     )
     rows = plan.corpus.rows * (2 if plan.columns.preferences else 1)
     pairs = min(round(config.eval_fraction * rows), config.max_eval_pairs)
-    evaluate_every = config.evaluate_every or max(1, steps // EVALUATIONS)
+    evaluate_every = config.evaluation_interval(steps)
     work = Work(steps, recipe.accumulation, -(-steps // evaluate_every) if pairs else 0, pairs)
     return forecast(model, batches, work, device=plan.device, dtype=plan.dtype)
 
 
 def forecast(model: Any, batches: Iterator[Batch], work: Work, *, device: str, dtype: str) -> str:
-    """Describe the duration of some work, measured for at most some 20 seconds.
+    """Describe the duration of some work, measured for about 15 seconds.
 
     `model` is moved to the device; its weights stay. `batches` are as training reads them (`Stream.batches`) or as
     `sample_batches` does. Start-up and checkpoints are not counted.
@@ -103,7 +100,7 @@ def measure(model: Any, sample: Sequence[Batch], *, device: str, dtype: str) -> 
     """
     import torch
 
-    from cappy_model.train.training import settle_arithmetic
+    from cappy_model.train.environment import settle_arithmetic
 
     settle_arithmetic(model, dtype, device)
     place = torch.device(device)

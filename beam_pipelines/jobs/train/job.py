@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from beam_pipelines.io.storage import explained
 from beam_pipelines.jobs.train.config import TrainConfig
 from beam_pipelines.jobs.train.files import Mirror, delete_earlier_run, held_out_instructions, work_dir
-from beam_pipelines.jobs.train.forecast import EVALUATIONS, forecast_run
+from beam_pipelines.jobs.train.forecast import forecast_run
 from beam_pipelines.jobs.train.manifest import TrainedScorer, write_results
 from beam_pipelines.jobs.train.page import page
 from beam_pipelines.jobs.train.plan import TrainPlan, fingerprint_inputs, plan
@@ -41,7 +41,7 @@ def run(config: TrainConfig) -> dict[str, Any]:
         manifest = load_manifest(settled.output, config.storage)
         _LOG.info("%s: already finished at %s; --overwrite runs it again", settled.output, manifest["finished"])
         return manifest
-    from cappy_model.train.training import processes
+    from cappy_model.train.environment import processes
 
     mirror = Mirror(work_dir(settled.output, hashed), settled.output, config.storage)
     with _claimed(settled, described_run, mirror.folder):
@@ -83,7 +83,8 @@ def _train(plan: TrainPlan, hashed: Mapping[str, Any], mirror: Mirror) -> None:
     selection = _shared_selection(plan, mirror)
     recipe = _settle_recipe(plan, selection.counts["training"])
     if plan.main:
-        _LOG.info("%s: %s", plan.output, recipe.describe())
+        note = "; begun before there were groups, so it goes on with random batches" * plan.begun_before_groups
+        _LOG.info("%s: %s%s", plan.output, recipe.describe(), note)
     model, tokenizer = load_to_train(
         plan.checkpoint, seed=config.seed, new_head=config.new_head, dropout=recipe.dropout
     )
@@ -108,15 +109,15 @@ def _settle_recipe(plan: TrainPlan, pairs: int) -> Recipe:
     """Return the recipe for an epoch of `pairs` pairs."""
     config, width = plan.config, getattr(plan.model_config, "hidden_size", MINILM_WIDTH)
     if config.max_steps is None:
-        return config.recipe(plan.batches, pairs * config.epochs, width)
+        return config.recipe(plan.batches, config.pairs_seen or pairs * config.epochs, width)
     few = config.recipe(plan.batches, 0)
     return config.recipe(plan.batches, config.max_steps * few.batch_size * few.accumulation * plan.processes, width)
 
 
 def _shared_selection(plan: TrainPlan, mirror: Mirror) -> "Selection":
     """Return the selection of pairs, made by the first process or an earlier launch, and read by all processes."""
+    from cappy_model.train.environment import processes
     from cappy_model.train.selection import ARRANGED, Selection
-    from cappy_model.train.training import processes
 
     folder = mirror.folder
     if plan.main:
@@ -159,9 +160,12 @@ def _settings(plan: TrainPlan, recipe: Recipe, stream: "Stream") -> "Settings":
     from cappy_model.train.training import Settings
 
     config = plan.config
-    batches = sum(map(stream.batches_of_epoch, range(config.epochs)))
-    steps = config.max_steps or -(-batches // (recipe.accumulation * plan.processes))
-    evaluate_every = config.evaluate_every or max(1, steps // EVALUATIONS)
+    steps = config.max_steps
+    if steps is None:
+        whole = sum(map(stream.batches_of_epoch, range(config.epochs)))
+        batches = stream.batches_for(config.pairs_seen) if config.pairs_seen else whole
+        steps = -(-batches // (recipe.accumulation * plan.processes))
+    evaluate_every = config.evaluation_interval(steps)
     return Settings(
         recipe=recipe.name,
         batches=recipe.batches,
@@ -185,16 +189,16 @@ def _settings(plan: TrainPlan, recipe: Recipe, stream: "Stream") -> "Settings":
 def dry_run(config: TrainConfig) -> str:
     """Describe the corpus, the model, the recipe, and the number of steps and their duration, about."""
     settled = plan(config)
-    rows = settled.corpus.rows * (2 if settled.columns.preferences else 1)
+    rows = settled.rows
     pairs = min(rows, config.max_pairs or rows)
     recipe = _settle_recipe(settled, pairs)
     per_step = recipe.batch_size * recipe.accumulation * settled.processes
-    steps = config.max_steps or -(-pairs * config.epochs // per_step)
+    steps = config.max_steps or -(-(config.pairs_seen or pairs * config.epochs) // per_step)
     return (
         f"{plural(len(settled.corpus.files), 'file')}, {plural(rows, 'pair')}; at most {pairs:,} of them in an epoch\n"
         f"{config.model} in {settled.dtype} on {settled.device}, processes: {settled.processes}, "
         f"pairs of {settled.max_length} tokens\n{recipe.describe()}\n"
-        f"about {plural(steps, 'step')} over at most {per_step:,} pairs each\n{forecast_run(settled, recipe, steps)}"
+        f"at least {plural(steps, 'step')} over at most {per_step:,} pairs each\n{forecast_run(settled, recipe, steps)}"
     )
 
 

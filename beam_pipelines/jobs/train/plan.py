@@ -11,7 +11,7 @@ from beam_pipelines.io.storage import absolute, join, read_bytes
 from beam_pipelines.jobs.train.config import DTYPES, RAW, TrainConfig
 from beam_pipelines.jobs.train.files import read_weights
 from beam_pipelines.models.settle import model_source, needing_extra, read_template
-from cappy_model.train.recipe import GROUPED, OLDER, RANDOM, VERSION
+from cappy_model.train.recipe import GROUPED, LISTWISE, OLDER, RANDOM, VERSION
 from schemas.errors import CappyError, UsageError
 from schemas.manifest import FORMAT_VERSION, RUN
 
@@ -41,6 +41,7 @@ class TrainPlan:
     corpus: Input
     held_out: Sequence[Input]
     rates: Mapping[str, Mapping[str, float]]
+    begun_before_groups: bool
     batches: str
     columns: "Columns"
     checkpoint: "Checkpoint"
@@ -56,6 +57,11 @@ class TrainPlan:
     def output(self) -> str:
         """The URL of the output folder."""
         return absolute(self.config.output)
+
+    @property
+    def rows(self) -> int:
+        """The pairs of the corpus; a preference is two, equal responses included."""
+        return self.corpus.rows * (2 if self.columns.preferences else 1)
 
     @property
     def urls(self) -> list[str]:
@@ -75,27 +81,29 @@ def plan(config: TrainConfig) -> TrainPlan:
     Raises CappyError or UsageError for anything that is wrong before a pair is read.
     """
     config.check()
+    begun_before = begun_before_groups(config)
     corpus = _open_corpus(config)
     held_out = [open_input([absolute(pattern)], config.storage) for pattern in config.held_out]
     rates = read_weights(absolute(config.weights), config.storage) if config.weights else {}
     with needing_extra("train", "training"):
         from cappy_model import checkpoints
         from cappy_model.score import encoding
-        from cappy_model.train import start, training
-    training.check_report_to(config.report_to)
+        from cappy_model.train import environment, start
+    environment.check_report_to(config.report_to)
     device, dtype = _settle_device(config)
     checkpoint = checkpoints.find_checkpoint(model_source(config, config.model))
     model_config, tokenizer = checkpoints.load_config(checkpoint)
     start.check_start(checkpoint, model_config, new_head=config.new_head)
     template = _settle_template(config, checkpoint, model_config, tokenizer)
     encoder = encoding.encoder_for(tokenizer, model_config, template=template, max_length=config.max_length)
-    state = training.processes(device)
+    state = environment.processes(device)
     return TrainPlan(
         config,
         corpus,
         held_out,
         rates,
-        settle_batches(config),
+        begun_before,
+        _settle_batches(config, begun_before=begun_before),
         _columns(config),
         checkpoint,
         model_config,
@@ -108,15 +116,22 @@ def plan(config: TrainConfig) -> TrainPlan:
     )
 
 
-def settle_batches(config: TrainConfig) -> str:
-    """Return how pairs are put into batches; a run that was begun when all batches were random goes on so."""
+def begun_before_groups(config: TrainConfig) -> bool:
+    """Return whether the output folder has a run that was begun when all batches were random."""
     stored = None if config.overwrite else read_bytes(join(absolute(config.output), RUN), config.storage)
     try:
         facts = json.loads(stored)["facts"] if stored else {}
-        begun = facts.get("job") == "train" and "batches" not in facts["settings"]
+        return facts.get("job") == "train" and "batches" not in facts["settings"]
     except (ValueError, KeyError, TypeError, AttributeError):
-        begun = False  # another job's folder, or a damaged one: opening the run says so
-    return config.batches or (RANDOM if begun else GROUPED)
+        return False  # another job's folder, or a damaged one: opening the run says so
+
+
+def _settle_batches(config: TrainConfig, *, begun_before: bool) -> str:
+    """Return how pairs are put into batches: an older run goes on with random batches."""
+    batches = config.batches or (RANDOM if begun_before else GROUPED)
+    if batches == RANDOM and config.loss == LISTWISE:
+        raise UsageError("--loss mse+listwise compares the responses to an instruction; it needs --batches grouped")
+    return batches
 
 
 def _columns(config: TrainConfig) -> "Columns":
@@ -191,17 +206,19 @@ def fingerprint_inputs(plan: TrainPlan) -> dict[str, Any]:
 def _recipe_inputs(plan: TrainPlan) -> dict[str, Any]:
     """Return the settings that the recipe gives or flags replace.
 
-    Those of the older recipe, random batches of pairs, are named as before there was another, so that its runs go on.
+    Those of a run that was begun before there were groups are named as they were then, so that it goes on.
     """
     from cappy_model.train.corpus import Columns
 
     config, random = plan.config, plan.batches == RANDOM
     given = {name: getattr(config, name) for name in (*_BY_RECIPE, "loss", "dropout")}
     inputs = {name: given[name] or (getattr(OLDER, name) if random else None) for name in _BY_RECIPE}
-    if not random:
+    if not plan.begun_before_groups:
         inputs |= {"batches": plan.batches, "recipe": VERSION, "loss": given["loss"], "dropout": given["dropout"]}
     elif given["dropout"] not in (None, "model"):
         inputs["dropout"] = given["dropout"]
+    if config.pairs_seen is not None:
+        inputs["pairs_seen"] = config.pairs_seen
     if plan.columns != Columns():
         inputs["columns"] = asdict(plan.columns)
     if config.new_head:

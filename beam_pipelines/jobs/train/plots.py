@@ -82,7 +82,7 @@ def over_steps(curves: Sequence[Curve], *, title: str, axis: str, steps: int, ke
     xs = Scale(0, steps or 1, left, right)
     ys = scale_of((value for curve in curves for _, value in curve.points), bottom, top)
     ticks = {tick: compact(tick) for tick in linear_ticks(0, xs.high, whole=True)}
-    x_axis(canvas, xs, ticks, "optimizer step", top=top, bottom=bottom, above=False)
+    x_axis(canvas, xs, ticks, "optimiser step", top=top, bottom=bottom, above=False)
     y_axis(canvas, ys, labels_of(linear_ticks(ys.low, ys.high)), axis, left=left, right=right)
     canvas.line([(xs(kept), top), (xs(kept), bottom)], colour="dim", dash="2 3")
     align: Literal["start", "end"] = "end" if kept > steps / 2 else "start"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from cappy_model.score.encoding import PairEncoder
 from cappy_model.train import selection as selection_module
-from cappy_model.train.batches import Share, packed, shuffled
+from cappy_model.train.batches import GroupPart, packed, shuffled
 from cappy_model.train.data import Place, Stream, evaluation_pairs
 from tests.cappy_model.models import tiny_tokenizer
 from tests.cappy_model.train.corpora import some_rows, write_corpus, write_pairs
@@ -193,6 +193,8 @@ def test_groups_stay_together_and_come_once_in_each_epoch(
                 assert whole < 2 * parts or set(labels) == {0.0, 1.0}, "right and wrong in each part"
         seen = stream.pairs_of(sum(map(stream.batches_of_epoch, range(epoch + 1))))
         assert seen == (sum(SIZES) * (epoch + 1), epoch + 1)
+        batches_so_far = sum(map(stream.batches_of_epoch, range(epoch + 1)))
+        assert stream.batches_for(sum(SIZES) * (epoch + 1)) == batches_so_far
     assert orders[0] != orders[1] != orders[2]
 
 
@@ -225,7 +227,7 @@ def test_packed_batches_hold_every_share_once(sizes: np.ndarray, batch_size: int
     found = packed(sizes, sizes * 10, batch_size, np.random.default_rng(seed))
     shares = [share for batch in found for share in batch]
     expected = {
-        Share(g, p, -(-s // batch_size)) for g, s in enumerate(sizes.tolist()) for p in range(-(-s // batch_size))
+        GroupPart(g, p, -(-s // batch_size)) for g, s in enumerate(sizes.tolist()) for p in range(-(-s // batch_size))
     }
     assert len(shares) == len(expected) and set(shares) == expected
     labels = [np.arange(size) % 2 for size in sizes.tolist()]

@@ -125,7 +125,9 @@ def test_rates_of_datasets_take_whole_instructions(corpus: list[str]) -> None:
 
 def test_labels_that_are_all_equal(tmp_path: Path) -> None:
     path = write_pairs(tmp_path / "same.parquet", [{**row, "label": 0.5} for row in some_rows(40)])
-    with pytest.raises(CorpusError, match=r"all labels for training are 0\.5: nothing tells right responses from"):
+    with pytest.raises(
+        CorpusError, match=r"all labels of the instructions for training are 0\.5: nothing tells right responses from"
+    ):
         selection_of([str(path)])
 
 

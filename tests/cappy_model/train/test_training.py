@@ -27,6 +27,7 @@ from cappy_model.train.assessment import Assessment, choice_accuracy
 from cappy_model.train.checkpoints import WHOLE, last_checkpoint
 from cappy_model.train.corpus import Columns, LabelledPairs
 from cappy_model.train.data import Place, Stream, evaluation_pairs
+from cappy_model.train.environment import check_report_to
 from cappy_model.train.losses import TEMPERATURE, WEIGHT, listwise
 from cappy_model.train.start import load_to_train
 from cappy_model.train.training import Settings, Trained, TrainingError, train
@@ -449,7 +450,7 @@ def test_models_that_are_no_start(tmp_path: Path) -> None:
 
 def test_an_integration_that_is_not_there() -> None:
     with pytest.raises(UsageError, match="--report-to notepad: notepad is not supported, only"):
-        training.check_report_to(("notepad",))
+        check_report_to(("notepad",))
 
 
 def test_metrics_of_an_assessment() -> None:

@@ -34,7 +34,7 @@ def test_without_license_hub_id_and_evaluation() -> None:
     card = draw_model_card(manifest_of(trained(evaluates=False)))
     data = ModelCard(card).data
     assert data.license is None and data.base_model is None and data.eval_results is None
-    assert "The files of `MiniLM` name no license; that of the base model applies." in card
+    assert "The files of `MiniLM` name no licence; that of the base model applies." in card
     assert "## Evaluation" not in card and "lowest evaluation loss" not in card and "/somewhere" not in card
 
 
@@ -47,13 +47,13 @@ def test_what_it_says() -> None:
     )
     assert "| `accuracy` | 0.8230 | share of instructions for which the response with the highest score has the" in card
     assert "| rotten_tomatoes | 500 | 500 |\n| cos_e | 100 | 400 |" in card and "| dropout | 0.0 |" in card
-    assert "hf upload USER/NAME DIR . --exclude run.json" in card
+    assert 'hf upload USER/NAME DIR . --exclude run.json "checkpoints/*"' in card
     assert "## Warnings" not in card
 
 
 def test_warnings_raw_labels_and_the_dropout_of_the_model() -> None:
     manifest = manifest_of(trained(spread=0.001))
-    manifest["settled"]["dropout"], manifest["configuration"]["labels"] = None, "raw"
+    manifest["settled"]["dropout"], manifest["configuration"]["columns"] = None, {"raw": True}
     card = draw_model_card(manifest)
     assert "## Warnings\n\n- The scores are nearly equal" in card and "| dropout | the model's own |" in card
     assert "on the scale of the labels that it was trained on" in card and "near 1" not in card
