@@ -9,6 +9,9 @@ from transformers.integrations.integration_utils import get_reporting_integratio
 from cappy_model.score.forward import keep_head_out_of_autocast
 from schemas.errors import UsageError
 
+_KEPT_BYTES = 8  # of each attention weight: in bfloat16 before the softmax, in both formats after it
+_PLAIN_ATTENTION = 6 * 2**30
+
 
 def processes(device: str) -> PartialState:
     """Return the state of this process among those of the launcher (`torchrun`, `accelerate launch`), if any."""
@@ -30,9 +33,17 @@ def check_report_to(names: tuple[str, ...]) -> None:
             raise UsageError(f"--report-to {name}: {error}") from error
 
 
-def settle_arithmetic(model: PreTrainedModel, dtype: str, device: str) -> None:
-    """Prepare a model for training under autocast to `dtype`."""
-    if dtype != "float32":
-        keep_head_out_of_autocast(model)
-        if device == "cpu" and model.config._attn_implementation == "sdpa":
-            model.set_attn_implementation("eager")  # the backward pass of sdpa in bfloat16 takes twice as long
+def settle_arithmetic(model: PreTrainedModel, dtype: str, device: str, *, batch_size: int, max_length: int) -> None:
+    """Prepare a model for training under autocast to `dtype`, with batches of at most this many pairs and tokens.
+
+    On a CPU in bfloat16 the backward pass of torch's fused attention takes several times as long as the plain one,
+    which keeps its weights: those of all layers must stay below `_PLAIN_ATTENTION` bytes.
+    """
+    if dtype == "float32":
+        return
+    keep_head_out_of_autocast(model)
+    config = model.config
+    if device == "cpu" and config._attn_implementation == "sdpa":
+        weights = batch_size * max_length**2 * config.num_attention_heads * config.num_hidden_layers
+        if weights * _KEPT_BYTES <= _PLAIN_ATTENTION:
+            model.set_attn_implementation("eager")

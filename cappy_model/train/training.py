@@ -110,7 +110,8 @@ def train(
     processes(settings.device).wait_for_everyone()
     last = last_checkpoint(folder)
     done = read_state(last).step if last else 0
-    settle_arithmetic(model, settings.dtype, settings.device)
+    shape = {"batch_size": settings.batch_size, "max_length": stream.encoder.max_length}
+    settle_arithmetic(model, settings.dtype, settings.device, **shape)
     batches = _Batches(stream, done * settings.accumulation * place.world, place)
     trainer = _Trainer(model, arguments, batches, assessment, place, saved, LOSSES[settings.loss])
     if settings.patience is not None:

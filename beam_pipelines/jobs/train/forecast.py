@@ -49,6 +49,7 @@ def forecast_run(plan: "TrainPlan", recipe: "Recipe", steps: int) -> str:
     Raises ModelError or CorpusError for a model or a corpus that training cannot use.
     """
     from cappy_model.score.encoding import encoder_for
+    from cappy_model.train.environment import settle_arithmetic
     from cappy_model.train.start import load_to_train
 
     config = plan.config
@@ -59,8 +60,9 @@ def forecast_run(plan: "TrainPlan", recipe: "Recipe", steps: int) -> str:
     batches = sample_batches(
         *(plan.urls, plan.columns, encoder, model.config.pad_token_id, recipe.batch_size), storage=config.storage
     )
-    rows = plan.corpus.rows * (2 if plan.columns.preferences else 1)
-    pairs = min(round(config.eval_fraction * rows), config.max_eval_pairs)
+    shape = {"batch_size": recipe.batch_size, "max_length": plan.max_length}
+    settle_arithmetic(model, plan.dtype, plan.device, **shape)
+    pairs = min(round(config.eval_fraction * plan.rows), config.max_eval_pairs)
     evaluate_every = config.evaluation_interval(steps)
     work = Work(steps, recipe.accumulation, -(-steps // evaluate_every) if pairs else 0, pairs)
     return forecast(model, batches, work, device=plan.device, dtype=plan.dtype)
@@ -100,9 +102,6 @@ def measure(model: Any, sample: Sequence[Batch], *, device: str, dtype: str) -> 
     """
     import torch
 
-    from cappy_model.train.environment import settle_arithmetic
-
-    settle_arithmetic(model, dtype, device)
     place = torch.device(device)
     model.to(place)
     optimiser = torch.optim.AdamW(model.parameters(), lr=0.0, weight_decay=0.0, fused=True)  # as the Trainer's is

@@ -27,7 +27,7 @@ from cappy_model.train.assessment import Assessment, choice_accuracy
 from cappy_model.train.checkpoints import WHOLE, last_checkpoint
 from cappy_model.train.corpus import Columns, LabelledPairs
 from cappy_model.train.data import Place, Stream, evaluation_pairs
-from cappy_model.train.environment import check_report_to
+from cappy_model.train.environment import check_report_to, settle_arithmetic
 from cappy_model.train.losses import TEMPERATURE, WEIGHT, listwise
 from cappy_model.train.start import load_to_train
 from cappy_model.train.training import Settings, Trained, TrainingError, train
@@ -510,3 +510,13 @@ def test_the_listwise_loss_is_that_of_each_group_by_itself(rows: list[tuple[floa
     (theirs,) = torch.autograd.grad(expected, scores) if expected.requires_grad else (torch.zeros_like(ours),)
     assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-5)
     assert torch.isfinite(ours).all()
+
+
+@pytest.mark.parametrize(("batch_size", "plain"), [(2, True), (10**9, False)])
+def test_plain_attention_only_where_its_weights_fit(calm: Path, batch_size: int, plain: bool) -> None:
+    model = AutoModelForSequenceClassification.from_pretrained(calm)
+    assert model.config._attn_implementation == "sdpa"
+    settle_arithmetic(model, "float32", "cpu", batch_size=batch_size, max_length=64)
+    assert model.config._attn_implementation == "sdpa"
+    settle_arithmetic(model, "bfloat16", "cpu", batch_size=batch_size, max_length=64)
+    assert model.config._attn_implementation == ("eager" if plain else "sdpa")
