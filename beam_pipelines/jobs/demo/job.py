@@ -74,18 +74,16 @@ def _building(config: DemoConfig) -> BuildCorpusConfig:
 
 
 def _training(config: DemoConfig) -> TrainConfig:
-    """Return the options of training: many small steps, as pairs are few, at a learning rate for a small encoder."""
+    """Return the options of training: the recipe for few pairs, and enough pairs to evaluate on."""
     return TrainConfig(
         corpus=_path(config, CORPUS, "pairs/*.parquet"),
         model=str(minilm_folder()),
         held_out=(_shipped("candidates/validation.parquet"),),
         weights=_shipped("weights.yaml"),
         max_pairs=config.pairs,
-        batch_size=16,
-        accumulation=1,
-        learning_rate=2e-4,
-        max_eval_pairs=100,
-        evaluate_every=50,
+        max_length=256,
+        eval_fraction=0.1,
+        max_eval_pairs=300,
         output=_path(config, SCORER),
         overwrite=config.overwrite,
     )

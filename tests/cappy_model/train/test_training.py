@@ -22,6 +22,7 @@ from transformers import (
 
 from cappy_model.checkpoints import ModelError, ModelSource, find_checkpoint
 from cappy_model.score.encoding import PairEncoder
+from cappy_model.score.forward import keep_head_out_of_autocast
 from cappy_model.train import training
 from cappy_model.train.assessment import Assessment, choice_accuracy
 from cappy_model.train.checkpoints import WHOLE, last_checkpoint
@@ -352,7 +353,7 @@ def test_bfloat16_computes_the_head_and_the_loss_in_float32(calm: Path, corpus: 
     assert all(abs(loss - other) < 0.05 * max(1.0, other) for loss, other in pairs)
     assert any(loss != other for loss, other in pairs)
     model = AutoModelForSequenceClassification.from_pretrained(calm)
-    training.keep_head_out_of_autocast(model)
+    keep_head_out_of_autocast(model)
     with torch.autocast("cpu", torch.bfloat16):
         logits = model(torch.arange(4, 20).reshape(2, 8)).logits
         again = torch.nn.functional.linear(logits, torch.ones(1, 1))
