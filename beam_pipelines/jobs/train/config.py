@@ -131,7 +131,7 @@ class TrainingConfig(LoadingConfig):
 
     def evaluation_interval(self, steps: int) -> int:
         """Return the steps between evaluations of a run of `steps` steps."""
-        return self.evaluate_every or max(1, steps // _EVALUATIONS)
+        return self.evaluate_every or -(-steps // _EVALUATIONS)
 
     def recipe(self, batches: str, pairs: int, hidden_size: int = MINILM_WIDTH) -> Recipe:
         """Return the recipe for training on `pairs` pairs in all, with the settings that flags give."""
