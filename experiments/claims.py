@@ -23,6 +23,7 @@ from pathlib import Path
 from threading import Semaphore
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
@@ -69,7 +70,7 @@ _NUMBERS = {
     "--max-length": (256, "tokens of a pair"),
     "--jobs": (1, "commands at a time"),
 }
-_CLAIMS = ("alone", "boost", "ranking")
+_CLAIMS = ("alone", "boost", "adapted", "ranking")
 _SHARES = ("ag_news=1", "rotten_tomatoes=1", "dream=1", "cos_e=1", "cosmos_qa=1")
 
 UNTRAINED, ALONE, ADAPTED = "untrained", "alone", "adapted"
@@ -90,8 +91,9 @@ class Claims:
         self.candidates()
         self.corpus()
         self.each(lambda seed: self.train(ALONE, self.work / "pairs.parquet", self.encoder, seed))
-        steps = {"alone": self.alone, "boost": self.adapt, "ranking": self.rank}
-        self.together([steps[claim] for claim in self.arguments.claims])
+        steps = {"alone": self.alone, "boost": self.boost, "adapted": self.adapt, "ranking": self.rank}
+        for claim in self.arguments.claims:
+            steps[claim]()
 
     def each(self, step: Callable[[int], None]) -> None:
         """Run a step for every seed."""
@@ -189,24 +191,35 @@ class Claims:
         scored = self.score(folder / "choices.parquet", scorers, folder, *column, *length)
         self.evaluate("classification", scored, scorers, folder / "evaluation", *column)
 
+    def boost(self) -> None:
+        """Choose among the held-out candidates of all tasks with each scorer."""
+        folder = self.work / "boost"
+        tables = [pq.read_table(self.candidates_of(task, HELD_OUT)) for task in self.arguments.tasks]
+        _write(pa.concat_tables(tables), folder / "candidates.parquet")
+        scorers = {f"{ALONE}{seed}": self.scorer(ALONE, seed) for seed in self.seeds}
+        scored = self.score(folder / "candidates.parquet", scorers, folder)
+        self.evaluate("generation", scored, scorers, folder / "evaluation")
+
     def adapt(self) -> None:
         """Adapt scorers to each generation task and compare them with the original on held-out candidates."""
-        self.together([partial(self.adapt_to, task, seed) for seed in self.seeds for task in self.arguments.tasks])
-        self.each(self.compare)
+        scored = self.work / "boost" / f"{ALONE}{self.seeds[-1]}"
+        for task in self.arguments.tasks:
+            own = ds.dataset(sorted(scored.glob("part-*.parquet"))).to_table(filter=pc.field("dataset") == task)
+            _write(own, self.work / ADAPTED / f"{task}.parquet")
+        self.each(self.adapt_one)
 
-    def compare(self, seed: int) -> None:
-        """Evaluate the selections of a scorer and of its adapted versions on all tasks."""
-        folder = self.work / "boost" / f"seed{seed}"
-        scored = folder / "*" / ADAPTED / "scored" / "part-*.parquet"
-        self.evaluate("generation", str(scored), [ALONE, "score"], folder / "evaluation")
+    def adapt_one(self, seed: int) -> None:
+        """Adapt one scorer to each task; evaluate its selections and those of its adapted versions on all tasks."""
+        folder = self.work / ADAPTED / f"seed{seed}"
+        self.together([partial(self.adapt_to, task, seed, folder / task) for task in self.arguments.tasks])
+        scored = folder / "*" / "scored" / "part-*.parquet"
+        self.evaluate("generation", str(scored), [f"{ALONE}{seed}", "score"], folder / "evaluation")
 
-    def adapt_to(self, task: str, seed: int) -> None:
-        """Adapt one scorer to one task; score the held-out candidates with both."""
-        folder, scorer = self.work / "boost" / f"seed{seed}" / task, self.scorer(ALONE, seed)
-        validation = self.score(self.candidates_of(task, HELD_OUT), {ALONE: scorer}, folder)
+    def adapt_to(self, task: str, seed: int, output: Path) -> None:
+        """Adapt one scorer to one task; score the held-out candidates."""
         self.cappy(
-            "adapt", "--train", self.candidates_of(task, TRAIN), "--validation", validation,
-            "--model", scorer, "--output", folder / ADAPTED, "--seed", seed,
+            "adapt", "--train", self.candidates_of(task, TRAIN),
+            "--validation", self.work / ADAPTED / f"{task}.parquet", "--model", self.scorer(ALONE, seed), "--output", output, "--seed", seed,
             "--max-length", self.arguments.max_length, "--device", self.arguments.device,
             *shlex.split(self.arguments.adapt_flags), *ONE_WORKER,
         )  # fmt: skip
@@ -255,7 +268,9 @@ def _parser() -> argparse.ArgumentParser:
         "--train-decodings", default="greedy,sampling,topk40", metavar="A,B,...",
         help="of the candidates to train on (default: greedy,sampling,topk40; held-out candidates: the paper's 17)",
     )  # fmt: skip
-    parser.add_argument("--claims", nargs="+", choices=_CLAIMS, default=_CLAIMS, help="to try (default: all)")
+    parser.add_argument(
+        "--claims", nargs="+", choices=_CLAIMS, default=_CLAIMS, help="to try; adapted needs boost (default: all)"
+    )
     parser.add_argument("--data", type=Path, metavar="WORK", help="folder with candidates and corpus (default: WORK)")
     parser.add_argument(
         "--shares", nargs="+", default=_SHARES, metavar="NAME=R",

@@ -20,9 +20,9 @@ from benchmarks.machine import markdown_table
 from cappy_model.metrics.rouge import RougeL
 
 Measure = Mapping[str, Any]
-_SCORER = "scorer:"
+_SCORER, _ADAPTED = "scorer:alone", "scorer:score"
 _SELF_SCORE = "self-score:mean"
-_ORDERED = {"scorer": "alone", "scorer, adapted": "score", "self-score, mean": "log_likelihood_mean"}
+_NAMES = {_SCORER: "scorer", _ADAPTED: "scorer, adapted"}
 
 
 def all_tables(work: Path) -> str:
@@ -33,14 +33,14 @@ def all_tables(work: Path) -> str:
             "### Alone: accuracy over held-out rows",
             _by_dataset(_measure(work / "classification", "accuracy"), decimals=3),
         ]
-    boosts = [_measure(folder, "rouge_l") for folder in _boosts(work)]
-    if boosts:
+    if _tried(work / "boost"):
+        measures = [_measure(folder, "rouge_l") for folder in (work / "boost", *_adapted(work))]
         parts += [
             "### Boost and adapted: mean Rouge-L (x 100) of the chosen candidate",
-            _boost_means(boosts),
-            *(_differences(measure, seed) for seed, measure in enumerate(boosts)),
+            _means(measures),
+            *map(_differences, measures),
             "Spearman correlation with Rouge-L among the candidates of an instruction:",
-            _orders(work / "boost", len(boosts)),
+            _orders(work),
         ]
     if _tried(work / "ranking"):
         parts.append("### Ranking: solutions of held-out GSM8K problems")
@@ -62,23 +62,26 @@ def _summary(work: Path) -> dict[str, str]:
     if _tried(work / "classification"):
         measure = _measure(work / "classification", "accuracy")
         for dataset, scope in {**measure["datasets"], "accuracy, mean": measure["macro"]}.items():
-            found[dataset] = f"{_mean_of(scope, f'{_SCORER}alone'):.3f}"
-    boosts = [_measure(folder, "rouge_l")["macro"] for folder in _boosts(work)]
-    for name, method in (("boost", f"{_SCORER}alone"), ("adapted", f"{_SCORER}score"), ("self-score", _SELF_SCORE)):
-        if boosts:
-            found[name] = f"{100 * fmean(scope['methods'][method]['value'] for scope in boosts):.1f}"
+            found[dataset] = f"{_mean_of(scope, _SCORER):.3f}"
+    if _tried(work / "boost"):
+        scope = _measure(work / "boost", "rouge_l")["macro"]
+        found |= {"boost": f"{100 * _mean_of(scope, _SCORER):.1f}"}
+        adapted = [_measure(folder, "rouge_l")["macro"] for folder in _adapted(work)]
+        if adapted:
+            found["adapted"] = f"{100 * fmean(_mean_of(scope, _ADAPTED) for scope in adapted):.1f}"
+        found["self-score"] = f"{100 * _mean_of(scope, _SELF_SCORE):.1f}"
     if _tried(work / "ranking"):
-        found["ranking, AUC"] = f"{_mean_of(_measure(work / 'ranking', 'auc')['macro'], f'{_SCORER}adapted'):.3f}"
+        found["ranking, AUC"] = f"{_mean_of(_measure(work / 'ranking', 'auc')['macro'], 'scorer:adapted'):.3f}"
     return found
 
 
 def _mean_of(scope: Measure, prefix: str) -> float:
-    """Return the mean of the methods with the names `prefix` and a seed."""
-    return fmean(entry["value"] for name, entry in scope["methods"].items() if name.startswith(prefix))
+    """Return the mean of the methods whose names are `prefix` and a seed."""
+    return fmean(entry["value"] for name, entry in scope["methods"].items() if name.rstrip("0123456789") == prefix)
 
 
-def _boosts(work: Path) -> list[Path]:
-    return [folder for folder in sorted((work / "boost").glob("seed*")) if _tried(folder)]
+def _adapted(work: Path) -> list[Path]:
+    return [folder for folder in sorted((work / "adapted").glob("seed*")) if _tried(folder)]
 
 
 def _tried(folder: Path) -> bool:
@@ -114,47 +117,57 @@ def _cell(entry: Mapping[str, Any] | None, decimals: int) -> str:
     return value if entry["low"] is None else f"{value} ({entry['low']:.{decimals}f} to {entry['high']:.{decimals}f})"
 
 
-def _boost_means(boosts: Sequence[Measure]) -> str:
+def _means(measures: Sequence[Measure]) -> str:
     """Return a table of methods by tasks: means over the seeds. Baselines do not depend on the seed."""
-    scopes = [{**measure["datasets"], "mean": measure["macro"]} for measure in boosts]
+    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for measure in measures:
+        for task, scope in {**measure["datasets"], "mean": measure["macro"]}.items():
+            for method, entry in scope["methods"].items():
+                kind = method.rstrip("0123456789")
+                if measure is measures[0] or kind == _ADAPTED:
+                    found[_NAMES.get(kind, method)][task].append(entry["value"])
     rows = []
-    for method in boosts[0]["macro"]["methods"]:
-        row = {"mean over seeds (lowest to highest)": method}
-        for scope in scopes[0]:
-            values = [each[scope]["methods"][method]["value"] for each in scopes]
+    for name in sorted(found, key=lambda name: name not in _NAMES.values()):
+        row = {"mean over seeds (lowest to highest)": name}
+        for task, values in found[name].items():
             spread = f" ({100 * min(values):.1f} to {100 * max(values):.1f})" if min(values) < max(values) else ""
-            row[scope] = f"{100 * fmean(values):.1f}{spread}"
+            row[task] = f"{100 * fmean(values):.1f}{spread}"
         rows.append(row)
     return markdown_table(rows)
 
 
-def _differences(measure: Measure, seed: int) -> str:
-    """Return a table of the paired differences between each scorer and its baselines, over all tasks, of one seed."""
+def _differences(measure: Measure) -> str:
+    """Return a table of the paired differences between scorers and the methods they are compared with."""
     rows = []
     for entry in measure["macro"]["differences"]:
-        compared = f"{entry['method'].removeprefix(_SCORER)} minus {entry['to'].removeprefix(_SCORER)}"
+        compared = f"{entry['method'].removeprefix('scorer:')} minus {entry['to'].removeprefix('scorer:')}"
         difference = f"{100 * entry['value']:+.1f} ({100 * entry['low']:+.1f} to {100 * entry['high']:+.1f})"
-        rows.append({f"seed {seed}, mean of the tasks": compared, "paired difference": difference})
+        rows.append({"mean of the tasks": compared, "paired difference": difference})
     return markdown_table(rows)
 
 
-def _orders(boost: Path, seeds: int) -> str:
+def _orders(work: Path) -> str:
     """Return a table of rank correlations between scores and Rouge-L, by task: means over instructions and seeds."""
-    rouge, tasks = RougeL(), sorted(folder.parent.name for folder in (boost / "seed0").glob("*/adapted"))
+    last = max((work / "boost").glob("alone*"), key=lambda folder: int(folder.name.removeprefix("alone")))
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for task in tasks:
-        for seed in range(seeds):
-            scored = sorted((boost / f"seed{seed}" / task / "adapted" / "scored").glob("part-*.parquet"))
-            frame = ds.dataset(scored).to_table().to_pandas()
-            pairs = zip(frame["references"], frame["response"], strict=True)
-            frame["rouge_l"] = [rouge.score(list(references), response) for references, response in pairs]
-            for _, candidates in frame.groupby("instruction_id"):
-                for name, column in _ORDERED.items():
-                    if candidates["rouge_l"].nunique() > 1 and candidates[column].nunique() > 1:
-                        found[name, task].append(float(spearmanr(candidates[column], candidates["rouge_l"]).statistic))
-    return markdown_table(
-        [{"": name, **{task: f"{fmean(found[name, task]):+.3f}" for task in tasks}} for name in _ORDERED]
-    )
+    _correlate(sorted(last.glob("part-*.parquet")), {"alone": "scorer", "log_likelihood_mean": "self-score"}, found)
+    for folder in _adapted(work):
+        _correlate(sorted(folder.glob("*/scored/part-*.parquet")), {"score": "scorer, adapted"}, found)
+    tasks, names = (sorted({key[place] for key in found}) for place in (1, 0))
+    means = {key: f"{fmean(values):+.3f}" for key, values in found.items()}
+    return markdown_table([{"": name, **{task: means[name, task] for task in tasks}} for name in names])
+
+
+def _correlate(files: Sequence[Path], columns: Mapping[str, str], found: dict[tuple[str, str], list[float]]) -> None:
+    """Append the correlation of each instruction to those of its method (named by column, less its seed) and task."""
+    rouge, frame = RougeL(), ds.dataset(files).to_table().to_pandas()
+    pairs = zip(frame["references"], frame["response"], strict=True)
+    frame["rouge_l"] = [rouge.score(list(references), response) for references, response in pairs]
+    for (task, _), candidates in frame.groupby(["dataset", "instruction_id"]):
+        for column in frame.columns:
+            name = columns.get(column.rstrip("0123456789"))
+            if name and candidates["rouge_l"].nunique() > 1 and candidates[column].nunique() > 1:
+                found[name, task].append(float(spearmanr(candidates[column], candidates["rouge_l"]).statistic))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -106,15 +106,15 @@ def write_metrics(folder: Path, name: str, values: dict[str, float]) -> None:
     (folder / "evaluation" / "metrics.json").write_text(json.dumps({"measures": {name: measure}}))
 
 
-def write_candidates(folder: Path, *, agrees: bool) -> None:
-    """Write candidates of three instructions: `score` orders those of the first by Rouge-L and, if `agrees`, those of
+def write_candidates(folder: Path, column: str, *, agrees: bool) -> None:
+    """Write candidates of three instructions: `column` orders those of the first by Rouge-L and, if `agrees`, those of
     the second; those of the third have equal Rouge-L."""
     table = {
+        "dataset": ["dream"] * 6,
         "instruction_id": ["a", "a", "b", "b", "c", "c"],
         "references": [["red"]] * 6,
         "response": ["red", "blue", "red", "blue", "blue", "green"],
-        "alone": [0.9, 0.1, 0.8, 0.2, 0.5, 0.4],
-        "score": [0.9, 0.1, *([0.8, 0.2] if agrees else [0.2, 0.8]), 0.5, 0.4],
+        column: [0.9, 0.1, *([0.8, 0.2] if agrees else [0.2, 0.8]), 0.5, 0.4],
         "log_likelihood_mean": [-2.0, -1.0, -2.0, -1.0, -2.0, -1.0],
     }
     folder.mkdir(parents=True)
@@ -125,22 +125,25 @@ def write_results(work: Path) -> None:
     """Write the evaluations of two seeds."""
     write_metrics(work / "classification", "accuracy", {"scorer:alone0": 0.5, "scorer:alone1": 0.6, "random": 0.25})
     write_metrics(work / "ranking", "auc", {"scorer:alone0": 0.6, "scorer:adapted0": 0.7, "random": 0.5})
+    baselines = {"self-score:mean": 0.15, "random": 0.2}
+    write_metrics(work / "boost", "rouge_l", {"scorer:alone0": 0.2, "scorer:alone1": 0.3, **baselines})
+    write_candidates(work / "boost" / "alone1", "alone1", agrees=True)
     for seed, value in enumerate((0.3, 0.4)):
-        boost = work / "boost" / f"seed{seed}"
-        values = {"scorer:score": value, "scorer:alone": value - 0.1, "self-score:mean": 0.15, "random": 0.2}
-        write_metrics(boost, "rouge_l", values)
-        write_candidates(boost / "dream" / "adapted" / "scored", agrees=seed == 0)
+        adapted = work / "adapted" / f"seed{seed}"
+        write_metrics(adapted, "rouge_l", {f"scorer:alone{seed}": 0.2, "scorer:score": value, **baselines})
+        write_candidates(adapted / "dream" / "scored", "score", agrees=seed == 0)
 
 
 def test_tables_have_means_over_seeds_and_intervals(tmp_path: Path) -> None:
     write_results(tmp_path)
     printed = claims_tables.all_tables(tmp_path)
     assert "| scorer:alone0 | 0.500 (0.400 to 0.600) | 0.700 (0.600 to 0.800) | 0.600 (0.500 to 0.700) |" in printed
-    assert "| scorer:score | 35.0 (30.0 to 40.0) | 55.0 (50.0 to 60.0) | 45.0 (40.0 to 50.0) |" in printed
+    assert "| scorer | 25.0 (20.0 to 30.0) | 45.0 (40.0 to 50.0) | 35.0 (30.0 to 40.0) |" in printed
+    assert "| scorer, adapted | 35.0 (30.0 to 40.0) | 55.0 (50.0 to 60.0) | 45.0 (40.0 to 50.0) |" in printed
     assert "| random | 20.0 | 40.0 | 30.0 |" in printed
     assert "| score minus random | +5.0 (-5.0 to +15.0) |" in printed
     assert "| scorer | +1.000 |" in printed and "| scorer, adapted | +0.500 |" in printed
-    assert "| self-score, mean | -1.000 |" in printed
+    assert "| self-score | -1.000 |" in printed
     assert "auc" in printed and "| random | 0.500" in printed
 
 
