@@ -84,15 +84,20 @@ def check_schema(schema: pa.Schema, columns: Columns, url: str) -> None:
             flags.append("--chosen-column with --rejected-column")
         raise CorpusError(
             f"{url}: has no column{'s' * (len(missing) > 1)} {_listed([repr(name) for _, name in missing], 'and')}; "
-            f"{_listed(flags, 'or')} names another one; there are {', '.join(schema.names)}"
+            f"name others with {_listed(flags, 'or')}; there are {', '.join(schema.names)}"
         )
-    optional = [name for name in OPTIONAL if name in schema.names]
-    wrong = [name for name in (*columns.texts.values(), *optional) if not is_text(schema.field(name).type)]
+    wrong = [name for name in columns.texts.values() if not is_text(schema.field(name).type)]
     if wrong:
         raise CorpusError(f"{url}: column {wrong[0]!r} is {schema.field(wrong[0]).type}; it must be text")
+    for name in OPTIONAL:
+        kind = schema.field(name).type if name in schema.names else pa.string()
+        if not (is_text(kind) or pa.types.is_integer(kind)):
+            raise CorpusError(
+                f"{url}: column {name!r} is {kind}; it must be text or whole numbers: rename or drop it, it is optional"
+            )
     kind = pa.float32() if columns.preferences else schema.field(columns.label).type
-    if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
-        raise CorpusError(f"{url}: column {columns.label!r} is {kind}; it must be numbers")
+    if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
+        raise CorpusError(f"{url}: column {columns.label!r} is {kind}; it must be numbers or booleans")
 
 
 def _listed(names: Sequence[str], word: str) -> str:
@@ -112,7 +117,7 @@ def check_nulls(batch: pa.RecordBatch, columns: Columns, url: str, first: int) -
 
 def check_labels(labels: pa.Array, columns: Columns, url: str, first: int) -> None:
     """Raise CorpusError for a label out of range; the labels start at row `first` of the file."""
-    values = labels.to_numpy(zero_copy_only=False)
+    values = labels.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     with np.errstate(over="ignore"):
         valid = np.isfinite(values.astype(np.float32)) if columns.raw else (values >= 0) & (values <= 1)
     if not valid.all():
@@ -124,7 +129,7 @@ def check_labels(labels: pa.Array, columns: Columns, url: str, first: int) -> No
 
 
 def as_text(batch: pa.RecordBatch, name: str) -> pa.StringArray:
-    """Return a column of text of any type as strings."""
+    """Return a column of text of any type, or of whole numbers, as strings."""
     return pc.cast(batch.column(name), pa.string())
 
 

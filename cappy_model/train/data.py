@@ -77,6 +77,8 @@ class Stream:
         """Return the number of pairs in the first `batches` batches, and of epochs; may read a window (CorpusError)."""
         seen = 0
         for window in self._windows():
+            if window.first == batches:
+                break
             if window.first + window.batches > batches:
                 seen += sum(len(batch.groups) for batch in self._read(window, slice(batches - window.first)))
                 break
@@ -91,13 +93,13 @@ class Stream:
         rows = self.selection.training_rows
         windows: list[list[int]] = []
         room = 0
-        for number in self._rng("pieces", epoch).permutation(len(rows)).tolist():
+        order = self._rng("pieces", epoch).permutation(len(rows))
+        for number in order[rows[order] > 0].tolist():
             if rows[number] > room:
                 windows.append([])
                 room = self.buffer
-            if rows[number]:
-                windows[-1].append(number)
-                room -= int(rows[number])
+            windows[-1].append(number)
+            room -= int(rows[number])
         return windows
 
     def batches(self, start: int, place: Place) -> Iterator[dict[str, Any]]:

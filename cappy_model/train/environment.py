@@ -10,7 +10,7 @@ from cappy_model.score.forward import keep_head_out_of_autocast
 from schemas.errors import UsageError
 
 _KEPT_BYTES = 8  # of each attention weight: in bfloat16 before the softmax, in both formats after it
-_PLAIN_ATTENTION = 6 * 2**30
+_PLAIN_ATTENTION = 5 * 2**30
 
 
 def processes(device: str) -> PartialState:

@@ -14,7 +14,7 @@ TEMPERATURE = 0.25
 """Scores are divided by it in the softmax: two scores that differ by 1 are chosen between with odds of 55 to 1."""
 
 WEIGHT = 1.0
-"""The weight of the cross-entropy beside the squared error."""
+"""The weight of the listwise loss beside the squared error."""
 
 Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """Scores float32[n], labels float32[n] and ascending group numbers int64[n] -> the sum over the n pairs, a scalar."""
@@ -26,24 +26,24 @@ def squared_error(scores: torch.Tensor, labels: torch.Tensor, groups: torch.Tens
 
 
 def listwise(scores: torch.Tensor, labels: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
-    """Return the cross-entropy between the softmax of a group's scores and its labels, each group times its size.
+    """Return the divergence of the softmax of a group's scores from that of its labels, each group times its size.
 
-    The labels' distribution is in proportion to how far they lie above the lowest label of their group. A group whose
-    labels are all equal, such as a single pair, prefers nothing and contributes 0.
+    It is Kullback and Leibler's, of both divided by `TEMPERATURE`: 0 where the scores of a group are its labels plus
+    any constant, so the squared error, which also asks for the constant, has the same minimum.
     """
     sizes = torch.bincount(groups)
     inside = torch.arange(int(sizes.max()), device=groups.device) < sizes[:, None]  # bool[groups, largest]
-    above = _by_group(labels, sizes, torch.inf)
-    above = (above - above.amin(1, keepdim=True)).where(inside, 0.0)
-    total = above.sum(1, keepdim=True)
-    log_shares = torch.log_softmax(_by_group(scores / TEMPERATURE, sizes, -torch.inf), 1).where(inside, 0.0)
-    cross_entropy = -(above / total.where(total > 0, 1.0) * log_shares).sum(1)
-    return (cross_entropy * sizes).sum()
+    wanted, found = (
+        torch.log_softmax(_by_group(values / TEMPERATURE, sizes), 1).where(inside, 0.0) for values in (labels, scores)
+    )
+    divergence = (wanted.exp() * (wanted - found)).where(inside, 0.0).sum(1)
+    return (divergence * sizes).sum()
 
 
-def _by_group(values: torch.Tensor, sizes: torch.Tensor, fill: float) -> torch.Tensor:
-    """Return the values of each group as a row, float32[groups, largest], with `fill` after the end of smaller ones."""
-    return torch.nn.utils.rnn.pad_sequence(values.split(sizes.tolist()), batch_first=True, padding_value=fill)
+def _by_group(values: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
+    """Return the values of each group as a row, float32[groups, largest], filled up with -inf."""
+    rows = values.split(sizes.tolist())
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-torch.inf)
 
 
 def squared_error_and_choice(scores: torch.Tensor, labels: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:

@@ -128,17 +128,25 @@ class Selection:
             np.save(folder / _GROUPS_FILE, np.stack(self.groups))
         numbers = {url: number for number, url in enumerate(urls)}
         ranges = [(numbers.get(part.url, Path(part.url).name), *part[1:]) for part in self.ranges]
-        summary = {"pieces": ranges, "in_place": self.in_place, "counts": self.counts, "made_of": self.made_of}
+        summary = {
+            "pieces": ranges, "in_place": self.in_place, "counts": self.counts, "made_of": self.made_of,
+            "arranged": _sizes_of(folder),
+        }
         temporary = folder / f"{_SUMMARY_FILE}.tmp"
         temporary.write_text(json.dumps(summary))
         temporary.replace(folder / _SUMMARY_FILE)
 
     @classmethod
     def load(cls, folder: Path, urls: Sequence[str], columns: Columns) -> "Selection | None":
-        """Load a selection of the same files at `urls`, its arrays memory-mapped; None if none was saved."""
+        """Load a selection of the same files at `urls`, its arrays memory-mapped.
+
+        Returns None if none was saved, or if arranged files have been lost since.
+        """
         if not (folder / _SUMMARY_FILE).is_file():
             return None
         summary = json.loads((folder / _SUMMARY_FILE).read_text())
+        if summary.get("arranged", {}) != _sizes_of(folder):
+            return None
         ranges = [
             RowRange(urls[file] if isinstance(file, int) else str(folder / ARRANGED / file), *rest)
             for file, *rest in summary["pieces"]
@@ -157,3 +165,8 @@ class Selection:
         delete_arranged(folder / ARRANGED)
         if (folder / ARRANGED).is_dir():
             (folder / ARRANGED).rmdir()
+
+
+def _sizes_of(folder: Path) -> dict[str, int]:
+    """Return the sizes in bytes of the arranged files of the selection in a folder, by name."""
+    return {path.name: path.stat().st_size for path in sorted((folder / ARRANGED).glob("*"))}

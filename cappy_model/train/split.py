@@ -29,15 +29,17 @@ _COUNTED = ("read", "held_out", "held_out_instructions", "left_out", "not_drawn"
 class Policy:
     """Rules that assign rows.
 
-    `grouped`: draw instructions, whole, and keep their pairs together; otherwise draw pairs for training. `held_out`:
-    keys of instructions (see `instruction_key`) that are dropped. `evaluation_share`: share of the instructions, in
-    [0, 1), kept for evaluation. `rates`: by column (`dataset`, `label_source`) and value, the share in [0, 1] that is
-    kept; rates of both columns multiply. The limits are the maximum pairs of training and of evaluation, sampled
-    evenly; None is no limit.
+    `grouped`: draw instructions for training, whole, and keep their pairs together; otherwise draw pairs.
+    `grouped_evaluation`: draw instructions for evaluation, as runs did not before there were groups. `held_out`: keys
+    of instructions (see `instruction_key`) that are dropped. `evaluation_share`: share of the instructions, in [0, 1),
+    kept for evaluation. `rates`: by column (`dataset`, `label_source`) and value, the share in [0, 1] that is kept;
+    rates of both columns multiply. The limits are the maximum pairs of training and of evaluation, sampled evenly;
+    None is no limit.
     """
 
     seed: int
     grouped: bool = True
+    grouped_evaluation: bool = True
     held_out: frozenset[int] = frozenset()
     evaluation_share: float = 0.0
     rates: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -90,10 +92,11 @@ class _Splitter:
         self._held_out: set[int] = set()
         self._samples = {
             TRAINING: Sample(policy.max_pairs, together=policy.grouped),
-            EVALUATION: Sample(policy.max_evaluation_pairs, together=True),
+            EVALUATION: Sample(policy.max_evaluation_pairs, together=policy.grouped_evaluation),
         }
         self._groups = GroupStarts()
         self._rows = 0
+        self._drawn_away = False  # whether a limit has dropped training rows
         self._lowest, self._highest = np.inf, -np.inf  # of the labels for training
         self._evaluated = int(policy.evaluation_share * _HASHES)
 
@@ -108,14 +111,14 @@ class _Splitter:
         assignments[assignments == _ELSEWHERE] = DROPPED
         pairs = list(zip(batch.column("dataset").to_pylist(), batch.column("label_source").to_pylist(), strict=True))
         codes = np.array([self._sources.setdefault(pair, len(self._sources)) for pair in pairs], dtype=np.int64)
-        by_instruction = list(map(str, keys.tolist()))
-        drawn = by_instruction if self._policy.grouped else batch.column("pair_id").to_pylist()
+        ids = {True: list(map(str, keys.tolist())), False: batch.column("pair_id").to_pylist()}
+        drawn = ids[self._policy.grouped]
         for index in np.flatnonzero(assignments != DROPPED).tolist() if self._policy.rates else ():
             if not self._keeps(*pairs[index], batch.column("pair_id")[index].as_py(), drawn[index]):
                 assignments[index] = DROPPED
                 self._counts["left_out"] += 1
         self._sample(TRAINING, assignments, codes, drawn)
-        self._sample(EVALUATION, assignments, codes, by_instruction)
+        self._sample(EVALUATION, assignments, codes, ids[self._policy.grouped_evaluation])
         self._note_labels(batch.column("label").to_numpy()[assignments == TRAINING])
         if self._policy.grouped:
             self._groups.add(keys, _lengths(batch))
@@ -163,10 +166,11 @@ class _Splitter:
             kept, sources, dropped = self._samples[assignment].result()
             assignments[dropped] = DROPPED
             self._counts["not_drawn"] += len(dropped)
+            self._drawn_away |= assignment == TRAINING and len(dropped) > 0
             self._counts[name] = kept
             made_of[name] = self._made_of(sources)
         self._counts["held_out_instructions"] = len(self._held_out)
-        self._check_not_empty()
+        self._check_not_empty(notes)
         groups = self._groups.of_training(assignments == TRAINING) if self._policy.grouped else None
         counts = {name: self._counts[name] for name in _COUNTED} | dict(notes)
         if groups is not None:
@@ -190,12 +194,14 @@ class _Splitter:
                     f"choose from {', '.join(existing) or 'none'}"
                 )
 
-    def _check_not_empty(self) -> None:
+    def _check_not_empty(self, notes: Mapping[str, int]) -> None:
         counts, policy = self._counts, self._policy
         if not counts["training"]:
-            remedy = "give another corpus, or other weights"
-            if policy.grouped and counts["not_drawn"]:
+            remedy = "give another corpus, or other weights, or a smaller --eval-fraction"
+            if self._drawn_away:
                 remedy = f"the first instruction drawn has more than --max-pairs {policy.max_pairs}: give more"
+            if notes.get("equal_preferences"):
+                remedy = f"{notes['equal_preferences']:,} preferences have two equal responses: check the two columns"
             raise CorpusError(
                 f"no pair is left for training: of {counts['read']:,} read, {counts['held_out']:,} have a held-out "
                 f"instruction, {counts['left_out']:,} were left out by their weights, and {counts['evaluation']:,} are "

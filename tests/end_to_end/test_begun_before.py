@@ -95,3 +95,29 @@ def test_train_goes_on(tmp_path: Path) -> None:
     assert read_json(run / "run.json")["facts"] == read_json(BEGUN / "train" / "run" / "run.json")["facts"]
     assert not (run / "checkpoints").exists()
     assert main(["verify", str(run)]) == 0
+
+
+def test_train_refuses_to_go_on_with_groups(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, expected = copied("train", tmp_path)
+    given = ["--corpus", folder / "pairs" / "*.parquet", "--model", folder / "init", "--output", folder / "run"]
+    assert main(["train", *map(str, given), *expected["flags"], "--batches", "grouped"]) == 1
+    assert "settings.batches" in capsys.readouterr().err
+    assert main(["train", *map(str, given), *expected["flags"], "--loss", "mse+listwise"]) == 2
+    assert "it needs --batches grouped" in capsys.readouterr().err
+
+
+def test_a_finished_train_run_is_summarised(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, expected = copied("train", tmp_path)
+    given = ["--corpus", folder / "pairs" / "*.parquet", "--model", folder / "init", "--output", folder / "run"]
+    command = ["train", *map(str, given), *expected["flags"]]
+    assert main(command) == 0
+    path = folder / "run" / "manifest.json"
+    manifest = read_json(path)
+    for name in ("pairs_seen", "epochs"):
+        del manifest["metrics"][name]
+    for name in ("spread", "accuracy", "random_accuracy", "groups"):
+        del manifest["metrics"]["evaluation"][name]
+    path.write_text(json.dumps(manifest))
+    capsys.readouterr()
+    assert main(command) == 0
+    assert capsys.readouterr().out.startswith("5 steps, weights of step 4; on 8 held-out pairs loss ")

@@ -219,8 +219,9 @@ def test_weights_and_limits(inputs: Path, tmp_path: Path, capsys: pytest.Capture
         (["--chosen-column", "better"], 2, "--chosen-column and --rejected-column belong together"),
         (["--chosen-column", "a", "--rejected-column", "b", "--labels", "raw"], 2, "leave out --response-column"),
         (["--max-steps", "3", "--pairs-seen", "9"], 2, "--pairs-seen and --max-steps both end training"),
-        (["--chosen-column", "better", "--rejected-column", "worse"], 1, "'better' and 'worse'"),
+        (["--chosen-column", "better", "--rejected-column", "worse"], 1, "'better' and 'worse'; name others with"),
         (["--label-column", "score"], 1, "--label-column"),
+        (["--response-column", "instruction"], 2, "the column 'instruction' is named for two roles"),
         (["--dropout", "1"], 2, "1 drops everything"),
         (["--max-pairs", "1"], 1, "the first instruction drawn has more than --max-pairs 1: give more"),
         (["--dtype", "float16"], 2, "--dtype float16 is not known"),
@@ -254,7 +255,7 @@ def test_invalid_corpus(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixt
         pq.read_table(inputs / "pairs" / "wrong.parquet").drop_columns("label"), inputs / "pairs" / "wrong.parquet"
     )
     assert cappy(*flags(inputs, "--output", tmp_path / "out", "--overwrite")) == 1
-    assert "wrong.parquet: has no column 'label'; --label-column" in said(capsys)
+    assert "wrong.parquet: has no column 'label'; name others with --label-column" in said(capsys)
 
 
 def test_corpus_without_pairs(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

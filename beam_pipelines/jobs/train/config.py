@@ -19,7 +19,7 @@ def _dropout(text: str) -> str:
     """Parse `model`, or a probability in [0, 1)."""
     if text != "model" and share(text) == 1:
         raise argparse.ArgumentTypeError("1 drops everything; give less, or model")
-    return text
+    return text if text == "model" else f"{share(text):g}"
 
 
 def _integrations(text: str) -> tuple[str, ...]:
@@ -179,6 +179,12 @@ class TrainConfig(TrainingConfig):
         self._check_known("labels", (UNIT, RAW))
         if self.pairs_seen is not None and self.max_steps is not None:
             raise UsageError("--pairs-seen and --max-steps both end training; give one of them")
+        named = (self.instruction_column, self.response_column, self.label_column)
+        if self.chosen_column is not None:
+            named = (self.instruction_column, self.chosen_column, str(self.rejected_column))
+        twice = next((name for number, name in enumerate(named) if name in named[:number]), None)
+        if twice is not None:
+            raise UsageError(f"the column {twice!r} is named for two roles; name another for one of them")
         if (self.chosen_column is None) != (self.rejected_column is None):
             raise UsageError("--chosen-column and --rejected-column belong together: name both, or neither")
         if self.chosen_column is not None and (self.response_column, self.label_column, self.labels) != _PAIRS:

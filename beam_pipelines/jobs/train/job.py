@@ -142,6 +142,7 @@ def _select(plan: TrainPlan, folder: Path) -> "Selection":
     policy = Policy(
         seed=config.seed,
         grouped=plan.batches == GROUPED,
+        grouped_evaluation=not plan.begun_before_groups,
         held_out=frozenset().union(*map(held_out_instructions, plan.held_out)),
         evaluation_share=config.eval_fraction,
         rates=plan.rates,
@@ -211,14 +212,18 @@ def summarise(manifest: Mapping[str, Any]) -> str:
             f"; on {plural(pairs['evaluation'], 'held-out pair')} loss {evaluation['loss']:.4f} "
             f"({evaluation['constant_loss']:.4f} by the mean label), correlation {evaluation['pearson']:.3f}"
         )
-        if evaluation["accuracy"] is not None:
+        if evaluation.get("accuracy") is not None:
             learned += (
                 f", accuracy of choosing {evaluation['accuracy']:.3f} ({evaluation['random_accuracy']:.3f} at random) "
                 f"for {plural(evaluation['groups'], 'instruction')}"
             )
+    seen = ""  # earlier manifests do not tell
+    if "pairs_seen" in metrics:
+        seen = (
+            f" over {plural(metrics['pairs_seen'], 'pair')} ({metrics['epochs']:.2f} epochs of {pairs['training']:,})"
+        )
     return (
-        f"{plural(metrics['steps'], 'step')} over {plural(metrics['pairs_seen'], 'pair')} "
-        f"({metrics['epochs']:.2f} epochs of {pairs['training']:,}), weights of step {metrics['step']:,}{learned}; "
+        f"{plural(metrics['steps'], 'step')}{seen}, weights of step {metrics['step']:,}{learned}; "
         f"{plural(pairs['held_out'], 'pair')} dropped for held-out instructions, in {manifest['seconds']} s"
     )
 

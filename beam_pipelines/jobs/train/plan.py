@@ -41,7 +41,7 @@ class TrainPlan:
     corpus: Input
     held_out: Sequence[Input]
     rates: Mapping[str, Mapping[str, float]]
-    begun_before_groups: bool
+    begun_before_groups: bool  # and goes on as it was begun
     batches: str
     columns: "Columns"
     checkpoint: "Checkpoint"
@@ -82,6 +82,7 @@ def plan(config: TrainConfig) -> TrainPlan:
     """
     config.check()
     begun_before = begun_before_groups(config)
+    batches = _settle_batches(config, begun_before=begun_before)
     corpus = _open_corpus(config)
     held_out = [open_input([absolute(pattern)], config.storage) for pattern in config.held_out]
     rates = read_weights(absolute(config.weights), config.storage) if config.weights else {}
@@ -102,8 +103,8 @@ def plan(config: TrainConfig) -> TrainPlan:
         corpus,
         held_out,
         rates,
-        begun_before,
-        _settle_batches(config, begun_before=begun_before),
+        begun_before and batches == RANDOM,
+        batches,
         _columns(config),
         checkpoint,
         model_config,

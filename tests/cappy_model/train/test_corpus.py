@@ -1,6 +1,7 @@
 """What a corpus may be: columns of other names and types, labels of any range, preferences; and what it may not."""
 
 import math
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -158,34 +159,40 @@ def test_scores_of_a_teacher_are_labels(tmp_path: Path) -> None:
     [
         (
             Columns(instruction="prompt"),
-            "has no column 'prompt'; --instruction-column names another one; there are instruction, response, label",
+            "has no column 'prompt'; name others with --instruction-column; there are instruction, response, label",
         ),
         (
             Columns(response="text", label="score"),
-            "has no columns 'text' and 'score'; --response-column, --label-column or --chosen-column with "
-            "--rejected-column names another one",
+            "has no columns 'text' and 'score'; name others with --response-column, --label-column or --chosen-column "
+            "with --rejected-column; there are",
         ),
         (
             Columns(chosen="best", rejected="worst"),
-            "has no columns 'best' and 'worst'; --chosen-column or --rejected-column names another one",
+            "has no columns 'best' and 'worst'; name others with --chosen-column or --rejected-column; there are",
         ),
         (Columns(response="label"), "column 'label' is double; it must be text"),
         (Columns(chosen="good", rejected="label"), "column 'label' is double; it must be text"),
         (Columns(label="response"), "column 'response' is string; it must be numbers"),
-        (Columns(label="right"), "column 'right' is bool; it must be numbers"),
+        (Columns(label="born"), r"column 'born' is date32\[day\]; it must be numbers or booleans"),
     ],
 )
 def test_a_missing_or_wrong_column_is_named(columns: Columns, message: str, tmp_path: Path) -> None:
-    content = {"instruction": ["a"], "response": ["x"], "label": [0.5], "good": ["g"], "right": [True]}
+    content = {"instruction": ["a"], "response": ["x"], "label": [0.5], "good": ["g"], "born": [date(2020, 1, 2)]}
     url = write_columns(tmp_path / "own.parquet", content)
     with pytest.raises(CorpusError, match=rf"own\.parquet: {message}"):
         scanned(url, columns)
 
 
 def test_an_optional_column_of_another_type_is_named(tmp_path: Path) -> None:
-    content = {"instruction": ["a"], "response": ["x"], "label": [0.5], "pair_id": [3]}
-    with pytest.raises(CorpusError, match="column 'pair_id' is int64; it must be text"):
+    content = {"instruction": ["a"], "response": ["x"], "label": [0.5], "pair_id": [0.5]}
+    with pytest.raises(CorpusError, match="column 'pair_id' is double; it must be text or whole numbers: rename"):
         scanned(write_columns(tmp_path / "own.parquet", content), Columns())
+
+
+def test_whole_numbers_name_pairs_and_booleans_are_labels(tmp_path: Path) -> None:
+    content = {"instruction": ["a", "a"], "response": ["x", "y"], "label": [True, False], "pair_id": [3, 4]}
+    rows = scanned(write_columns(tmp_path / "own.parquet", content), Columns())
+    assert [(row["pair_id"], row["label"]) for row in rows] == [("3", 1.0), ("4", 0.0)]
 
 
 def test_a_preference_is_two_pairs_unless_its_responses_are_equal(tmp_path: Path) -> None:

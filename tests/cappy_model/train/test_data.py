@@ -1,6 +1,7 @@
 """The stream of batches: each pair once in an epoch, by seed, from any place, in bounded memory."""
 
 import itertools
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from cappy_model.score.encoding import PairEncoder
 from cappy_model.train import selection as selection_module
 from cappy_model.train.batches import GroupPart, packed, shuffled
+from cappy_model.train.corpus import CorpusError
 from cappy_model.train.data import Place, Stream, evaluation_pairs
 from tests.cappy_model.models import tiny_tokenizer
 from tests.cappy_model.train.corpora import some_rows, write_corpus, write_pairs
@@ -268,3 +270,39 @@ def _grouped_stream(many_sizes: str, tmp_path_factory: pytest.TempPathFactory) -
 
 
 GROUPED_STREAM: Stream
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 12), min_size=4, max_size=25),
+    buffer=st.integers(1, 30),
+    batch_size=st.integers(1, 16),
+    limit=st.none() | st.integers(20, 60),
+    seed=st.integers(0, 99),
+)
+def test_groups_of_any_corpus(sizes: list[int], buffer: int, batch_size: int, limit: int | None, seed: int) -> None:
+    """Scattered rows, groups larger than the buffer, limits and evaluation: every training pair once in an epoch."""
+    rows = [
+        {**row, "instruction": f"question {number}", "pair_id": f"{number}-{index}"}
+        for number, size in enumerate(sizes)
+        for index, row in enumerate(some_rows(size + 1))
+    ]
+    order = np.random.default_rng(seed).permutation(len(rows)) if seed % 2 else np.arange(len(rows))
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_pairs(Path(folder) / "pairs.parquet", [rows[index] for index in order], group=17)
+        given = {"rows_per_range": buffer, "max_pairs": limit, "evaluation_share": 0.3, "seed": seed}
+        try:
+            selection = selection_of([str(path)], Path(folder), **given)
+        except CorpusError:  # nothing is left for one of the two sides
+            return
+        stream = Stream(selection, ENCODER, 1, batch_size, buffer, seed)
+        count = stream.batches_of_epoch(0)
+        batches = list(itertools.islice(stream._batches(0, Place()), count + 1))
+    found = [each for batch in batches[:count] for each in batch.pairs.ids]
+    assert len(found) == len(set(found)) == selection.counts["training"] == stream.pairs_of(count)[0]
+    assert stream.batches_for(len(found)) == count
+    kept = Counter(each.split("-")[0] for each in found)
+    assert all(size == sizes[int(number)] + 1 for number, size in kept.items())
+
+
+ENCODER = PairEncoder(tiny_tokenizer("roberta"), policy="keep_response", max_length=64)

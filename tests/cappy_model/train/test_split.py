@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from cappy_model.train.corpus import Columns, CorpusError, instruction_key
 from cappy_model.train.sample import Sample
-from cappy_model.train.selection import EVALUATION, TRAINING, Selection
+from cappy_model.train.selection import ARRANGED, EVALUATION, TRAINING, Selection
 from tests.cappy_model.train.corpora import some_rows, write_corpus, write_pairs
 from tests.cappy_model.train.selections import selection_of
 
@@ -152,6 +152,12 @@ def test_rows_far_apart_are_one_group(tmp_path: Path) -> None:
             together = loaded.read([number], TRAINING, {})
             sizes = [len(list(each)) for _, each in groupby(together.instructions)]
             assert sizes == loaded.groups_of([number]).sizes.tolist()
+    copy = next((tmp_path / ARRANGED).glob("arranged-*.parquet"))
+    content = copy.read_bytes()
+    copy.write_bytes(content[:-1])
+    assert Selection.load(tmp_path, [path], Columns()) is None, "a damaged copy is made again"
+    copy.write_bytes(content)
+    assert Selection.load(tmp_path, [path], Columns()) is not None
     Selection.delete(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["apart.parquet"]
 
@@ -205,7 +211,7 @@ def test_a_label_that_is_none_is_refused(label: float, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda table: table.drop_columns("response"), "no column 'response'; --response-column"),
+        (lambda table: table.drop_columns("response"), "no column 'response'; name others with --response-column"),
         (lambda table: table.set_column(8, "label", pa.array(["1"] * 10)), "'label' is string; it must be numbers"),
         (lambda table: table.set_column(7, "response", pa.array(range(10))), "'response' is int64; it must be text"),
         (
