@@ -424,6 +424,9 @@ def test_full_disk(inputs: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_two_processes_equal_one_with_twice_the_accumulation(inputs: Path, tmp_path: Path) -> None:
     save_tiny_scorer(inputs / "init", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    sizes = [(3, 0), (5, 1_000), (11, 2_000), (1, 3_000)]  # so that batches have different numbers of pairs
+    rows = [row for size, first in sizes for row in some_rows(size * 20, first=first * size, responses=size)]
+    write_pairs(inputs / "pairs" / "more.parquet", rows)
     launcher = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
     two = flags(inputs, "--output", tmp_path / "two", "--max-steps", 6, "--patience", 9)
     done = subprocess.run(command(two, *launcher), capture_output=True, text=True, timeout=200)

@@ -172,8 +172,9 @@ def test_losses_gradients_and_weights_are_those_of_a_plain_loop(
         assert torch.allclose(weights[name], model.state_dict()[name], atol=2e-5), name
 
 
+@pytest.mark.parametrize("size", [1, 3, 40, 10_000])
 def test_every_pair_of_a_step_counts_whatever_its_label(
-    calm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    calm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     """transformers ignores labels of -100; here they may be another scorer's scores."""
     counted: list[int] = []
@@ -186,8 +187,8 @@ def test_every_pair_of_a_step_counts_whatever_its_label(
         return pairs
 
     monkeypatch.setattr(training._Trainer, "_get_num_items_in_batch", record)
-    rows = [{**row, "label": (-100.0, 3.0, 7.5)[n % 3]} for n, row in enumerate(some_rows(90, responses=3))]
-    path = str(write_pairs(tmp_path / "raw.parquet", rows))
+    rows = [{**row, "label": (-100.0, 3.0, 7.5)[n % 3]} for n, row in enumerate(some_rows(max(90, size), responses=size))]
+    path = str(write_pairs(tmp_path / "raw.parquet", rows, group=5_000))
     _, found = trained(
         calm, [path], tmp_path, share=0.0, columns=Columns(raw=True), learning_rate=1e-5, accumulation=3, save_every=6
     )

@@ -79,8 +79,8 @@ def test_a_slow_model_is_timed_on_few_rows(model: Any, monkeypatch: pytest.Monke
     monkeypatch.setattr(forecasting, "time", clock)
     monkeypatch.setattr(forecasting, "_timed", step)
     speed = measure(model, [batch_of(32, 10)] * 8, device="cpu", dtype="float32")
-    assert timed == [1, 1, 3, 3]
-    assert speed == Speed(training=3 / 60, evaluation=3 / 60, update=3.0, batches=2)
+    assert timed == [1, 1, 1, 1, 7]
+    assert speed == Speed(training=3.5 / 70, evaluation=3.5 / 70, update=7.0, batches=1)
 
 
 def test_the_sample_is_the_first_pairs(urls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
