@@ -66,6 +66,18 @@ class LabelledPairs(NamedTuple):
     ids: list[str]
     labels: np.ndarray
 
+    @classmethod
+    def of(cls, table: pa.Table) -> "LabelledPairs":
+        """Return the pairs of a table of `SCHEMA`."""
+        names = ("instruction", "response", "pair_id")
+        instructions, responses, ids = (table.column(name).to_pylist() for name in names)
+        return cls(instructions, responses, ids, table.column("label").to_numpy())
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """The characters of each pair, int64[n]."""
+        return np.array([len(one) + len(other) for one, other in zip(self.instructions, self.responses, strict=True)])
+
     def take(self, rows: np.ndarray) -> "LabelledPairs":
         """Return the pairs at `rows` (int64[m]), in that order."""
         instructions, responses, ids = ([column[row] for row in rows.tolist()] for column in self[:3])
@@ -161,9 +173,7 @@ def read_range(
             offset = start - part.start
             inside = rows[(rows >= offset) & (rows < offset + batch.num_rows)] - offset
             batches.append(as_pairs(batch.take(pa.array(inside)), columns))
-    table = pa.Table.from_batches(batches, SCHEMA)
-    instructions, responses, ids = (table.column(name).to_pylist() for name in ("instruction", "response", "pair_id"))
-    return LabelledPairs(instructions, responses, ids, table.column("label").to_numpy())
+    return LabelledPairs.of(pa.Table.from_batches(batches, SCHEMA))
 
 
 def join_pairs(parts: Sequence[LabelledPairs]) -> LabelledPairs:

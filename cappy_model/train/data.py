@@ -145,8 +145,7 @@ class Stream:
         """Yield the `wanted` batches of a window, which is read whole."""
         pairs = self.selection.read(window.ranges, TRAINING, self.storage)
         if window.parts is None:
-            lengths = np.array([len(a) + len(b) for a, b in zip(*pairs[:2], strict=True)])
-            for rows in shuffled(lengths, self.batch_size, window.rng)[wanted]:
+            for rows in shuffled(pairs.lengths, self.batch_size, window.rng)[wanted]:
                 yield Batch(pairs.take(rows), np.arange(len(rows)))
             return
         ends = np.cumsum(self.selection.groups_of(window.ranges).sizes)

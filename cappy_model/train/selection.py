@@ -129,7 +129,10 @@ class Selection:
         numbers = {url: number for number, url in enumerate(urls)}
         ranges = [(numbers.get(part.url, Path(part.url).name), *part[1:]) for part in self.ranges]
         summary = {
-            "pieces": ranges, "in_place": self.in_place, "counts": self.counts, "made_of": self.made_of,
+            "pieces": ranges,
+            "in_place": self.in_place,
+            "counts": self.counts,
+            "made_of": self.made_of,
             "arranged": _sizes_of(folder),
         }
         temporary = folder / f"{_SUMMARY_FILE}.tmp"

@@ -1,7 +1,7 @@
 """The duration of a training run, extrapolated from a few of its steps."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,7 +22,8 @@ _SAMPLED_BATCHES = 64
 _SECONDS = 15.0
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
-Batch = Mapping[str, Any]
+Encoded = Mapping[str, Any]
+"""A batch as `collate` returns it."""
 
 
 class Speed(NamedTuple):
@@ -68,7 +69,7 @@ def forecast_run(plan: "TrainPlan", recipe: "Recipe", steps: int) -> str:
     return forecast(model, batches, work, device=plan.device, dtype=plan.dtype)
 
 
-def forecast(model: Any, batches: Iterator[Batch], work: Work, *, device: str, dtype: str) -> str:
+def forecast(model: Any, batches: Iterator[Encoded], work: Work, *, device: str, dtype: str) -> str:
     """Describe the duration of some work, measured for about 15 seconds.
 
     `model` is moved to the device; its weights stay. `batches` are as training reads them (`Stream.batches`) or as
@@ -95,7 +96,7 @@ def _described(batches: int) -> str:
     return "1 batch" if batches == 1 else f"{number(batches)} batches"
 
 
-def measure(model: Any, sample: Sequence[Batch], *, device: str, dtype: str) -> Speed:
+def measure(model: Any, sample: Sequence[Encoded], *, device: str, dtype: str) -> Speed:
     """Time training on batches for some 15 seconds, on fewer rows of each where one would take longer than half of it.
 
     The weights stay: the learning rate is 0.
@@ -120,12 +121,12 @@ def measure(model: Any, sample: Sequence[Batch], *, device: str, dtype: str) -> 
     return Speed(training / tokens, evaluation / tokens, update / timed, timed)
 
 
-def _first_rows(batch: Batch, rows: int) -> Batch:
+def _first_rows(batch: Encoded, rows: int) -> Encoded:
     return {name: batch[name][:rows] for name in (*_INPUTS, "labels") if name in batch}
 
 
 def _timed(
-    model: Any, optimiser: "torch.optim.Optimizer", batch: Batch, device: "torch.device", dtype: str
+    model: Any, optimiser: "torch.optim.Optimizer", batch: Encoded, device: "torch.device", dtype: str
 ) -> tuple[float, float, float]:
     """Return the seconds of a forward and backward pass, of an optimiser's step, and of evaluating the batch."""
     import torch
@@ -162,39 +163,30 @@ def sample_batches(
     batch_size: int,
     *,
     storage: Mapping[str, Any],
-) -> Iterator[Batch]:
+) -> Iterator[Encoded]:
     """Yield batches of the first pairs of a corpus, 64 at most, batched by length as training does.
 
     Raises CorpusError as `scan` does.
     """
-    import torch
-
-    from cappy_model.score.forward import padded_inputs
     from cappy_model.train.batches import shuffled
+    from cappy_model.train.corpus import LabelledPairs
+    from cappy_model.train.data import Batch, collate
 
-    pairs = _first_pairs(urls, columns, _SAMPLED_BATCHES * batch_size, storage)
-    instructions, responses = (pairs.column(name).to_pylist() for name in ("instruction", "response"))
-    labels = torch.tensor(pairs.column("label").to_numpy())
-    lengths = np.array([len(one) + len(other) for one, other in zip(instructions, responses, strict=True)])
-    for rows in shuffled(lengths, batch_size, np.random.default_rng(0)):
-        encoded = encoder.encode([instructions[row] for row in rows], [responses[row] for row in rows])
-        inputs = padded_inputs(encoded, pad_token_id).items()
-        yield {**{name: torch.from_numpy(array) for name, array in inputs}, "labels": labels[rows]}
+    pairs = LabelledPairs.of(_first_pairs(urls, columns, _SAMPLED_BATCHES * batch_size, storage))
+    for rows in shuffled(pairs.lengths, batch_size, np.random.default_rng(0)):
+        yield collate(Batch(pairs.take(rows), np.arange(len(rows))), encoder, pad_token_id)
 
 
 def _first_pairs(urls: Sequence[str], columns: "Columns", count: int, storage: Mapping[str, Any]) -> pa.Table:
     """Return the first `count` pairs of a corpus, or all if it has fewer, as `SCHEMA`."""
-    from cappy_model.train.corpus import SCHEMA, scan, scan_preferences
+    from cappy_model.train.corpus import SCHEMA, scan_pairs, scan_preferences
 
     parts: list[pa.RecordBatch] = []
     found = 0
     for url in urls:
-        batches: Iterator[tuple[Any, pa.RecordBatch]]
-        if columns.preferences:
-            batches = scan_preferences(url, columns, storage=storage)
-        else:
-            batches = scan(url, columns, storage=storage, rows_per_range=count)
-        for _, batch in batches:
+        read: Callable[..., Iterator[tuple[Any, pa.RecordBatch]]]
+        read = scan_preferences if columns.preferences else scan_pairs
+        for _, batch in read(url, columns, storage=storage):
             parts.append(batch)
             found += batch.num_rows
             if found >= count:
