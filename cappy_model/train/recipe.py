@@ -50,7 +50,10 @@ OLDER = Recipe("pairs in any order", RANDOM, MSE, None, 8, 16, 2e-5)
 """The recipe of the paper's adaptation: steps of 128 pairs in any order."""
 
 FEW_PAIRS = Recipe("few pairs", GROUPED, LISTWISE, 0.0, 32, 1, 1e-4)
-MANY_PAIRS = Recipe("many pairs", GROUPED, LISTWISE, None, 32, 4, 2e-5)
+"""Dropout hides the small difference between two responses in which learning begins."""
+
+MANY_PAIRS = Recipe("many pairs", GROUPED, LISTWISE, 0.0, 32, 4, 2e-5)
+"""The steps and the rate of the paper, in whole groups."""
 
 
 def recipe_for(batches: str, pairs: int, hidden_size: int = MINILM_WIDTH) -> Recipe:
