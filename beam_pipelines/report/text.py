@@ -67,7 +67,7 @@ def moment(iso: str) -> str:
     return datetime.fromisoformat(iso).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def noun(count: int, singular: str) -> str:
+def noun(count: float, singular: str) -> str:
     """Return "template" for a count of 1, and "templates" for any other."""
     return singular if count == 1 else f"{singular}s"
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from beam_pipelines.jobs.train.metrics import metric_rows
-from beam_pipelines.report.text import plural
+from beam_pipelines.report.text import noun, plural
 from beam_pipelines.runs.card import table
 from schemas.manifest import CARD, MANIFEST, METRICS, REPORT, RUN
 
@@ -120,9 +120,10 @@ def _describe_pairs(manifest: Mapping[str, Any]) -> str:
         groups = f", of {plural(pairs['instructions'], 'instruction')}"
         if pairs["single_responses"]:
             groups += f", {pairs['single_responses']:,} of them with one response only"
+    epochs = f"{metrics['epochs']:.3g} {noun(metrics['epochs'], 'epoch')}"
     return (
-        f"{plural(metrics['pairs_seen'], 'pair')} seen of {pairs['training']:,} selected ({metrics['epochs']:.3g} "
-        f"epochs){groups}. Of {pairs['read']:,} read, {pairs['held_out']:,} were dropped for "
+        f"{plural(metrics['pairs_seen'], 'pair')} seen of {pairs['training']:,} selected ({epochs}){groups}. Of "
+        f"{pairs['read']:,} read, {pairs['held_out']:,} were dropped for "
         f"{plural(pairs['held_out_instructions'], 'held-out instruction')}, {pairs['left_out']:,} left out by weights, "
         f"{pairs['not_drawn']:,} not drawn, and {pairs['evaluation']:,} kept for evaluation, of other instructions."
         f"{_describe_equal(pairs.get('equal_preferences', 0))}"

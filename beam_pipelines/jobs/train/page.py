@@ -92,7 +92,7 @@ def _figures(manifest: Mapping[str, Any]) -> list[KeyFigure]:
         KeyFigure(
             text.number(metrics["pairs_seen"]),
             f"{text.noun(metrics['pairs_seen'], 'pair')} seen",
-            f"{metrics['epochs']:.3g} epochs of {pairs['training']:,}",
+            f"{metrics['epochs']:.3g} {text.noun(metrics['epochs'], 'epoch')} of {pairs['training']:,}",
         ),
     ]
     if evaluation:
