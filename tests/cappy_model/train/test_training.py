@@ -187,7 +187,9 @@ def test_every_pair_of_a_step_counts_whatever_its_label(
         return pairs
 
     monkeypatch.setattr(training._Trainer, "_get_num_items_in_batch", record)
-    rows = [{**row, "label": (-100.0, 3.0, 7.5)[n % 3]} for n, row in enumerate(some_rows(max(90, size), responses=size))]
+    rows = [
+        {**row, "label": (-100.0, 3.0, 7.5)[n % 3]} for n, row in enumerate(some_rows(max(90, size), responses=size))
+    ]
     path = str(write_pairs(tmp_path / "raw.parquet", rows, group=5_000))
     _, found = trained(
         calm, [path], tmp_path, share=0.0, columns=Columns(raw=True), learning_rate=1e-5, accumulation=3, save_every=6
