@@ -71,7 +71,8 @@ def _summary(work: Path) -> dict[str, str]:
             found["adapted"] = f"{100 * fmean(_mean_of(scope, _ADAPTED) for scope in adapted):.1f}"
         found["self-score"] = f"{100 * _mean_of(scope, _SELF_SCORE):.1f}"
     if _tried(work / "ranking"):
-        found["ranking, AUC"] = f"{_mean_of(_measure(work / 'ranking', 'auc')['macro'], 'scorer:adapted'):.3f}"
+        scope = _measure(work / "ranking", "auc_over_all")["macro"]
+        found["ranking, AUC"] = f"{_mean_of(scope, 'scorer:adapted'):.3f}"
     return found
 
 

@@ -124,7 +124,7 @@ def write_candidates(folder: Path, column: str, *, agrees: bool) -> None:
 def write_results(work: Path) -> None:
     """Write the evaluations of two seeds."""
     write_metrics(work / "classification", "accuracy", {"scorer:alone0": 0.5, "scorer:alone1": 0.6, "random": 0.25})
-    write_metrics(work / "ranking", "auc", {"scorer:alone0": 0.6, "scorer:adapted0": 0.7, "random": 0.5})
+    write_metrics(work / "ranking", "auc_over_all", {"scorer:alone0": 0.6, "scorer:adapted0": 0.7, "random": 0.5})
     baselines = {"self-score:mean": 0.15, "random": 0.2}
     write_metrics(work / "boost", "rouge_l", {"scorer:alone0": 0.2, "scorer:alone1": 0.3, **baselines})
     write_candidates(work / "boost" / "alone1", "alone1", agrees=True)
@@ -144,7 +144,7 @@ def test_tables_have_means_over_seeds_and_intervals(tmp_path: Path) -> None:
     assert "| score minus random | +5.0 (-5.0 to +15.0) |" in printed
     assert "| scorer | +1.000 |" in printed and "| scorer, adapted | +0.500 |" in printed
     assert "| self-score | -1.000 |" in printed
-    assert "auc" in printed and "| random | 0.500" in printed
+    assert "auc_over_all" in printed and "| random | 0.500" in printed
 
 
 def test_recipes_are_compared_where_a_claim_was_tried(tmp_path: Path) -> None:
