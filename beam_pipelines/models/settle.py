@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from beam_pipelines.io.storage import StorageOptions, absolute, join, read_bytes
 from beam_pipelines.models.config import LoadingConfig, ModelConfig
 from beam_pipelines.models.spec import ModelSpec
+from beam_pipelines.runs.folder import earlier_facts
 from beam_pipelines.runs.release import install_command
 from schemas.errors import CappyError, UsageError
-from schemas.manifest import MANIFEST, RUN
+from schemas.manifest import MANIFEST
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -96,11 +97,11 @@ def settle(
 
 def earlier(config: ModelConfig, name: str) -> int | None:
     """Return a number that the run in the output folder was begun with, by its name: a resumed run keeps it."""
-    stored = read_bytes(join(absolute(config.output), RUN), config.storage)
+    facts = {} if config.overwrite else earlier_facts(absolute(config.output), config.storage)
     try:
-        return int(json.loads(stored)["facts"]["model"][name]) if stored and not config.overwrite else None
+        return int(facts["model"][name])
     except (ValueError, KeyError, TypeError):
-        return None  # another job's folder, or a damaged one: opening the run says so
+        return None  # another job's folder, or none
 
 
 def has_ended(config: ModelConfig) -> bool:

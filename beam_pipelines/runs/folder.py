@@ -206,6 +206,18 @@ def _delete(output: str, names: list[str], storage: StorageOptions) -> None:
             fs.rm_file(join(path, name))
 
 
+def earlier_facts(output: str, storage: StorageOptions) -> dict[str, Any]:
+    """Return the fingerprint inputs that the run in a folder was begun with; none if there is no readable run.json.
+
+    Opening the run tells of another job's folder or a damaged one.
+    """
+    stored = read_bytes(join(output, RUN), storage)
+    try:
+        return dict(json.loads(stored)["facts"]) if stored else {}
+    except (ValueError, KeyError, TypeError):
+        return {}
+
+
 def load_manifest(output: str, storage: StorageOptions) -> dict[str, Any]:
     """Return the manifest of a finished run. Raises CappyError if there is none, with the reason."""
     data = read_bytes(join(output, MANIFEST), storage)

@@ -100,16 +100,13 @@ def load_model(
     config: PreTrainedConfig,
     tokenizer: PreTrainedTokenizerBase,
     dtype: torch.dtype,
-    *,
-    new_head: bool = False,
 ) -> PreTrainedModel:
     """Load a model (in evaluation mode, on the CPU) with the auto class `loader`.
 
-    With `new_head` only the weights of the layers are required. Raises ModelError for weights that are missing or
-    cannot be read, and for the tokenizer of another model.
+    Raises ModelError for weights that are missing or cannot be read, and for the tokenizer of another model.
     """
     model, new = load_with_new_weights(checkpoint, loader, config, tokenizer, dtype)
-    if new and not new_head:
+    if new:
         raise _lacking(checkpoint, new)
     return model
 

@@ -13,7 +13,15 @@ from transformers import (
 )
 
 from cappy_model.architectures import is_language_model
-from cappy_model.checkpoints import Checkpoint, ModelError, check_has_head, load_config, load_model, refuse_unsuitable
+from cappy_model.checkpoints import (
+    Checkpoint,
+    ModelError,
+    check_has_head,
+    load_config,
+    load_model,
+    load_with_new_weights,
+    refuse_unsuitable,
+)
 from cappy_model.score.cross_encoder import CrossEncoder, PooledScorer, read_cross_encoder
 from cappy_model.score.encoding import Encoder, encoder_for
 from cappy_model.score.heads import Head, classifier_head, words_head
@@ -112,7 +120,7 @@ def load_scorer(settled: SettledScorer, dtype: torch.dtype) -> LoadedScorer:
     """Load the weights of a settled scorer. Raises ModelError if some are missing or cannot be read."""
     checkpoint, config, tokenizer = settled.checkpoint, settled.config, settled.tokenizer
     if settled.stored.dense:
-        encoder = load_model(checkpoint, AutoModel, config, tokenizer, dtype, new_head=True)
+        encoder, _ = load_with_new_weights(checkpoint, AutoModel, config, tokenizer, dtype)
         pooling = settled.stored.pooling or "cls"
         model: Any = PooledScorer(encoder, pooling, settled.stored.dense, model=checkpoint.source.name).eval()
     else:

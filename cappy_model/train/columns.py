@@ -53,6 +53,11 @@ class Columns:
     raw: bool = False
 
     @property
+    def arranged(self) -> "Columns":
+        """The columns of the files that `arrange` writes."""
+        return Columns(raw=self.raw)
+
+    @property
     def preferences(self) -> bool:
         """Whether a row is a preference."""
         return self.chosen is not None and self.rejected is not None

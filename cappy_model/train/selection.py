@@ -113,7 +113,7 @@ class Selection:
             start, stop = self._starts[number : number + 2]
             rows = np.flatnonzero(self.assignments[start:stop] == assignment)
             if len(rows):
-                columns = self.columns if number < self.in_place else Columns(raw=self.columns.raw)
+                columns = self.columns if number < self.in_place else self.columns.arranged
                 parts.append(read_range(self.ranges[number], rows, columns, storage=storage))
         return join_pairs(parts)
 

@@ -76,7 +76,7 @@ def select(
         for _, batch in scan(url, columns, storage=storage, rows_per_range=rows_per_range):
             splitter.add(batch, arranged.moved)
     for url in dict.fromkeys(part.url for part in elsewhere):
-        for _, batch in scan(url, Columns(raw=columns.raw), storage=storage, rows_per_range=rows_per_range):
+        for _, batch in scan(url, columns.arranged, storage=storage, rows_per_range=rows_per_range):
             splitter.add(batch)
     return splitter.selection(arranged.ranges, arranged.in_place, arranged.notes)
 
@@ -114,7 +114,7 @@ class _Splitter:
         ids = {True: list(map(str, keys.tolist())), False: batch.column("pair_id").to_pylist()}
         drawn = ids[self._policy.grouped]
         for index in np.flatnonzero(assignments != DROPPED).tolist() if self._policy.rates else ():
-            if not self._keeps(*pairs[index], batch.column("pair_id")[index].as_py(), drawn[index]):
+            if not self._keeps(*pairs[index], ids[False][index], drawn[index]):
                 assignments[index] = DROPPED
                 self._counts["left_out"] += 1
         self._sample(TRAINING, assignments, codes, drawn)

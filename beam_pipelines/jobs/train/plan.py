@@ -1,19 +1,19 @@
 """The plan of a training run: its inputs inspected, its model and device settled; and its fingerprint."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from beam_pipelines.io.formats.registry import format_of
 from beam_pipelines.io.inputs import Input, open_input
-from beam_pipelines.io.storage import absolute, join, read_bytes
+from beam_pipelines.io.storage import absolute, join
 from beam_pipelines.jobs.train.config import DTYPES, RAW, TrainConfig
 from beam_pipelines.jobs.train.files import read_weights
 from beam_pipelines.models.settle import model_source, needing_extra, read_template
+from beam_pipelines.runs.folder import earlier_facts
 from cappy_model.train.recipe import GROUPED, LISTWISE, OLDER, RANDOM, VERSION
 from schemas.errors import CappyError, UsageError
-from schemas.manifest import FORMAT_VERSION, RUN
+from schemas.manifest import FORMAT_VERSION
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -119,12 +119,8 @@ def plan(config: TrainConfig) -> TrainPlan:
 
 def begun_before_groups(config: TrainConfig) -> bool:
     """Return whether the output folder has a run that was begun when all batches were random."""
-    stored = None if config.overwrite else read_bytes(join(absolute(config.output), RUN), config.storage)
-    try:
-        facts = json.loads(stored)["facts"] if stored else {}
-        return facts.get("job") == "train" and "batches" not in facts["settings"]
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return False  # another job's folder, or a damaged one: opening the run says so
+    facts = {} if config.overwrite else earlier_facts(absolute(config.output), config.storage)
+    return facts.get("job") == "train" and "settings" in facts and "batches" not in facts["settings"]
 
 
 def _settle_batches(config: TrainConfig, *, begun_before: bool) -> str:
@@ -209,7 +205,7 @@ def _recipe_inputs(plan: TrainPlan) -> dict[str, Any]:
 
     Those of a run that was begun before there were groups are named as they were then, so that it goes on.
     """
-    from cappy_model.train.corpus import Columns
+    from cappy_model.train.corpus import DEFAULT
 
     config, random = plan.config, plan.batches == RANDOM
     given = {name: getattr(config, name) for name in (*_BY_RECIPE, "loss", "dropout")}
@@ -220,7 +216,7 @@ def _recipe_inputs(plan: TrainPlan) -> dict[str, Any]:
         inputs["dropout"] = given["dropout"]
     if config.pairs_seen is not None:
         inputs["pairs_seen"] = config.pairs_seen
-    if plan.columns != Columns():
+    if plan.columns != DEFAULT:
         inputs["columns"] = asdict(plan.columns)
     if config.new_head:
         inputs["new_head"] = True
