@@ -17,6 +17,9 @@ _FLAGS = (
     (EvaluateConfig, "group_column"),
     (EvaluateConfig, "reference_column"),
     (EvaluateConfig, "label_column"),
+    (ScoreConfig, "text_columns"),
+    (ScoreConfig, "csv_delimiter"),
+    (ScoreConfig, "encoding"),
     (ScoreConfig, "limit"),
     (ScoreConfig, "head"),
     (ScoreConfig, "template"),
@@ -43,6 +46,9 @@ class ModelCheck:
     group_column: str | None
     reference_column: str
     label_column: str | None
+    text_columns: tuple[str, ...]
+    csv_delimiter: str | None
+    encoding: str | None
     limit: int | None
     head: str | None
     template: str

@@ -13,7 +13,7 @@ from beam_pipelines.transforms.candidates import check_present, check_types, def
 from schemas.ids import text_key
 from schemas.records import is_text
 
-_LABEL = "label"
+LABEL = "label"
 _MOST_OF_A_GROUP = 16
 _COMPARISONS_PER_PAIR = 2  # cheaper than pairs, which are also scored one at a time
 
@@ -77,8 +77,8 @@ def find_columns(
     named += [("--label-column", label)] if label else []
     check_present(schema, named)
     types = {field.name: field.type for field in schema}
-    if label is None and _LABEL in types and _is_label(types[_LABEL]):
-        label = _LABEL
+    if label is None and LABEL in types and _is_label(types[LABEL]):
+        label = LABEL
     known = references if references in types and _lists(types[references]) else None
     columns = Columns(instruction, response, group or default_group(schema, instruction), known, label)
     item = types[response].value_type if pa.types.is_list(types[response]) else types[response]

@@ -8,13 +8,12 @@ import numpy as np
 import torch
 
 from beam_pipelines.doctor.config import ModelCheck
-from beam_pipelines.doctor.examples import Examples, built_in_examples, examples_of, find_columns
+from beam_pipelines.doctor.examples import LABEL, Examples, built_in_examples, examples_of, find_columns
 from beam_pipelines.doctor.findings import Finding, exit_status, render_blocks
 from beam_pipelines.doctor.loading import load
-from beam_pipelines.io.inputs import open_input
-from beam_pipelines.io.storage import absolute
 from beam_pipelines.models.settle import read_template
 from beam_pipelines.report.text import size
+from beam_pipelines.runs.inputs import open_inputs
 from cappy_model.architectures import DECODERS
 from cappy_model.checkpoints import ModelSource, find_checkpoint
 from cappy_model.devices import cuda_devices, settle_device, settle_dtype, settle_tokens_per_batch
@@ -96,7 +95,12 @@ def check_model(config: ModelCheck) -> list[Finding]:
 def _examples(config: ModelCheck) -> Examples:
     if not config.inputs:
         return built_in_examples()
-    source = open_input([absolute(pattern) for pattern in config.inputs], config.storage, limit=config.limit)
+    source = open_inputs(
+        config,
+        config.inputs,
+        text=(config.instruction_column, config.response_column, config.reference_column),
+        numbers=(config.label_column or LABEL,),
+    )
     columns = find_columns(
         source.schema,
         config.instruction_column,

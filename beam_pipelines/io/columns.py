@@ -39,6 +39,29 @@ def fits(source: pa.DataType, target: pa.DataType) -> bool:
     return False
 
 
+def widen(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
+    """Return a type that holds the values of both types; None if there is none."""
+    if fits(one, other):
+        return other
+    return one if fits(other, one) else None
+
+
+def as_text(kind: pa.DataType, *, floats: bool = False) -> pa.DataType | None:
+    """Return the type of a column as text: string, or list of string for lists; None if it has no form as text.
+
+    Text, bytes (which must be UTF-8), integers and booleans have one; floating-point numbers only with `floats`, since
+    their digits are those of the file in text formats alone.
+    """
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        item = as_text(kind.value_type, floats=floats)
+        return pa.list_(item) if item is not None and pa.types.is_string(item) else None
+    if is_text(kind) or pa.types.is_null(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind):
+        return pa.string()
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or (floats and pa.types.is_floating(kind)):
+        return pa.string()
+    return None
+
+
 def nested_types(kind: pa.DataType) -> Iterator[tuple[pa.DataType, int]]:
     """Yield `kind` and every type inside it, each with its depth (1 for `kind` itself)."""
     waiting = [(kind, 1)]

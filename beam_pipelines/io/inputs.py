@@ -1,31 +1,41 @@
-"""Inputs of a job: their files, found and inspected once by the launcher, and the schema that these share."""
+"""Inputs of a job: their files, found and inspected once by the launcher, and the columns that these share."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import pyarrow as pa
 
-from beam_pipelines.io.columns import UnreadableFile, fits, nested_types
-from beam_pipelines.io.formats.base import FileSummary, InputFile
+from beam_pipelines.io.columns import UnreadableFile
+from beam_pipelines.io.formats.base import UTF_8, AsWritten, Dialect, FileSummary, InputFile, ReadSpec
 from beam_pipelines.io.formats.registry import format_of
+from beam_pipelines.io.resolve import NO_ROLES, Found, Roles, Unresolved, resolve
 from beam_pipelines.io.storage import StorageOptions, explained, file_system, find
 from schemas.errors import CappyError
 
 _LISTING_THREADS = 16
 _END_BYTES = 64 * 1024
-_MAX_DEPTH = 64  # of Arrow's IPC
 
 
 @dataclass(frozen=True)
 class Input:
-    """One input of a job: its files, the union of their schemas, and their uncompressed size in bytes."""
+    """One input of a job.
+
+    Args:
+      files: its files, numbered in the order of their names.
+      schema: the columns of all files that can be read, each with a type that holds the values of all files.
+      bytes: uncompressed size.
+      as_written: the text columns that hold values of other types, as their files have them (see `ReadSpec`).
+      unusable: the reason for each column that `schema` lacks because it cannot be read.
+    """
 
     files: tuple[InputFile, ...]
     schema: pa.Schema
     bytes: int
+    as_written: Mapping[str, AsWritten] = field(default_factory=dict)
+    unusable: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -41,17 +51,37 @@ class Input:
         """The first file that has rows, or the first file if none has."""
         return next((file for file in self.files if file.rows), self.files[0])
 
+    def check_usable(self, names: Collection[str] | None = None) -> None:
+        """Raise UnreadableFile, with the reason, for a column of `names` (None: any) that cannot be read."""
+        for name, reason in self.unusable.items():
+            if names is None or name in names:
+                raise UnreadableFile(reason)
 
-def inspect(url: str, storage: StorageOptions) -> FileSummary:
-    """Return the schema, rows and uncompressed bytes of a file. Raises UnreadableFile for a damaged file."""
+    def read_spec(self, schema: pa.Schema, unit_rows: int, *, exact: bool = False) -> ReadSpec:
+        """Return how to read the columns of `schema`. Raises UnreadableFile for one that cannot be read."""
+        self.check_usable(schema.names)
+        as_written = {name: how for name, how in self.as_written.items() if name in schema.names}
+        return ReadSpec(schema, unit_rows, exact, as_written)
+
+
+def inspect(url: str, storage: StorageOptions, dialect: Dialect) -> FileSummary:
+    """Return the columns, rows and uncompressed bytes of a file. Raises UnreadableFile for a damaged file."""
     try:
-        return format_of(url).inspect(url, storage)
+        return format_of(url).inspect(url, storage, dialect)
     except OSError as error:
         raise UnreadableFile(f"{url}: cannot be opened: {error.strerror or error}") from error
 
 
 def open_input(
-    patterns: Sequence[str], storage: StorageOptions, *, group: int = 0, first: int = 0, limit: int | None = None
+    patterns: Sequence[str],
+    storage: StorageOptions,
+    *,
+    group: int = 0,
+    first: int = 0,
+    limit: int | None = None,
+    dialect: Dialect = UTF_8,
+    roles: Roles = NO_ROLES,
+    outside: str | None = None,
 ) -> Input:
     """Find and inspect the files of one input.
 
@@ -61,11 +91,14 @@ def open_input(
       group: index of this input among those of the job.
       first: number of the first file; the files are numbered in the order of their names.
       limit: read only the first `limit` rows of each file; None for all.
+      dialect: how text files are read.
+      roles: the columns that the job needs as text, as numbers, or as values of templates.
+      outside: an output folder; wildcards do not match the files below it.
 
-    Raises CappyError if a pattern matches no file, if a file matches two patterns or is damaged, or if two files give a
-    column types of which neither holds the other's values.
+    Raises CappyError if a pattern matches no file, if a file matches two patterns or is damaged, or if no file has a
+    column. A column that cannot be read raises when it is asked for (see `Input.check_usable`).
     """
-    names = _find(patterns, storage)
+    names = _find(patterns, storage, outside)
     urls = sorted(names, key=lambda url: (names[url], url))
     for before, after in pairwise(urls):
         if names[before] == names[after]:
@@ -73,24 +106,25 @@ def open_input(
                 f"{before} and {after} have the same name {names[after]!r}; rename one, or start the pattern higher up"
             )
     with ThreadPoolExecutor(_LISTING_THREADS) as threads:
-        summaries = list(threads.map(lambda url: inspect(url, storage), urls))
+        summaries = list(threads.map(lambda url: inspect(url, storage, dialect), urls))
         sizes_and_ends = list(threads.map(lambda url: _size_and_ends(url, storage), urls))
     files = []
     for number, (url, summary, (size, ends)) in enumerate(zip(urls, summaries, sizes_and_ends, strict=True), first):
         rows = summary.rows if limit is None else min(limit, summary.rows)
-        files.append(InputFile(number, group, url, names[url], size, ends, rows, limit, storage))
+        files.append(InputFile(number, group, url, names[url], size, ends, rows, limit, storage, dialect))
     share = sum(file.rows for file in files) / max(1, sum(summary.rows for summary in summaries))
-    schema = _union(urls, summaries)
-    if any(format_of(url).empty_as_text for url in urls):
-        schema = pa.schema([f.with_type(pa.string()) if pa.types.is_null(f.type) else f for f in schema])
-    return Input(tuple(files), schema, int(share * sum(summary.bytes for summary in summaries)))
+    schema, as_written, unusable = _columns(urls, summaries, roles)
+    if not schema.names and not unusable:
+        raise UnreadableFile(f"{', '.join(patterns)}: holds no rows, so its columns are unknown; give files with rows")
+    size = int(share * sum(summary.bytes for summary in summaries))
+    return Input(tuple(files), schema, size, as_written, unusable)
 
 
-def _find(patterns: Sequence[str], storage: StorageOptions) -> dict[str, str]:
+def _find(patterns: Sequence[str], storage: StorageOptions, outside: str | None) -> dict[str, str]:
     """Return the URL and the name of every file that matches one of the patterns."""
     names: dict[str, str] = {}
     for pattern in patterns:
-        matches = find(pattern, storage)
+        matches = find(pattern, storage, outside=outside)
         repeated = sorted(names.keys() & matches.keys())
         if repeated:
             raise CappyError(
@@ -110,40 +144,28 @@ def _size_and_ends(url: str, storage: StorageOptions) -> tuple[int, str]:
     return size, hashlib.blake2b(ends, digest_size=16).hexdigest()
 
 
-def _union(urls: list[str], summaries: list[FileSummary]) -> pa.Schema:
-    """Return the columns of all files, each with the widest of its types.
-
-    Raises CappyError, naming both files, for two types of which neither fits the other.
-    """
-    union: dict[str, tuple[pa.Field, str]] = {}
+def _columns(
+    urls: Sequence[str], summaries: Sequence[FileSummary], roles: Roles
+) -> tuple[pa.Schema, dict[str, AsWritten], dict[str, str]]:
+    """Return the columns of all files in order of appearance, those read as written, and the unusable ones."""
+    found: dict[str, list[Found]] = {}
+    unusable: dict[str, str] = {}
     for url, summary in zip(urls, summaries, strict=True):
-        for field in summary.schema:
-            _check_type(field, url)
-            widest, origin = union.setdefault(field.name, (field, url))
-            if fits(field.type, widest.type):
-                continue
-            if not fits(widest.type, field.type):
-                raise CappyError(
-                    f"column {field.name!r} is {field.type} in {url} and {widest.type} in {origin}; "
-                    "files of one input must agree: convert one, or pass them in separate runs"
-                )
-            union[field.name] = (field, url)
-    for field, url in union.values():
-        if any(pa.types.is_struct(kind) and not kind.num_fields for kind, _ in nested_types(field.type)):
-            raise CappyError(
-                f"{url}: column {field.name!r} is {field.type}: all its objects are empty, which Parquet cannot store; "
-                "drop the column, or write null for {}"
-            )
-    return pa.schema([field for field, _ in union.values()])
-
-
-def _check_type(field: pa.Field, url: str) -> None:
-    """Raise UnreadableFile for a type that Arrow can build but not serialize."""
-    for kind, depth in nested_types(field.type):
-        if depth > _MAX_DEPTH:
-            raise UnreadableFile(
-                f"{url}: column {field.name!r} is nested more than {_MAX_DEPTH} levels deep; drop it or make it text"
-            )
-        names = [child.name for child in kind] if pa.types.is_struct(kind) else []
-        if len(set(names)) < len(names):
-            raise UnreadableFile(f"{url}: column {field.name!r} has a duplicate field: {', '.join(names)}; rename one")
+        written = format_of(url).written_as
+        for column in summary.schema:
+            found.setdefault(column.name, []).append(Found(url, column, written, summary.mostly.get(column.name)))
+        unusable.update({name: reason for name, reason in summary.unusable.items() if name not in unusable})
+    fields: list[pa.Field] = []
+    as_written: dict[str, AsWritten] = {}
+    for name, columns in found.items():
+        if name in unusable:
+            continue
+        try:
+            resolved, how = resolve(name, columns, roles)
+        except Unresolved as error:
+            unusable[name] = str(error)
+            continue
+        fields.append(resolved)
+        if how is not None:
+            as_written[name] = how
+    return pa.schema(fields), as_written, unusable

@@ -84,7 +84,7 @@ def fixed_part(pattern: str) -> str:
     return pattern[: pattern.rfind("/", 0, wildcard.start() if wildcard else len(pattern)) + 1]
 
 
-def find(pattern: str, options: StorageOptions) -> dict[str, str]:
+def find(pattern: str, options: StorageOptions, *, outside: str | None = None) -> dict[str, str]:
     """Find the files that match a pattern; return URL -> name, sorted by URL.
 
     Args:

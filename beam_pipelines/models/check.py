@@ -7,7 +7,7 @@ from itertools import islice
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from beam_pipelines.io.formats.base import InputFile, ReadSpec
+from beam_pipelines.io.formats.base import InputFile
 from beam_pipelines.io.inputs import Input
 from beam_pipelines.io.units import Read, list_reads, read_units
 from schemas.errors import CappyError
@@ -53,7 +53,7 @@ def sample_rows(source: Input, columns: Sequence[str]) -> Iterator[pa.RecordBatc
     launch. At most `_FILES` files are opened, and a unit of `_ROWS` rows is read at each place. Rows and places that
     cannot be read are skipped: the run reports them.
     """
-    spec = ReadSpec(pa.schema([source.schema.field(name) for name in dict.fromkeys(columns)]), _ROWS)
+    spec = source.read_spec(pa.schema([source.schema.field(name) for name in dict.fromkeys(columns)]), _ROWS)
     left = SAMPLED_ROWS
     for read in _places(source):
         try:

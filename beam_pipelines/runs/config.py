@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from beam_pipelines.runs.flags import flag, json_object, share
+from beam_pipelines.runs.flags import character, codec, flag, json_object, names, share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,28 @@ class RunConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class JobConfig(RunConfig):
+class InputConfig(RunConfig):
+    """Options shared by the jobs that read files of their users: how text files are read."""
+
+    text_columns: tuple[str, ...] = flag(
+        (), parse=names, metavar="C[,C]", help="columns to read as text, as the file has them, whatever their values"
+    )
+    csv_delimiter: str | None = flag(
+        None,
+        parse=character,
+        metavar="CHAR",
+        help="separator of CSV fields: a character, or tab (default: a comma; a tab in .tsv)",
+    )
+    encoding: str | None = flag(
+        None,
+        parse=codec,
+        metavar="NAME",
+        help="encoding of text files, such as utf-16 or cp1252 (default: UTF-8)",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobConfig(InputConfig):
     """Options shared by the jobs that are Beam pipelines. `max_reject_rate` is a share in [0, 1]."""
 
     limit: int | None = flag(None, metavar="N", help="read only the first N rows of each input file")

@@ -4,6 +4,7 @@ Imports neither Beam nor pyarrow, so that `cappy --help` and errors in our own f
 """
 
 import argparse
+import codecs
 import dataclasses
 import json
 import math
@@ -169,6 +170,25 @@ def names(text: str) -> tuple[str, ...]:
     if not all(found):
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of names with commas between them")
     return found
+
+
+def character(text: str) -> str:
+    """Parse one character, or `tab`."""
+    if text in ("tab", "\\t"):
+        return "\t"
+    if len(text) != 1 or text in '"\r\n':
+        raise argparse.ArgumentTypeError(f"{text!r} is not a character that separates fields, such as ; or tab")
+    return text
+
+
+def codec(text: str) -> str:
+    """Parse the name of a text encoding that Python knows."""
+    try:
+        if codecs.lookup(text)._is_text_encoding:  # Python has no public name for it
+            return text
+    except LookupError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r} is not an encoding of text, such as utf-8, utf-16 or cp1252")
 
 
 def json_object(text: str) -> dict[str, Any]:

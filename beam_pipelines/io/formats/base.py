@@ -1,8 +1,8 @@
 """The interface of formats: input files, spans, blocks of rows, and the `Format` that a module defines."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,26 @@ def compression_of(url: str) -> str | None:
 
 
 @dataclass(frozen=True)
+class Dialect:
+    """How text files are read.
+
+    Args:
+      delimiter: what separates the fields of CSV; None: a comma, or a tab where a name ends in `.tsv`.
+      encoding: a codec of Python; None: UTF-8, with or without a byte order mark.
+    """
+
+    delimiter: str | None = None
+    encoding: str | None = None
+
+
+UTF_8 = Dialect()
+"""Commas or tabs, and UTF-8."""
+
+AsWritten = Literal["text", "json", "cell"]
+"""How a column is read that is text as its file has it (see `ReadSpec`)."""
+
+
+@dataclass(frozen=True)
 class InputFile:
     """One input file.
 
@@ -33,6 +53,7 @@ class InputFile:
       rows: number of rows, at most `limit`.
       limit: read only the first `limit` rows; None for all.
       storage: options for fsspec.
+      dialect: how a text file is read.
     """
 
     number: int
@@ -44,6 +65,7 @@ class InputFile:
     rows: int
     limit: int | None
     storage: StorageOptions = field(default_factory=dict, repr=False)
+    dialect: Dialect = UTF_8
 
     def fingerprint_inputs(self) -> dict[str, object]:
         """Return what the fingerprint of a run records about this file."""
@@ -51,11 +73,22 @@ class InputFile:
 
 
 class FileSummary(NamedTuple):
-    """Schema of a file (text normalized to string), its number of rows, and its size in bytes when uncompressed."""
+    """Columns of a file, its number of rows, and its size in bytes when uncompressed.
+
+    Args:
+      schema: the columns and their types; null where no row has a value.
+      rows: number of rows, readable or not.
+      bytes: size when uncompressed.
+      mostly: the type of most values of a column that `schema` has as text because its values are of several types in
+        JSON, or because they are cells of CSV that would not read back the same as numbers (`3.50`) or booleans.
+      unusable: the reason for each column that cannot be read; `schema` lacks these.
+    """
 
     schema: pa.Schema
     rows: int
     bytes: int
+    mostly: Mapping[str, pa.DataType] = {}
+    unusable: Mapping[str, str] = {}
 
 
 class ReadSpec(NamedTuple):
@@ -66,11 +99,16 @@ class ReadSpec(NamedTuple):
       unit_rows: largest number of rows in a unit.
       exact: reject rows of JSON Lines that have a field outside `schema`. (The other formats declare their
         columns up front, so no row can have an unknown field.)
+      as_written: the text columns of `schema` that hold values of other types, too, as their file has them. "text":
+        strings as they are, all other values as JSON. "json": all values as JSON, for templates. "cell": cells of CSV,
+        null where they are empty, for templates. A text column that is not named here takes strings, numbers (digit by
+        digit) and booleans (`true`, `false`); rows with a list or an object are rejected.
     """
 
     schema: pa.Schema
     unit_rows: int
     exact: bool = False
+    as_written: Mapping[str, AsWritten] = {}
 
 
 class Span(NamedTuple):
@@ -107,22 +145,23 @@ class Format:
     Args:
       name: name of the format.
       endings: endings of file names, with the dot.
-      inspect: returns the summary of the file at a URL. Raises OSError, and UnreadableFile for a damaged file.
+      inspect: returns the summary of the file at a URL, read in a dialect. Raises OSError, and UnreadableFile for a
+        damaged file.
       spans: yields the spans of a file in order, given the rows of a unit.
       read: yields the units of one span, projected to the columns of the spec.
-      compressible: whether `.gz` or `.zst` may follow the ending.
+      compressible: whether the ending of a compression may follow.
       position_mark: precedes the position of a row: "#" for its number, "@" for its byte offset.
-      empty_as_text: whether a column without any value is text rather than null.
+      written_as: how a column is read that is text as the file has it; None for a format with types of its own.
     """
 
     name: str
     endings: tuple[str, ...]
-    inspect: Callable[[str, StorageOptions], FileSummary]
+    inspect: Callable[[str, StorageOptions, Dialect], FileSummary]
     spans: Callable[[InputFile, int], Iterator[Span]]
     read: Callable[[InputFile, Span, ReadSpec], Iterator[RowBlock]]
     compressible: bool = True
     position_mark: str = "#"
-    empty_as_text: bool = False
+    written_as: AsWritten | None = None
 
 
 def reject_unusable(block: RowBlock) -> RowBlock:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from beam_pipelines.io.columns import UnreadableFile
-from beam_pipelines.io.formats.base import BadRow, FileSummary, Format, InputFile, ReadSpec, RowBlock, Span
+from beam_pipelines.io.formats.base import BadRow, Dialect, FileSummary, Format, InputFile, ReadSpec, RowBlock, Span
 from beam_pipelines.io.formats.text import HEAD_ROWS, ParsedRow, cut_units, open_text
 from beam_pipelines.io.storage import StorageOptions
 from schemas.chunks import CHUNK_BYTES
@@ -38,7 +38,7 @@ class _CsvRecord(NamedTuple):
     begun: str
 
 
-def inspect(url: str, storage: StorageOptions) -> FileSummary:
+def inspect(url: str, storage: StorageOptions, dialect: Dialect) -> FileSummary:
     """Read columns from the header, infer types from the first 10,000 rows, and count all rows.
 
     A column that is empty in these rows has type null. Raises UnreadableFile if there is no header, if a name is empty
@@ -192,4 +192,4 @@ def _value(text: str, kind: pa.DataType) -> object:
     raise ValueError(f"{text[:100]!r} is no {kind}, as its column is")
 
 
-CSV = Format(name="csv", endings=(".csv",), inspect=inspect, spans=spans, read=read, empty_as_text=True)
+CSV = Format(name="csv", endings=(".csv",), inspect=inspect, spans=spans, read=read, written_as="cell")

@@ -8,6 +8,7 @@ from typing import IO
 from beam_pipelines.io.columns import UnreadableFile, infer_schema
 from beam_pipelines.io.formats.base import (
     BadRow,
+    Dialect,
     FileSummary,
     Format,
     InputFile,
@@ -30,7 +31,7 @@ class _BadLine(ValueError):
         self.reason = reason
 
 
-def inspect(url: str, storage: StorageOptions) -> FileSummary:
+def inspect(url: str, storage: StorageOptions, dialect: Dialect) -> FileSummary:
     """Infer columns and types from the first 10,000 lines, and count all lines.
 
     Raises UnreadableFile if the file is empty or truncated, if none of these lines is a JSON object, or if a column
@@ -144,5 +145,11 @@ def _parse(line: bytes) -> dict[str, object]:
 
 
 JSON_LINES = Format(
-    name="jsonl", endings=(".jsonl", ".ndjson"), inspect=inspect, spans=spans, read=read, position_mark="@"
+    name="jsonl",
+    endings=(".jsonl", ".ndjson"),
+    inspect=inspect,
+    spans=spans,
+    read=read,
+    position_mark="@",
+    written_as="json",
 )

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from beam_pipelines.io.columns import UnreadableFile, normalize_type
 from beam_pipelines.io.formats.base import (
     BadRow,
+    Dialect,
     FileSummary,
     Format,
     InputFile,
@@ -28,7 +29,7 @@ _BATCH_BYTES = 4 * 2**20
 _BATCH_ROWS = 1024  # the footer's bytes are fewer than the decoded ones where a dictionary holds the values
 
 
-def inspect(url: str, storage: StorageOptions) -> FileSummary:
+def inspect(url: str, storage: StorageOptions, dialect: Dialect) -> FileSummary:
     """Return the schema, rows and bytes from the footer.
 
     Raises UnreadableFile for a file that is empty, truncated or not Parquet, and for duplicate column names.
@@ -70,7 +71,7 @@ def read(file: InputFile, span: Span, spec: ReadSpec) -> Iterator[RowBlock]:
     Rows that exceed `CHUNK_BYTES` are split into several units, each cut at the row that reaches this size, so units
     depend on the rows and not on how the file was written. Every row of a row group that cannot be decoded is bad.
     """
-    schema, unit_rows, _ = spec
+    schema, unit_rows = spec.schema, spec.unit_rows
     waiting: list[RowBlock] = []
     done, held = 0, 0
     for piece in _decode(file, span, schema):

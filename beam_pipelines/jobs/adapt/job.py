@@ -7,10 +7,9 @@ from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_pipelines.io.inputs import open_input
 from beam_pipelines.io.storage import absolute, join
 from beam_pipelines.jobs.adapt.config import ADAPTATION_PAIRS, AdaptConfig
-from beam_pipelines.jobs.adapt.pairs import columns_to_read, make_pairs
+from beam_pipelines.jobs.adapt.pairs import columns_to_read, make_pairs, open_candidates
 from beam_pipelines.jobs.evaluate import EvaluateConfig
 from beam_pipelines.jobs.evaluate import job as evaluate
 from beam_pipelines.jobs.rerank import RerankConfig
@@ -111,9 +110,7 @@ def _check(config: AdaptConfig) -> None:
 def dry_run(config: AdaptConfig) -> str:
     """Describe the candidates of both sides, and the training."""
     _check(config)
-    train_input, validation = (
-        open_input([absolute(pattern)], config.storage) for pattern in (config.train, config.validation)
-    )
+    train_input, validation = (open_candidates(config, pattern) for pattern in (config.train, config.validation))
     columns_to_read(train_input.schema)
     training = _training(config)
     duration = f"{training.max_steps:,} steps" if training.max_steps else f"about {training.pairs_seen:,} pairs"

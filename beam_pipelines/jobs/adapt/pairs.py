@@ -6,16 +6,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from beam_pipelines.io.formats.base import ReadSpec
-from beam_pipelines.io.inputs import Input, open_input
+from beam_pipelines.io.inputs import Input
 from beam_pipelines.io.output import OutputDir
-from beam_pipelines.io.storage import absolute
 from beam_pipelines.io.units import list_reads, read_units
 from beam_pipelines.jobs.adapt.adaptation import adaptation_instructions, adaptation_pairs, usable_candidates
 from beam_pipelines.jobs.adapt.config import AdaptConfig
-from beam_pipelines.jobs.build_corpus.candidates import candidate_columns
+from beam_pipelines.jobs.build_corpus.candidates import TEXTS_OF_CANDIDATES, candidate_columns
 from beam_pipelines.report.text import plural
 from beam_pipelines.runs.folder import describe_run, hold, is_finished, load_manifest, open_run
+from beam_pipelines.runs.inputs import open_inputs
 from beam_pipelines.runs.release import versions
 from beam_pipelines.transforms.results import Result, write_rejects
 from cappy_model.metrics.rouge import RougeL
@@ -28,7 +27,7 @@ from schemas.stats import Stats
 
 def make_pairs(config: AdaptConfig, folder: str) -> dict[str, Any]:
     """Write the adaptation set to `folder`, unless it is there; return its manifest. Raises CappyError."""
-    source = open_input([absolute(config.train)], config.storage)
+    source = open_candidates(config, config.train)
     columns = columns_to_read(source.schema)
     hashed = {
         "job": "adapt pairs",
@@ -55,6 +54,11 @@ def make_pairs(config: AdaptConfig, folder: str) -> dict[str, Any]:
     return load_manifest(folder, storage)
 
 
+def open_candidates(config: AdaptConfig, pattern: str) -> Input:
+    """Open files of candidates with references. Raises CappyError as `open_inputs` does."""
+    return open_inputs(config, pattern, text=TEXTS_OF_CANDIDATES)
+
+
 def columns_to_read(schema: pa.Schema) -> pa.Schema:
     """Return the columns of training candidates to read. Raises CappyError for one that is missing or not text."""
     columns = list(candidate_columns(schema, "--train"))
@@ -76,7 +80,7 @@ def _write_pairs(source: Input, columns: pa.Schema, output: OutputDir, config: A
     rows, chunks, rejects = [], [], []
     for file in source.files:
         for read in list_reads(file, CHUNK_ROWS):
-            for unit in read_units(read, ReadSpec(columns, CHUNK_ROWS)):
+            for unit in read_units(read, source.read_spec(columns, CHUNK_ROWS)):
                 usable = usable_candidates(unit)
                 rows += usable.rows
                 chunks.append(usable.placed)

@@ -17,6 +17,9 @@ from schemas.stats import Stats
 ORIGIN = "candidates"
 """Precedes the file in the `source` of a candidate's reject, as the dataset's label does in that of a source row."""
 
+TEXTS_OF_CANDIDATES = ("instruction_id", "instruction", "response", "generator", "decoding", "references", "dataset")
+"""The columns of candidates that are text, whatever their files call them."""
+
 PLACED_CANDIDATE = pa.schema(
     [CANDIDATE.field(name) for name in CANDIDATE_COLUMNS]
     + [pa.field("source", pa.string(), nullable=False), pa.field("position", pa.string(), nullable=False)]

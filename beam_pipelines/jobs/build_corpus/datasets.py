@@ -68,4 +68,5 @@ def _read_spec(dataset: Dataset, source: Input) -> ReadSpec:
             )
     # A template may use no column at all; one is read for the number of rows.
     fields = [field for field in source.schema if dataset.variable(field.name) in used_by]
-    return ReadSpec(pa.schema(fields or [source.schema.field(0)]), max(1, CHUNK_ROWS // len(dataset.templates)))
+    schema = pa.schema(fields or [source.schema.field(0)])
+    return source.read_spec(schema, max(1, CHUNK_ROWS // len(dataset.templates)))

@@ -8,10 +8,14 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_pipelines.io.formats.base import ReadSpec
-from beam_pipelines.io.inputs import Input, open_input
+from beam_pipelines.io.inputs import Input
 from beam_pipelines.io.storage import absolute
-from beam_pipelines.jobs.build_corpus.candidates import PLACED_CANDIDATE, candidate_columns, place_candidates
+from beam_pipelines.jobs.build_corpus.candidates import (
+    PLACED_CANDIDATE,
+    TEXTS_OF_CANDIDATES,
+    candidate_columns,
+    place_candidates,
+)
 from beam_pipelines.jobs.build_corpus.card import CARD
 from beam_pipelines.jobs.build_corpus.config import BuildCorpusConfig
 from beam_pipelines.jobs.build_corpus.datasets import DatasetPlan, plan_dataset
@@ -26,6 +30,7 @@ from beam_pipelines.runners.forecast import forecast
 from beam_pipelines.runners.options import Placement
 from beam_pipelines.runners.pipeline_job import ManifestOf, PipelineJob, Plan
 from beam_pipelines.runs.finish import FinishRun
+from beam_pipelines.runs.inputs import open_inputs
 from beam_pipelines.runs.progress import Stage
 from beam_pipelines.templates.mixture import MixtureFile, load_mixture
 from beam_pipelines.transforms.read import ReadInputs
@@ -71,11 +76,11 @@ def plan(config: BuildCorpusConfig, placement: Placement) -> CorpusPlan:
     inputs: list[Input] = []
     for group, dataset in enumerate(mixture.datasets):
         first = sum(len(source.files) for source in inputs)
-        inputs.append(open_input(dataset.paths, config.storage, group=group, first=first, limit=config.limit))
+        inputs.append(open_inputs(config, dataset.paths, templates=True, group=group, first=first))
         datasets.append(plan_dataset(dataset, inputs[-1], mixture=mixture.file, seed=config.seed))
     candidates, size = None, sum(dataset.pair_bytes(mixture.file.negatives) for dataset in datasets)
     if config.candidates:
-        candidates = open_input([absolute(config.candidates)], config.storage, limit=config.limit)
+        candidates = open_inputs(config, config.candidates, text=TEXTS_OF_CANDIDATES)
         candidate_columns(candidates.schema)
         inputs.append(candidates)
         size += candidates.bytes
@@ -139,7 +144,7 @@ def _write_pairs(root: beam.Pipeline, rendered: beam.PCollection, plan: CorpusPl
         candidates, counted = (
             root
             | "Candidates" >> beam.Create(plan.candidates.files)
-            | "ReadCandidates" >> ReadInputs([ReadSpec(columns, CHUNK_ROWS)], output)
+            | "ReadCandidates" >> ReadInputs([plan.candidates.read_spec(columns, CHUNK_ROWS)], output)
             | "PlaceCandidates" >> ReduceUnits(place_candidates, output)
         )
         chunks.append(candidates)

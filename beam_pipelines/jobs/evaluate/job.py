@@ -9,7 +9,6 @@ import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_pipelines.io.formats.base import ReadSpec
-from beam_pipelines.io.inputs import open_input
 from beam_pipelines.io.output import OutputDir
 from beam_pipelines.io.storage import absolute, join, read_bytes
 from beam_pipelines.jobs.evaluate.columns import EvaluatedColumns, evaluated_columns
@@ -22,10 +21,12 @@ from beam_pipelines.report.text import listing, plural, size
 from beam_pipelines.runners.options import Placement
 from beam_pipelines.runners.pipeline_job import PipelineJob, Plan
 from beam_pipelines.runs.finish import FinishRun
+from beam_pipelines.runs.inputs import open_inputs
 from beam_pipelines.runs.progress import Stage
 from beam_pipelines.transforms.candidates import GROUP
 from beam_pipelines.transforms.read import ReadInputs
 from beam_pipelines.transforms.shuffle import GroupIntoShards, ReduceUnits, finishing_memory, shards_for
+from cappy_model.metrics.evaluation import SELF_SCORES
 from cappy_model.metrics.ranking import REPLICATES
 from schemas.chunks import CHUNK_ROWS
 from schemas.errors import CappyError
@@ -43,12 +44,14 @@ class EvaluatePlan(Plan):
     @property
     def spec(self) -> ReadSpec:
         """The columns that are used; a unit is a chunk."""
-        return ReadSpec(self.columns.schema, CHUNK_ROWS)
+        return self.inputs[0].read_spec(self.columns.schema, CHUNK_ROWS)
 
 
 def plan(config: EvaluateConfig, placement: Placement) -> EvaluatePlan:
     """Inspect scored rows. Raises CappyError for a column that is missing or unsuitable, and for an empty input."""
-    source = open_input([absolute(config.input)], config.storage, limit=config.limit)
+    texts = (config.instruction_column, config.response_column, config.reference_column)
+    numbers = (*config.score_columns, *filter(None, [config.label_column]), *SELF_SCORES.values())
+    source = open_inputs(config, config.input, text=texts, numbers=numbers)
     if not source.rows:
         raise CappyError(f"{config.input}: has no rows, so there is nothing to evaluate")
     return EvaluatePlan(config, (source,), columns_of(config, source.schema), config.shards or shards_for(source.bytes))

@@ -26,7 +26,8 @@ _LENGTH_BINS = 64
 _SAMPLE_CHARACTERS = 2_000  # of an instruction; a report shows no more
 _SAMPLE_RESPONSE_CHARACTERS = 500
 _SAMPLE_CANDIDATES = 40
-_COPIED = ("dataset", "references")
+COPIED = ("dataset", "references")
+"""The columns that candidates copy from their instruction."""
 _TYPES = {
     ID: pa.string(),
     "dataset": pa.string(),
@@ -80,7 +81,7 @@ def instruction_columns(found: pa.Schema, instruction: str, *, per_template: boo
         )
     if not is_text(found.field(instruction).type):
         raise CappyError(f"--instruction-column {instruction}: is {found.field(instruction).type}, not text")
-    names = [ID, *_COPIED, *(TEMPLATE_COLUMNS if per_template else ())]
+    names = [ID, *COPIED, *(TEMPLATE_COLUMNS if per_template else ())]
     columns = {instruction: pa.string()}
     for name in dict.fromkeys(names):
         if name in found.names and name != instruction:
@@ -147,7 +148,7 @@ def _usable(unit: Unit, task: Task) -> tuple[list[tuple[_Row, Any]], list[tuple[
     present = set(unit.rows.schema.names)
     nothing = [None] * unit.rows.num_rows
     instructions = unit.rows[task.instruction].to_pylist()
-    datasets, references = (unit.rows[name].to_pylist() if name in present else nothing for name in _COPIED)
+    datasets, references = (unit.rows[name].to_pylist() if name in present else nothing for name in COPIED)
     if ID in present:
         ids = unit.rows[ID].to_pylist()
     else:

@@ -10,16 +10,15 @@ import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_pipelines.io.formats.base import ReadSpec
-from beam_pipelines.io.inputs import Input, open_input
+from beam_pipelines.io.inputs import Input
 from beam_pipelines.io.output import parquet_bytes
-from beam_pipelines.io.storage import absolute
 from beam_pipelines.io.units import Unit
 from beam_pipelines.jobs.generate.config import BUDGETS, OPENAI, GenerateConfig
 from beam_pipelines.jobs.generate.engines import EndpointSpec, EngineSpec, GeneratorSpec, load_engine
-from beam_pipelines.jobs.generate.generation import Task, generate_unit, instruction_columns
+from beam_pipelines.jobs.generate.generation import COPIED, Task, generate_unit, instruction_columns
 from beam_pipelines.jobs.generate.manifest import CARD, generate_manifest
 from beam_pipelines.jobs.generate.page import page
-from beam_pipelines.jobs.generate.sampling import ID, Sampling, smallest_of
+from beam_pipelines.jobs.generate.sampling import ID, TEMPLATE_COLUMNS, Sampling, smallest_of
 from beam_pipelines.jobs.generate.settings import drawing_of, generator_name, template_of
 from beam_pipelines.models.settle import check_named, model_source, needing_extra, settle, without_warnings
 from beam_pipelines.report.text import plural
@@ -28,6 +27,7 @@ from beam_pipelines.runners.options import Placement
 from beam_pipelines.runners.pipeline_job import PipelineJob, Plan
 from beam_pipelines.runs.finish import FinishRun
 from beam_pipelines.runs.flags import flag_name
+from beam_pipelines.runs.inputs import open_inputs
 from beam_pipelines.runs.progress import Stage
 from beam_pipelines.transforms.map_units import MapUnits
 from cappy_model.generate.decodings import Drawing
@@ -64,7 +64,7 @@ class GeneratePlan(Plan):
     @property
     def spec(self) -> ReadSpec:
         """The columns in use, in units of `unit_rows`."""
-        return ReadSpec(self.columns, self.unit_rows)
+        return self.inputs[0].read_spec(self.columns, self.unit_rows)
 
     @property
     def units(self) -> int:
@@ -91,7 +91,7 @@ def plan(config: GenerateConfig, placement: Placement) -> GeneratePlan:
     drawing, template = drawing_of(config), template_of(config)
     if config.engine != OPENAI:
         check_named(config, local=placement.local)
-    source = open_input([absolute(config.input)], config.storage, limit=config.limit)
+    source = open_inputs(config, config.input, text=(config.instruction_column, ID, *COPIED, *TEMPLATE_COLUMNS))
     columns = instruction_columns(
         source.schema, config.instruction_column, per_template=config.per_template is not None
     )

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from beam_pipelines.io.formats.base import ReadSpec
 from beam_pipelines.io.inputs import Input
 from beam_pipelines.io.units import list_reads, read_units
 from schemas.chunks import CHUNK_ROWS
@@ -94,7 +93,7 @@ def smallest_of(source: Input, seed: int, number: int) -> SmallestHashes:
 
 def _read(source: Input) -> Iterator[pa.RecordBatch]:
     names = [name for name in (ID, *TEMPLATE_COLUMNS) if name in source.schema.names]
-    spec = ReadSpec(pa.schema([pa.field(name, pa.string()) for name in names]), CHUNK_ROWS)
+    spec = source.read_spec(pa.schema([pa.field(name, pa.string()) for name in names]), CHUNK_ROWS)
     for file in source.files:
         for read in list_reads(file, CHUNK_ROWS):
             for unit in read_units(read, spec):

@@ -10,7 +10,6 @@ import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_pipelines.io.formats.base import ReadSpec
-from beam_pipelines.io.inputs import open_input
 from beam_pipelines.io.output import parquet_bytes
 from beam_pipelines.io.storage import absolute, join
 from beam_pipelines.io.units import Unit
@@ -27,6 +26,7 @@ from beam_pipelines.runners.options import Placement, in_threads
 from beam_pipelines.runners.pipeline_job import PipelineJob, Plan
 from beam_pipelines.runs.finish import FinishRun
 from beam_pipelines.runs.folder import refuse_foreign
+from beam_pipelines.runs.inputs import open_inputs
 from beam_pipelines.runs.progress import Stage
 from beam_pipelines.transforms.candidates import GROUP
 from beam_pipelines.transforms.read import ReadInputs
@@ -56,12 +56,14 @@ class RerankPlan(Plan):
     @property
     def spec(self) -> ReadSpec:
         """The columns that are used; a unit is a chunk."""
-        return ReadSpec(self.columns.schema, CHUNK_ROWS, exact=True)
+        return self.inputs[0].read_spec(self.columns.schema, CHUNK_ROWS, exact=True)
 
 
 def plan(config: RerankConfig, placement: Placement) -> RerankPlan:
     """Inspect scored rows. Raises CappyError for a column that is missing, unsuitable, or clashes with another."""
-    source = open_input([absolute(config.input)], config.storage, limit=config.limit)
+    texts = (config.instruction_column, config.response_column)
+    source = open_inputs(config, config.input, text=texts, numbers=[config.score_column])
+    source.check_usable()
     return RerankPlan(config, (source,), columns_of(config, source.schema), config.shards or shards_for(source.bytes))
 
 

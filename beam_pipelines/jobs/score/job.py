@@ -10,9 +10,8 @@ import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_pipelines.io.formats.base import ReadSpec
-from beam_pipelines.io.inputs import open_input
+from beam_pipelines.io.inputs import Input
 from beam_pipelines.io.output import parquet_bytes
-from beam_pipelines.io.storage import absolute
 from beam_pipelines.io.units import Unit
 from beam_pipelines.jobs.score.config import ScoreConfig
 from beam_pipelines.jobs.score.manifest import CARD, score_manifest
@@ -34,6 +33,7 @@ from beam_pipelines.runners.forecast import forecast, measure_first_rows
 from beam_pipelines.runners.options import Placement
 from beam_pipelines.runners.pipeline_job import PipelineJob, Plan
 from beam_pipelines.runs.finish import FinishRun
+from beam_pipelines.runs.inputs import open_inputs
 from beam_pipelines.runs.progress import Stage
 from beam_pipelines.transforms.map_units import MapUnits
 from schemas.chunks import CHUNK_ROWS
@@ -60,7 +60,7 @@ class ScorePlan(Plan):
     @property
     def spec(self) -> ReadSpec:
         """All columns; a unit is a chunk."""
-        return ReadSpec(self.inputs[0].schema, CHUNK_ROWS, exact=True)
+        return self.inputs[0].read_spec(self.inputs[0].schema, CHUNK_ROWS, exact=True)
 
     @property
     def units(self) -> int:
@@ -74,7 +74,7 @@ def plan(config: ScoreConfig, placement: Placement) -> ScorePlan:
     Raises CappyError or UsageError for anything that is wrong before a row is read.
     """
     check_named(config, local=placement.local)
-    source = open_input([absolute(config.input)], config.storage, limit=config.limit)
+    source = _open(config)
     columns = columns_of(config)
     columns.output(source.schema)
     check = pick_pairs(source, columns.instruction, columns.response, config.check_pairs)
@@ -119,8 +119,14 @@ def output_columns(config: Any) -> pa.Schema:
 
     Raises CappyError for a column that is missing, not text, or would be overwritten.
     """
-    source = open_input([absolute(config.input)], config.storage, limit=config.limit)
-    return columns_of(config).output(source.schema)
+    return columns_of(config).output(_open(config).schema)
+
+
+def _open(config: Any) -> Input:
+    """Open the pairs, all of whose columns are carried. Raises CappyError for a column that cannot be read."""
+    source = open_inputs(config, config.input, text=(config.instruction_column, config.response_column))
+    source.check_usable()
+    return source
 
 
 def fingerprint_inputs(plan: ScorePlan) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
-from beam_pipelines.io.formats.base import ReadSpec
 from beam_pipelines.io.inputs import Input
 from beam_pipelines.io.storage import StorageOptions, copy_whole, explained, file_system, is_local, join, read_bytes
 from beam_pipelines.io.units import list_reads, position_of, read_units
@@ -64,7 +63,7 @@ def held_out_instructions(found: Input) -> frozenset[int]:
         raise CappyError(
             f"{found.files[0].url}: is held out, and has no text column 'instruction'; there are {', '.join(names)}"
         )
-    spec = ReadSpec(pa.schema([found.schema.field("instruction")]), CHUNK_ROWS)
+    spec = found.read_spec(pa.schema([found.schema.field("instruction")]), CHUNK_ROWS)
     keys: set[int] = set()
     for file in found.files:
         for read in list_reads(file, CHUNK_ROWS):

@@ -5,12 +5,13 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from beam_pipelines.io.formats.registry import format_of
-from beam_pipelines.io.inputs import Input, open_input
+from beam_pipelines.io.inputs import Input
 from beam_pipelines.io.storage import absolute, join
 from beam_pipelines.jobs.train.config import DTYPES, RAW, TrainConfig
 from beam_pipelines.jobs.train.files import read_weights
 from beam_pipelines.models.settle import model_source, needing_extra, read_template
 from beam_pipelines.runs.folder import earlier_facts
+from beam_pipelines.runs.inputs import open_inputs
 from cappy_model.train.recipe import GROUPED, LISTWISE, OLDER, RANDOM, VERSION
 from schemas.errors import CappyError, UsageError
 from schemas.manifest import FORMAT_VERSION
@@ -84,7 +85,7 @@ def plan(config: TrainConfig) -> TrainPlan:
     begun_before = begun_before_groups(config)
     batches = _settle_batches(config, begun_before=begun_before)
     corpus = _open_corpus(config)
-    held_out = [open_input([absolute(pattern)], config.storage) for pattern in config.held_out]
+    held_out = [open_inputs(config, pattern, text=["instruction"]) for pattern in config.held_out]
     rates = read_weights(absolute(config.weights), config.storage) if config.weights else {}
     with needing_extra("train", "training"):
         from cappy_model import checkpoints
@@ -155,7 +156,7 @@ def _settle_template(config: TrainConfig, checkpoint: "Checkpoint", model_config
 
 
 def _open_corpus(config: TrainConfig) -> Input:
-    corpus = open_input([absolute(config.corpus)], config.storage)
+    corpus = open_inputs(config, config.corpus)
     other = next((file.url for file in corpus.files if format_of(file.url).name != "parquet"), None)
     if other is not None:
         raise UsageError(f"--corpus {other}: is no Parquet file; labelled pairs are, as build-corpus writes them")
