@@ -114,6 +114,9 @@ def open_input(
         files.append(InputFile(number, group, url, names[url], size, ends, rows, limit, storage, dialect))
     share = sum(file.rows for file in files) / max(1, sum(summary.rows for summary in summaries))
     schema, as_written, unusable = _columns(urls, summaries, roles)
+    unknown = [name for name in roles.text_columns if name not in (*schema.names, *unusable)]
+    if unknown and not roles.templates:
+        raise CappyError(f"--text-columns {unknown[0]}: there is no such column; there are {', '.join(schema.names)}")
     if not schema.names and not unusable:
         raise UnreadableFile(f"{', '.join(patterns)}: holds no rows, so its columns are unknown; give files with rows")
     size = int(share * sum(summary.bytes for summary in summaries))

@@ -27,6 +27,7 @@ from beam_pipelines.runs.folder import (
     open_run,
     reason_of_failure,
 )
+from beam_pipelines.runs.inputs import reading_inputs
 from beam_pipelines.runs.job import package_of
 from beam_pipelines.runs.manifest import manifest_header
 from beam_pipelines.runs.progress import Progress, Stage
@@ -96,7 +97,8 @@ class PipelineJob(Generic[P]):
         plan = self.plan(config, placement_of(options))
         if is_dataflow(options):
             _check_reachable(plan)
-        hashed = {"job": self.name, "format_version": FORMAT_VERSION, **self.fingerprint_inputs(plan)}
+        own = self.fingerprint_inputs(plan)
+        hashed = {"job": self.name, "format_version": FORMAT_VERSION, **own, **reading_inputs(config)}
         output, storage, run = plan.output, config.storage, describe_run(hashed, config)
         done = not config.overwrite and is_finished(output.url, run, storage)
         if not done:

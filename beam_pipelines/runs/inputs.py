@@ -35,3 +35,14 @@ def open_inputs(
         outside=absolute(config.output) if hasattr(config, "output") else None,
         **{"limit": getattr(config, "limit", None), **place},
     )
+
+
+def reading_inputs(config: Any) -> dict[str, Any]:
+    """Return the fingerprint inputs of how files are read: what differs from the defaults, under `reading`."""
+    given = {
+        "text_columns": sorted(config.text_columns),
+        "csv_delimiter": config.csv_delimiter,
+        "encoding": config.encoding,
+    }
+    changed = {name: value for name, value in given.items() if value}
+    return {"reading": changed} if changed else {}

@@ -14,7 +14,7 @@ from beam_pipelines.jobs.adapt.config import AdaptConfig
 from beam_pipelines.jobs.build_corpus.candidates import TEXTS_OF_CANDIDATES, candidate_columns
 from beam_pipelines.report.text import plural
 from beam_pipelines.runs.folder import describe_run, hold, is_finished, load_manifest, open_run
-from beam_pipelines.runs.inputs import open_inputs
+from beam_pipelines.runs.inputs import open_inputs, reading_inputs
 from beam_pipelines.runs.release import versions
 from beam_pipelines.transforms.results import Result, write_rejects
 from cappy_model.metrics.rouge import RougeL
@@ -34,6 +34,7 @@ def make_pairs(config: AdaptConfig, folder: str) -> dict[str, Any]:
         "format_version": FORMAT_VERSION,
         "settings": {"seed": config.seed},
         "files": [file.fingerprint_inputs() for file in source.files],
+        **reading_inputs(config),
     }
     output, storage = OutputDir(folder, config.storage), config.storage
     run = describe_run(hashed, config)

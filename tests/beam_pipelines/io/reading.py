@@ -7,7 +7,6 @@ from typing import Any
 
 import zstandard
 
-from beam_pipelines.io.formats.base import ReadSpec
 from beam_pipelines.io.inputs import open_input
 from beam_pipelines.io.units import Unit, list_reads, read_units
 
@@ -16,7 +15,7 @@ def units(pattern: str | Path, unit_rows: int = 7, limit: int | None = None, **f
     source = open_input([str(pattern)], {}, limit=limit)
     for file in source.files:
         for read in list_reads(file, unit_rows):
-            yield from read_units(read, ReadSpec(source.schema, unit_rows, **flags))
+            yield from read_units(read, source.read_spec(source.schema, unit_rows, **flags))
 
 
 def good(found: list[Unit]) -> list[dict[str, Any]]:
