@@ -74,8 +74,10 @@ def _needed(name: str, found: Sequence[Found], roles: Roles) -> tuple[pa.DataTyp
     if name in roles.text:
         kinds = [as_text(column.field.type, floats=column.written is not None) for column in found]
         present = {kind for column, kind in zip(found, kinds, strict=True) if not pa.types.is_null(column.field.type)}
-        if len(present) == 1 and None not in present:
-            return present.pop(), None
+        if len(present) < 2 and None not in present:
+            return (present.pop() if present else pa.string()), None
+    if name in roles.numbers and all(pa.types.is_null(column.field.type) for column in found):
+        return pa.float64(), None
     if name in roles.numbers and written and any(column.mostly for column in found):
         likely = [column.mostly or column.field.type for column in found]
         kind = reduce(lambda kind, other: kind and widen(kind, other), likely[1:], likely[0])
