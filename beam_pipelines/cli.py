@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from beam_pipelines import DISTRIBUTION
 from beam_pipelines.doctor.config import add_model_flags, model_check
 from beam_pipelines.runs.config import RunConfig
-from beam_pipelines.runs.flags import add_flag, add_flags, config_from, positive
+from beam_pipelines.runs.flags import add_flag, add_flags, check_words, config_from, positive
 from beam_pipelines.runs.job import JOBS, load_config, load_job
 from schemas.errors import CappyError, HandedOver, UsageError
 
@@ -41,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     command: Command = arguments.run
     try:
+        check_words(arguments.parser, words)
         return command(arguments, rest)
     except HandedOver as message:
         print(message)

@@ -8,12 +8,17 @@ import codecs
 import dataclasses
 import json
 import math
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass
 from typing import Any
 
+from schemas.errors import UsageError
+
 _FLAG = "flag"
+_PATTERN, _FOLDER = "PATTERN", "DIR"
+_IN_MEMORY = re.compile(r"(^|::)memory://")
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,43 @@ def config_from(config: type[Any], arguments: argparse.Namespace) -> Any:
     """Make a configuration of parsed arguments."""
     names = {field.name for field in dataclasses.fields(config)}
     return config(**{name: value for name, value in vars(arguments).items() if name in names})
+
+
+def check_words(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
+    """Check the words of a command line for slips that argparse lets pass.
+
+    Raises UsageError for a flag that takes one value and is given twice (flags that add to a list and those without a
+    value may be repeated), for words after the one of a pattern, and for a folder in the memory of this process, which
+    is gone when the command ends.
+    """
+    given: dict[str, str] = {}
+    for index, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        action = parser._option_string_actions.get(name)
+        if action is None or action.nargs == 0:
+            continue
+        rest = words[index + (1 if equals else 2) :]
+        value = value if equals else words[index + 1]
+        if name in given and isinstance(action, argparse._StoreAction):
+            both = "" if action.type is json_object else f": {given[name]!r} and {value!r}"  # options hold passwords
+            remedy = "give one pattern that matches both" if action.metavar == _PATTERN else "leave one of them out"
+            raise UsageError(f"{name} takes one value and is given twice{both}; {remedy}")
+        given[name] = value
+        if action.metavar == _PATTERN and rest and not rest[0].startswith("-"):
+            raise UsageError(
+                f"unexpected argument {rest[0]!r} after {name} {value}; quote a pattern, such as "
+                f"{name} 'data/*.parquet', or the shell replaces it by the names of files"
+            )
+        if action.metavar == _FOLDER and in_memory(value):
+            raise UsageError(
+                f"{name} {value}: is in the memory of this process, and would be gone when the command ends; give a "
+                "folder on a disk or an object store (memory:// is for jobs that one Python process runs)"
+            )
+
+
+def in_memory(url: str) -> bool:
+    """Return whether a URL is in the memory of one process (fsspec's `memory://`, also behind a cache)."""
+    return _IN_MEMORY.search(url) is not None
 
 
 def flag_name(config: type[Any], field: str) -> str:

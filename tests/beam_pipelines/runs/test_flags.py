@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from beam_pipelines.cli import build_parser
 from beam_pipelines.runs.config import JobConfig
 from beam_pipelines.runs.flags import (
     add_flags,
+    check_words,
     config_from,
     flag,
     flag_name,
@@ -23,6 +25,9 @@ from beam_pipelines.runs.flags import (
     share,
     whole,
 )
+from beam_pipelines.runs.job import JOBS
+from schemas.errors import UsageError
+from tests.conftest import cappy
 
 API = "with an API"
 
@@ -43,6 +48,7 @@ class Own(Base):
     limit: int | None = flag(None, metavar="N", help="maximum rows")
     kind: str = flag("a", choices=("a", "b"), help="kind of row")
     paths: tuple[str, ...] = flag((), action="append", help="input; may be repeated")
+    files: str | None = flag(None, metavar="PATTERN", help="files")
     columns: tuple[str, ...] = flag(("x", "y"), parse=names, help="columns")
     likelihoods: bool = flag(True, group=API, help="do not ask for likelihoods")
     verbose: bool = flag(False, help="print more")
@@ -142,3 +148,68 @@ def test_values(parse: Callable[[str], Any], text: str, value: object) -> None:
 def test_values_that_make_no_sense(parse: Callable[[str], Any], text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError):
         parse(text)
+
+
+COMMON = ("--output", "o", "--storage-options", "{}")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--kind", "a", "--kind", "b"), r"--kind takes one value and is given twice: 'a' and 'b'; leave one"),
+        (("--limit=1", "--limit", "1"), r"--limit takes one value and is given twice: '1' and '1'"),
+        (("--limit", "1", "--limit=2"), r"--limit takes .*'1' and '2'"),
+        (("--columns", "a", "--columns", "b"), r"--columns takes .*'a' and 'b'"),
+        (("--files", "a*", "--files=b*"), r"'a\*' and 'b\*'; give one pattern that matches both"),
+        (("--files", "a", "b", "c"), r"unexpected argument 'b' after --files a; quote a pattern, such as --files '"),
+        (("--files=a", "b", "--limit", "1"), r"unexpected argument 'b' after --files a; quote"),
+        (("--output=memory://x",), r"--output memory://x: is in the memory of this process, and would be gone"),
+        (("--output", "simplecache::memory://x"), r"--output simplecache::memory://x: is in the memory"),
+    ],
+)
+def test_slips_of_a_command_line_are_errors(words: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        check_words(parser_of(), words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        COMMON,
+        ("--paths", "a", "--paths", "b", "--paths=a"),
+        ("--verbose", "--verbose", "--no-likelihoods", "--no-likelihoods"),
+        ("--files", "a", "--limit", "1", "stray", "--theirs", "x", "--theirs", "y"),
+        ("--kind", "memory://", "--output", "my-memory://x", "--files", "memory://x"),
+    ],
+)
+def test_what_may_be_repeated_and_what_is_not_ours_passes(words: tuple[str, ...]) -> None:
+    check_words(parser_of(), words)
+
+
+def test_the_values_of_options_with_passwords_are_not_shown() -> None:
+    with pytest.raises(UsageError, match="--storage-options takes one value and is given twice; leave") as refused:
+        check_words(parser_of(), ["--storage-options", '{"key": "hidden"}', "--storage-options={}"])
+    assert "hidden" not in str(refused.value)
+
+
+@pytest.mark.parametrize("command", [*JOBS, "doctor", "verify"])
+def test_every_flag_of_a_command_that_takes_one_value_is_refused_twice(command: str) -> None:
+    parser = build_parser(command)._subparsers._group_actions[0].choices[command]  # type: ignore[union-attr, index]
+    single = [
+        name
+        for name, action in parser._option_string_actions.items()
+        if action.nargs != 0 and isinstance(action, argparse._StoreAction)
+    ]
+    assert "--storage-options" in single or command == "demo"
+    for name in single:
+        with pytest.raises(UsageError, match=f"^{name} takes one value and is given twice"):
+            check_words(parser, [name, "a", "--debug", f"{name}=b"])
+
+
+def test_the_command_refuses_a_flag_given_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cappy("rerank", "--input", "a", "--input", "b", "--output", "o") == 2
+    assert capsys.readouterr().err == (
+        "cappy rerank: --input takes one value and is given twice: 'a' and 'b'; give one pattern that matches both\n"
+    )
+    assert cappy("verify", "o", "--storage-options={}", "--storage-options={}") == 2
+    assert "given twice" in capsys.readouterr().err
