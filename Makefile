@@ -6,9 +6,10 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3 python; do \
   $$p -c '$(RIGHT_PYTHON)' 2>/dev/null && { command -v $$p; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
+BASE := .venv-base
 OUT ?= out
 
-.PHONY: demo model test test-all prism flink-up flink-down test-flink format lint types bench constraints clean
+.PHONY: demo model test test-all test-base prism flink-up flink-down test-flink format lint types bench constraints clean
 
 demo: $(VENV)/installed-demo
 	$(BIN)/cappy demo --output $(OUT)/demo
@@ -21,6 +22,11 @@ test: $(VENV)/installed-test
 # The tests that take minutes, too.
 test-all: $(VENV)/installed-test
 	$(BIN)/pytest -n 2 --dist loadfile -m 'not flink'
+
+# Inputs and outputs in the base install, as workers have it: no torch, no pandas.
+test-base: $(BASE)/installed
+	$(BASE)/bin/pytest -q tests/schemas tests/beam_pipelines/io tests/beam_pipelines/templates tests/beam_pipelines/transforms \
+	  tests/end_to_end/test_bad_input.py tests/end_to_end/test_files.py
 
 # Needs Go. Tests and benchmarks of the Prism runner use it.
 prism: $(VENV)/installed
@@ -72,6 +78,11 @@ $(VENV)/installed: $(VENV)/bin/python setup.py constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
 	touch $@
 
+$(BASE)/installed: $(VENV)/bin/python setup.py constraints.txt
+	$(VENV)/bin/python -m venv $(BASE)
+	$(BASE)/bin/python -m pip install --quiet --constraint constraints.txt --editable . pytest hypothesis
+	touch $@
+
 $(VENV)/installed-model: $(VENV)/installed
 	@echo "Installing torch and transformers into $(VENV), which takes some minutes"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[model]'
@@ -92,4 +103,4 @@ $(VENV)/installed-bench: $(VENV)/installed-test
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(OUT) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(BASE) $(OUT) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

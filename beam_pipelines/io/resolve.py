@@ -49,41 +49,63 @@ class Unresolved(CappyError):
 def resolve(name: str, found: Sequence[Found], roles: Roles) -> tuple[pa.Field, AsWritten | None]:
     """Return the field of a column, and how it is read as written. Raises Unresolved, naming both files."""
     first = found[0].field
-    wanted = _needed(name, found, roles)
-    if wanted is not None:
-        return first.with_type(wanted[0]), wanted[1]
+    if name in roles.text_columns:
+        _check_has_text(name, found)
+        return first.with_type(pa.string()), "text"
+    if name in roles.text and (kind := _text(found)) is not None:
+        return first.with_type(kind), None
+    if name in roles.numbers and (kind := _numbers(found)) is not None:
+        return first.with_type(kind), None
     if roles.templates and (how := _of_templates(found)) is not None:
         return first.with_type(pa.string()), how
     if all(column.written for column in found):
-        kind = reduce(lambda kind, column: kind and widen(kind, column.field.type), found[1:], first.type)
-        if kind is None or any(column.mostly for column in found):
+        common = _common([column.field.type for column in found])
+        if common is None or any(column.mostly is not None for column in found):
             return first.with_type(pa.string()), "text"
-        return first.with_type(pa.string() if pa.types.is_null(kind) and _is_csv(found) else kind), None
+        return first.with_type(pa.string() if pa.types.is_null(common) and _is_csv(found) else common), None
     return _widest(name, found), None
 
 
-def _needed(name: str, found: Sequence[Found], roles: Roles) -> tuple[pa.DataType, AsWritten | None] | None:
-    """Return the type that a role or a flag asks for, and how the column is read; None where there is no such."""
-    written = all(column.written for column in found)
-    if name in roles.text_columns:
-        kinds = [pa.string() if column.written else as_text(column.field.type, floats=True) for column in found]
-        unfit = next((column for column, kind in zip(found, kinds, strict=True) if kind is None), None)
-        if unfit is not None:
-            raise Unresolved(f"--text-columns {name}: is {unfit.field.type} in {unfit.url}, which has no form as text")
-        return pa.string(), "text"
-    if name in roles.text:
-        kinds = [as_text(column.field.type, floats=column.written is not None) for column in found]
-        present = {kind for column, kind in zip(found, kinds, strict=True) if not pa.types.is_null(column.field.type)}
-        if len(present) < 2 and None not in present:
-            return (present.pop() if present else pa.string()), None
-    if name in roles.numbers and all(pa.types.is_null(column.field.type) for column in found):
-        return pa.float64(), None
-    if name in roles.numbers and written and any(column.mostly for column in found):
-        likely = [column.mostly or column.field.type for column in found]
-        kind = reduce(lambda kind, other: kind and widen(kind, other), likely[1:], likely[0])
-        if kind is not None and (pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-            return (kind if pa.types.is_boolean(kind) else pa.float64()), None
-    return None
+def _common(kinds: Sequence[pa.DataType]) -> pa.DataType | None:
+    """Return a type that holds the values of all types; None if there is none."""
+    return reduce(lambda kind, other: None if kind is None else widen(kind, other), kinds[1:], kinds[0])
+
+
+def _check_has_text(name: str, found: Sequence[Found]) -> None:
+    for column in found:
+        if column.written is None and as_text(column.field.type, floats=True) is None:
+            raise Unresolved(
+                f"--text-columns {name}: is {column.field.type} in {column.url}, which has no form as text"
+            )
+
+
+def _text(found: Sequence[Found]) -> pa.DataType | None:
+    """Return string, or list of string, for a column that a job takes as text; None if it has no such form."""
+    kinds = set()
+    for column in found:
+        listed = column.mostly is not None and pa.types.is_list(column.mostly)
+        kind = column.mostly if listed else column.field.type
+        if not pa.types.is_null(kind):
+            kinds.add(as_text(kind, floats=column.written is not None))
+    if not kinds:
+        return pa.string()
+    return kinds.pop() if len(kinds) == 1 else None
+
+
+def _numbers(found: Sequence[Found]) -> pa.DataType | None:
+    """Return the type of numbers or booleans that are cells, or that odd rows hide; None for other columns."""
+    if all(pa.types.is_null(column.field.type) for column in found):
+        return pa.float64()
+    if not all(column.written for column in found) or all(column.mostly is None for column in found):
+        return None
+    kind = _common([column.field.type if column.mostly is None else column.mostly for column in found])
+    if kind is None:
+        return None
+    item = kind.value_type if pa.types.is_list(kind) else kind
+    if not (pa.types.is_boolean(item) or pa.types.is_integer(item) or pa.types.is_floating(item)):
+        return None
+    number = item if pa.types.is_boolean(item) else pa.float64()
+    return pa.list_(number) if pa.types.is_list(kind) else number
 
 
 def _of_templates(found: Sequence[Found]) -> AsWritten | None:

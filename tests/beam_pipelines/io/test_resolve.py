@@ -40,11 +40,18 @@ def test_text_beside_lists_of_text_is_left_to_the_job() -> None:
         resolve("c", [column(TEXT), column(pa.list_(TEXT))], AS_TEXT)
 
 
+def test_texts_in_lists_may_be_of_several_kinds() -> None:
+    mixed = column(TEXT, "json", pa.list_(INT))
+    assert resolved(AS_TEXT, mixed) == (pa.list_(TEXT), None)
+    assert resolved(NO_ROLES, mixed) == (TEXT, "text")
+
+
 def test_numbers_may_be_cells_and_odd_rows_do_not_count() -> None:
     assert resolved(AS_NUMBERS, column(TEXT, "cell", FLOAT)) == (FLOAT, None)
     assert resolved(AS_NUMBERS, column(TEXT, "cell", INT), column(FLOAT, "cell")) == (FLOAT, None)
     assert resolved(AS_NUMBERS, column(TEXT, "json", INT)) == (FLOAT, None)
     assert resolved(AS_NUMBERS, column(TEXT, "cell", BOOL)) == (BOOL, None)
+    assert resolved(AS_NUMBERS, column(TEXT, "json", pa.list_(INT))) == (pa.list_(FLOAT), None)
     assert resolved(AS_NUMBERS, column(TEXT, "cell")) == (TEXT, None)
     assert resolved(AS_NUMBERS, column(INT)) == (INT, None)
 

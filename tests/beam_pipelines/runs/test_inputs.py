@@ -1,0 +1,57 @@
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from beam_pipelines.runs.config import InputConfig
+from beam_pipelines.runs.flags import character, codec
+from beam_pipelines.runs.inputs import open_inputs, reading_inputs
+from schemas.errors import CappyError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading(InputConfig):
+    limit: int | None = None
+
+
+def config(folder: Path, **options: object) -> Reading:
+    return Reading(output=str(folder / "out"), **options)  # type: ignore[arg-type]
+
+
+def test_inputs_are_read_as_the_options_say(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes("name;n\ncaf\xe9;1\nx;2\n".encode("cp1252"))
+    options = config(tmp_path, csv_delimiter=";", encoding="cp1252", text_columns=("n",), limit=1)
+    source = open_inputs(options, str(tmp_path / "*.csv"))
+    assert source.schema == pa.schema([("name", pa.string()), ("n", pa.string())])
+    assert source.rows == 1
+    assert open_inputs(options, str(tmp_path / "*.csv"), limit=None).rows == 2
+
+
+def test_files_below_the_output_are_no_input(tmp_path: Path) -> None:
+    for folder in ("in", "out"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.jsonl").write_text('{"a": 1}\n')
+    found = open_inputs(config(tmp_path), str(tmp_path / "**" / "*.jsonl"))
+    assert [file.name for file in found.files] == ["in/a.jsonl"]
+
+
+def test_an_unknown_text_column_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"a": 1}\n')
+    with pytest.raises(CappyError, match="--text-columns b: there is no such column; there are a"):
+        open_inputs(config(tmp_path, text_columns=("b",)), str(tmp_path / "a.jsonl"))
+
+
+def test_only_what_differs_from_the_defaults_is_in_the_fingerprint(tmp_path: Path) -> None:
+    assert reading_inputs(config(tmp_path)) == {}
+    given = config(tmp_path, text_columns=("b", "a"), csv_delimiter="\t")
+    assert reading_inputs(given) == {"reading": {"text_columns": ["a", "b"], "csv_delimiter": "\t"}}
+
+
+def test_delimiters_and_encodings_are_parsed() -> None:
+    assert [character(text) for text in (";", "tab", "\\t", "|")] == [";", "\t", "\t", "|"]
+    assert codec("cp1252") == "cp1252"
+    for parse, wrong in ((character, ""), (character, ";;"), (character, '"'), (codec, "base64"), (codec, "utf-99")):
+        with pytest.raises(argparse.ArgumentTypeError, match="is not a"):
+            parse(wrong)
