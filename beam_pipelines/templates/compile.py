@@ -13,12 +13,15 @@ from jinja2 import TemplateSyntaxError, UndefinedError
 from jinja2.exceptions import SecurityError
 
 from beam_pipelines.templates.files import Template, TemplateError
-from cappy_model.sandbox.budget import Draw, RenderError
+from cappy_model.sandbox.budget import Draw, RenderError, represent
 from cappy_model.sandbox.environment import LEEWAY, NEVER, Program, compile_source
 from cappy_model.sandbox.guard import SENTINEL, SEPARATOR
 from cappy_model.sandbox.values import Names, copy_value
 
-__all__ = ["SENTINEL", "CompiledTemplate", "RenderError", "Rendered", "check_label"]
+__all__ = ["CHOICES", "SENTINEL", "CompiledTemplate", "RenderError", "Rendered", "check_label"]
+
+CHOICES = "answer_choices"
+"""The variable of the choices that a template lists."""
 
 _RAISED_BY_TEMPLATES = (
     *(JinjaError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, AssertionError),
@@ -52,7 +55,8 @@ class CompiledTemplate:
 
     Attributes:
       template: the template.
-      variables: the columns that the template may read.
+      variables: the columns that the template may read. CHOICES is among them only if the template has no choices of
+        its own; without such a column it is undefined, as in PromptSource.
 
     Args:
       template: the template.
@@ -74,12 +78,12 @@ class CompiledTemplate:
         variables = set(self._body.variables)
         if template.answer_choices is not None:
             program = _compile(template, "answer_choices", template.answer_choices)
-            variables |= program.variables
+            variables = (variables - {CHOICES}) | program.variables
             if program.variables or program.draws:
                 self._choices = program
             else:
                 self._fixed_choices = self._fix_choices(program)
-        self.variables = frozenset(variables - {"answer_choices"})
+        self.variables = frozenset(variables)
         self._mutates = self._body.mutates or (self._choices is not None and self._choices.mutates)
 
     def __repr__(self) -> str:
@@ -93,7 +97,7 @@ class CompiledTemplate:
           example_id: id of the row. Random picks depend only on the seed, the template and this id.
 
         Raises RenderError with a reason: too_many_parts, empty_target, empty_instruction, null_value, undefined,
-        unsafe, too_many_iterations, output_too_large, too_much_work or template_error.
+        unsafe, unusable_value, too_many_iterations, output_too_large, too_much_work or template_error.
         """
         names = Names(row)
         draw = Draw(self._seed, self.template.id, example_id)
@@ -106,7 +110,7 @@ class CompiledTemplate:
             elif self._fixed_choices is not None:
                 choices = self._fixed_choices.copy()
             if choices is not None:
-                names["answer_choices"] = choices.copy() if self._mutates else choices
+                names[CHOICES] = choices.copy() if self._mutates else choices
             parts = _split(self._body.render(names, draw, self._cut))
         except RenderError as error:
             raise self._name_nulls(error, row) from error
@@ -146,7 +150,7 @@ def _check_parts(parts: list[str], row: Mapping[str, object], choices: list[str]
         return
     if len(parts) > 2:
         raise RenderError("too_many_parts", f"{len(parts)} parts between {SEPARATOR}; a template has two")
-    notes = [f"label is {row['label']!r}"] if "label" in row else []
+    notes = [f"label is {represent(row['label'])}"] if "label" in row else []
     notes += [f"there are {len(choices)} choices"] if choices is not None else []
     detail = f" ({', '.join(notes)})" if notes else ""
     if parts[0]:

@@ -6,12 +6,13 @@ Every operation is charged before it runs, so no huge value is ever built.
 
 from datetime import date, time, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, NoReturn
 
 from jinja2 import Environment
 from jinja2.nodes import EvalContext
 from jinja2.runtime import Context, Undefined
 
+from cappy_model.sandbox.written import Written
 from schemas.ids import seed_for
 
 MAX_ITERATIONS = 50_000  # loop steps, elements of repeated lists, elements of one range
@@ -24,6 +25,8 @@ MAX_KEY = 1_000
 
 _VIEWS: tuple[type, ...] = (type({}.keys()), type({}.values()), type({}.items()))
 _SEQUENCES = frozenset((list, tuple, set, frozenset, *_VIEWS))
+CONTAINERS = frozenset((list, tuple, dict, *_VIEWS))
+"""Types whose text is `represent`'s."""
 
 
 class RenderError(Exception):
@@ -36,6 +39,22 @@ class RenderError(Exception):
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.detail}"
+
+
+class Unusable:
+    """A value that is neither text nor number, such as the bytes of an image.
+
+    A row whose template prints, tests or compares it is rejected with `detail`; it may be tested for null.
+    """
+
+    def __init__(self, detail: str) -> None:
+        self._detail = detail
+
+    def _refuse(self, *args: Any) -> NoReturn:
+        raise RenderError("unusable_value", self._detail)
+
+    __str__ = __repr__ = __format__ = __bool__ = __len__ = __iter__ = __contains__ = __getitem__ = __hash__ = _refuse
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __int__ = __float__ = __index__ = _refuse
 
 
 class Draw:
@@ -135,17 +154,25 @@ def size(value: Any, limit: int) -> int:
     return count
 
 
+def _is_moment(item: Any) -> bool:
+    return isinstance(item, date | time | timedelta)
+
+
 def _scalar_size(item: Any) -> int:
+    if isinstance(item, Written):
+        return len(item.text)
     if item is None or isinstance(item, float | bool | Undefined):
         return NUMBER
     if isinstance(item, str):
         return len(item) + 4
     if isinstance(item, bytes):
-        return 4 * len(item) + 3
+        raise RenderError("unusable_value", f"{len(item):,} bytes, which are no text")
     if isinstance(item, range):
         return LIST_SLOT * len(item)
-    if isinstance(item, date | time | timedelta) or (isinstance(item, Decimal) and abs(item.adjusted()) < 1_000):
+    if _is_moment(item) or (isinstance(item, Decimal) and abs(item.adjusted()) < 1_000):
         return 32
+    if isinstance(item, Unusable):
+        str(item)  # raises
     raise RenderError("unsafe", f"a template cannot use a {type(item).__name__} object as a value")
 
 
@@ -159,7 +186,33 @@ def stringify(context: RenderContext, value: Any) -> str:
     if count > context.characters:
         context.spend_characters(count)
     context.spend_work(count)
-    return str(value)
+    return represent(value) if type(value) in CONTAINERS else str(value)
+
+
+def represent(value: Any) -> str:
+    """Return what `repr` gives for a value and those in it, but plain text instead of the names of Python's types.
+
+    Dates, times and durations are written as text, in quotes; decimals and written numbers by their digits. Raises
+    RenderError("undefined") for an undefined value, and "unsafe" for one that is not data.
+    """
+    kind = type(value)
+    if kind is list:
+        return f"[{', '.join(map(represent, value))}]"
+    if kind is tuple:
+        return f"({represent(value[0])},)" if len(value) == 1 else f"({', '.join(map(represent, value))})"
+    if kind is dict:
+        return f"{{{', '.join(f'{represent(key)}: {represent(item)}' for key, item in value.items())}}}"
+    if kind in _VIEWS:
+        return f"{kind.__name__}({represent(list(value))})"
+    if isinstance(value, Decimal):
+        return str(value)
+    if _is_moment(value):
+        return repr(str(value))
+    if isinstance(value, Undefined):
+        raise RenderError("undefined", "an undefined value would be written as the word Undefined")
+    if value is None or isinstance(value, str | int | float | range | Unusable):
+        return repr(value)
+    raise RenderError("unsafe", f"a template cannot use a {kind.__name__} object as a value")
 
 
 def to_text(context: RenderContext, value: Any) -> str:

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, time, timedelta
+from decimal import Decimal
 from typing import Any
 
 from jinja2 import TemplateSyntaxError, meta, nodes
@@ -36,15 +37,7 @@ from cappy_model.sandbox.budget import (
 )
 from cappy_model.sandbox.filters import FILTERS, TESTS, concatenate
 from cappy_model.sandbox.guard import SENTINEL, SEPARATOR, Guard
-from cappy_model.sandbox.values import (
-    GLOBALS,
-    OPERATORS,
-    Names,
-    bounded_range,
-    bounded_zip,
-    call_method,
-    snapshot,
-)
+from cappy_model.sandbox.values import OPERATORS, Names, call_function, call_method, snapshot
 
 # PromptSource replaces `|||` in data by this word, and the templates of multi_news split their documents at it.
 _PROTECTED_PIPES = "3ed2dface8203c4c9dfb1a5dc58e41e0"
@@ -132,6 +125,7 @@ def _key(context: RenderContext, value: Any, /) -> Any:
 _INTERNAL: dict[str, Callable[..., Any]] = {
     " call": call_method,
     " concat": concatenate,
+    " function": call_function,
     " keep": _keep,
     " key": _key,
     " loop": snapshot,
@@ -153,24 +147,20 @@ class BoundedEnvironment(SandboxedEnvironment):
         super().__init__(autoescape=False, finalize=_finalize, optimized=False)
         self.filters = {**FILTERS, **_INTERNAL}
         self.tests = dict(TESTS)
-        self.globals = dict(GLOBALS)
+        self.globals = {}
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """Evaluate `left operator right` for the operators that can build large values."""
         return OPERATORS[operator](context, left, right)  # type: ignore[arg-type]
 
     def call(self, context: Context, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Call one of the four functions of templates. (Methods go through `call_method`.)"""
+        """Call a recursive loop. (Functions and methods go through `call_function` and `call_method`.)"""
         assert isinstance(context, RenderContext)
         kwargs.pop("_loop_vars", None)
         kwargs.pop("_block_vars", None)
-        if function is bounded_range or function is bounded_zip:
-            return function(context, *args, **kwargs)
         if type(function) is LoopContext:
             context.spend_iterations(1)  # a recursive loop over an empty list is a step, too
             return function(*args, **kwargs)
-        if function is Namespace and all(isinstance(value, dict) for value in args):
-            return Namespace(*args, **kwargs)
         if isinstance(function, Undefined):
             return function()  # raises UndefinedError, naming what is undefined
         raise RenderError("unsafe", f"templates may not call a {type(function).__name__}")
@@ -198,10 +188,15 @@ class BoundedEnvironment(SandboxedEnvironment):
         return self.undefined(obj=obj, name=attribute)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
-        """Evaluate `obj[argument]`: an item of data, or the attribute of a namespace or loop."""
+        """Evaluate `obj[argument]`: an item of data, or the attribute of a namespace or loop.
+
+        A whole fraction indexes as its integer; any other raises RenderError.
+        """
         kind = type(argument)
         if kind is not int and (kind is not str or len(argument) > MAX_KEY):
             check_key(argument)
+            if isinstance(argument, float | Decimal) and isinstance(obj, list | tuple | str | range):
+                argument = _whole(argument)
         try:
             return obj[argument]
         except (TypeError, LookupError):
@@ -210,6 +205,19 @@ class BoundedEnvironment(SandboxedEnvironment):
             if kind is str and argument.startswith("__"):
                 raise RenderError("unsafe", f"templates may not reach {type(obj).__name__}[{argument!r}]") from None
         return self.undefined(obj=obj, name=argument)
+
+
+def _whole(index: float | Decimal) -> int:
+    """Return an index of a list that a file has as a fraction, as pandas writes labels of which some are missing."""
+    if isinstance(index, float) and index.is_integer():
+        return int(index)
+    if isinstance(index, Decimal) and index.is_finite() and index == index.to_integral_value():
+        return int(index)
+    raise RenderError(
+        "template_error",
+        f"{index} is a fraction and cannot index a list or a text; write whole numbers into the column, "
+        "or convert it in the template, as in choices[value | int]",
+    )
 
 
 ENVIRONMENT = BoundedEnvironment()

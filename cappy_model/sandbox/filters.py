@@ -14,6 +14,7 @@ from markupsafe import escape
 
 from cappy_model.sandbox.budget import LIST_SLOT, RenderContext, RenderError, size, stringify, to_text
 from cappy_model.sandbox.values import add, limit_bits, modulo, price_replace
+from cappy_model.sandbox.written import plain
 
 Filter = Callable[..., Any]
 
@@ -30,20 +31,21 @@ def _take_context(function: Filter) -> Filter:
     return lambda context, *args, **kwargs: function(*args, **kwargs)
 
 
-def _charge(function: Filter, *, of_text: bool = False, slow: bool = False) -> Filter:
+def _charge(function: Filter, *, of_text: bool = False, as_text: bool = False, slow: bool = False) -> Filter:
     """Wrap a filter so that it is charged for reading: the size of its value, times 1 + the size of its arguments.
 
     Args:
       function: a filter of jinja2 or PromptSource.
       of_text: refuse a null.
+      as_text: convert the value to text, which also refuses a null.
       slow: the filter runs Python code for each word or character of a text.
     """
     call = _take_context(function)
 
     @pass_context
     def charged(context: RenderContext, value: Any, /, *args: Any, **kwargs: Any) -> Any:
-        if of_text and value is None:
-            stringify(context, value)
+        if as_text or (of_text and value is None):
+            value = to_text(context, value)
         count = context.weigh(value)
         if slow and isinstance(value, str):
             context.spend_work(count := count * LIST_SLOT)
@@ -163,8 +165,9 @@ _OF_SEQUENCES = "dictsort items list map max min reject rejectattr reverse selec
 FILTERS: dict[str, Filter] = {
     **{name: JINJA_FILTERS[name] for name in _names("abs count d default first float last length")},
     **{name: _charge(JINJA_FILTERS[name], slow=True) for name in _names(_OF_SEQUENCES)},
-    **{name: _charge(JINJA_FILTERS[name], of_text=True) for name in _names("capitalize lower trim truncate upper")},
-    **{name: _charge(JINJA_FILTERS[name], of_text=True, slow=True) for name in _names("title wordcount")},
+    **{name: _charge(JINJA_FILTERS[name], as_text=True) for name in _names("capitalize lower trim upper")},
+    **{name: _charge(JINJA_FILTERS[name], as_text=True, slow=True) for name in _names("title wordcount")},
+    "truncate": _charge(JINJA_FILTERS["truncate"], of_text=True),
     "most_frequent": _charge(most_frequent, slow=True),
     "string": pass_context(to_text),
     "join": join,
@@ -190,9 +193,16 @@ def _charge_test(function: Any) -> Filter:
     return charged
 
 
-_KINDS = "boolean defined divisibleby even false float integer iterable mapping none number odd sequence string true"
+def _by_identity(test: Any) -> Filter:
+    """Wrap a test for True and False, of which a boolean of a text file is neither."""
+    return lambda value, *args: test(plain(value), *map(plain, args))
+
+
+_IDENTITIES = "boolean false integer sameas true"
+_KINDS = "defined divisibleby even float iterable mapping none number odd sequence string undefined"
 _COMPARISONS = "!= < <= == > >= eq equalto ge greaterthan gt in le lessthan lower lt ne upper"
 TESTS: dict[str, Any] = {
-    **{name: JINJA_TESTS[name] for name in _names(f"{_KINDS} undefined sameas")},
+    **{name: JINJA_TESTS[name] for name in _names(_KINDS)},
+    **{name: _by_identity(JINJA_TESTS[name]) for name in _names(_IDENTITIES)},
     **{name: _charge_test(JINJA_TESTS[name]) for name in _names(_COMPARISONS)},
 }

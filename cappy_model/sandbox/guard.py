@@ -7,7 +7,7 @@ from jinja2 import TemplateSyntaxError, nodes
 from jinja2.visitor import NodeTransformer
 
 from cappy_model.sandbox.filters import FILTERS, TESTS
-from cappy_model.sandbox.values import METHOD_NAMES, MUTATING
+from cappy_model.sandbox.values import FUNCTIONS, METHOD_NAMES, MUTATING
 
 SEPARATOR = "|||"
 # Replaces the separator in compiled templates, so that `|||` in data is never taken for one. It is a Unicode
@@ -22,7 +22,7 @@ _NODES: tuple[type[nodes.Node], ...] = (
     *(nodes.Add, nodes.Sub, nodes.Mod, nodes.Pow, nodes.And, nodes.Or, nodes.Not, nodes.Neg, nodes.Pos, nodes.For),
     *(nodes.If, nodes.Assign, nodes.AssignBlock, nodes.With),
 )
-_FUNCTIONS = ("range", "zip", "namespace", "loop")
+_FUNCTIONS = ("loop", *FUNCTIONS)
 
 
 class Guard(NodeTransformer):
@@ -91,7 +91,10 @@ class Guard(NodeTransformer):
         return self.generic_visit(node)
 
     def visit_Call(self, node: nodes.Call) -> nodes.Node:
-        """Route methods through `call_method`, and refuse functions that are not listed."""
+        """Route methods and functions through the environment, and refuse those that are not listed.
+
+        A function is called by its name, so that a column of that name remains a variable.
+        """
         called = node.node
         if isinstance(called, nodes.Getattr):
             if called.attr not in METHOD_NAMES:
@@ -104,8 +107,10 @@ class Guard(NodeTransformer):
         if not isinstance(called, nodes.Name) or called.name not in _FUNCTIONS:
             _refuse(node, f"only methods and {', '.join(_FUNCTIONS)} can be called")
         self.generic_visit(node)
-        if called.name == "loop":  # recursive: its body is at most the largest enclosing one
-            node.args = [_filter(node, " loop", arg, nodes.Const(max(self.loops, default=1))) for arg in node.args]
+        if called.name != "loop":
+            return _filter(node, " function", nodes.Const(called.name), *node.args, kwargs=node.kwargs)
+        # A recursive loop: its body is at most the largest enclosing one.
+        node.args = [_filter(node, " loop", arg, nodes.Const(max(self.loops, default=1))) for arg in node.args]
         return node
 
     def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:

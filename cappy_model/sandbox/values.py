@@ -12,12 +12,14 @@ from jinja2.runtime import LoopContext, Undefined
 from jinja2.utils import Namespace, missing, pass_context
 
 from cappy_model.sandbox.budget import (
+    CONTAINERS,
     LIST_SLOT,
     MAX_ITERATIONS,
     NODE,
     RenderContext,
     RenderError,
     check_key,
+    represent,
     size,
 )
 
@@ -58,14 +60,28 @@ def bounded_zip(context: RenderContext, /, *args: Any) -> list[tuple[Any, ...]]:
     return list(zip(*args, strict=False))
 
 
-GLOBALS: dict[str, Any] = {"namespace": Namespace, "range": bounded_range, "zip": bounded_zip}
+@pass_context
+def make_namespace(context: RenderContext, /, *args: Any, **kwargs: Any) -> Namespace:
+    """Evaluate the function `namespace`."""
+    if not all(isinstance(value, dict) for value in args):
+        raise RenderError("unsafe", "namespace() takes a dict or keywords in templates")
+    return Namespace(*args, **kwargs)
+
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {"namespace": make_namespace, "range": bounded_range, "zip": bounded_zip}
+
+
+@pass_context
+def call_function(context: RenderContext, name: str, /, *args: Any, **kwargs: Any) -> Any:
+    """Call one of FUNCTIONS. It is called by its name, whatever variable has that name, too."""
+    return FUNCTIONS[name](context, *args, **kwargs)
 
 
 class Names(dict[str, Any]):
-    """The names of one render: columns before globals. An absent name gives jinja2's `missing`."""
+    """The names of one render. An absent name gives jinja2's `missing`."""
 
     def __missing__(self, key: str) -> object:
-        return GLOBALS.get(key, missing)
+        return missing
 
 
 def limit_bits(bits: int) -> None:
@@ -90,7 +106,7 @@ def multiply(context: RenderContext, left: Any, right: Any) -> Any:
         return left * right
     sequence, count = (right, left) if isinstance(left, int) else (left, right)
     if isinstance(count, int) and hasattr(sequence, "__len__"):
-        spend = context.spend_characters if isinstance(sequence, str | bytes) else context.spend_iterations
+        spend = context.spend_characters if isinstance(sequence, str) else context.spend_iterations
         spend(len(sequence) * max(count, 0))
     return left * right
 
@@ -102,7 +118,10 @@ def power(context: RenderContext, left: Any, right: Any) -> Any:
     return left**right
 
 
-_PRINTF = re.compile(r"%%|%(?P<key>\([^()]*\))?[#0\- +]*(?P<width>\*|\d+)?(?:\.(?P<precision>\*|\d+))?")
+_PRINTF = re.compile(
+    r"%%|%(?P<key>\([^()]*\))?[#0\- +]*(?P<width>\*|\d+)?(?:\.(?P<precision>\*|\d+))?"
+    r"(?=[hlL]?(?P<repr>[ra])|)"
+)
 
 
 def _width(digits: str | None) -> int:
@@ -119,9 +138,11 @@ def modulo(context: RenderContext, left: Any, right: Any) -> Any:
         return left % right
     context.spend_work(len(left))
     fields = keys = total = 0
+    reprs = False
     for match in _PRINTF.finditer(left):
         if match.group() == "%%":
             continue
+        reprs |= match["repr"] is not None
         if left.startswith("(", match.end()):
             raise RenderError("unsafe", "a key of a format cannot hold parentheses")
         fields += 1
@@ -129,7 +150,39 @@ def modulo(context: RenderContext, left: Any, right: Any) -> Any:
         total += _width(match["width"]) + _width(match["precision"])
     argument = size(right, context.characters)
     context.spend_characters(len(left) + total + fields * NUMBER_FIELD + max(keys, 1) * argument)
-    return left % right
+    if type(right) is tuple:
+        right = tuple(_formatted(value, reprs=reprs) for value in right)
+    elif type(right) is dict and keys:
+        right = {key: _formatted(value, reprs=reprs) for key, value in right.items()}
+    else:
+        right = _formatted(right, reprs=reprs)
+    return encodable(left % right)
+
+
+class _Shown(str):
+    """Text that a format writes without quotes, in place of a list, say, for which Python would name its types."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def _formatted(value: Any, *, reprs: bool) -> Any:
+    """Return what stands for an argument of a format; `reprs`: whether a field writes the `repr` of one."""
+    if type(value) in CONTAINERS or (reprs and not isinstance(value, str | int | float)):
+        return _Shown(represent(value))
+    return value
+
+
+def encodable(text: str) -> str:
+    """Return a text. Raises RenderError for one with half of a surrogate pair, which `%c` can make."""
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise RenderError(
+                "template_error", f"a format makes half of a character: {error}"
+            ) from error
+    return text
 
 
 OPERATORS: dict[str, Callable[[RenderContext, Any, Any], Any]] = {
@@ -195,6 +248,12 @@ def _format(context: RenderContext, value: str, args: Arguments) -> None:
             raise RenderError("unsafe", f"the format {spec!r:.100} is nested or too long")
         total += sum(_width(digits) for digits in re.findall(r"\d+", spec or "")) + largest + NUMBER_FIELD
     context.spend_characters(total)
+
+
+def _format_fields(text: str, args: Arguments, kwargs: Mapping[str, Any]) -> str:
+    reprs = any(conversion in ("r", "a") for *_, conversion in Formatter().parse(text))
+    named = {key: _formatted(value, reprs=reprs) for key, value in kwargs.items()}
+    return encodable(text.format(*(_formatted(value, reprs=reprs) for value in args), **named))
 
 
 def _slot(context: RenderContext, value: Any, args: Arguments) -> None:
@@ -272,6 +331,8 @@ def call_method(context: RenderContext, value: Any, name: str, /, *args: Any, **
     price = METHODS.get(type(value), {}).get(name)
     if price is not None:
         price(context, value, (*args, *kwargs.values()) if kwargs else args)
+        if price is _format:
+            return _format_fields(value, args, kwargs)
         return getattr(value, name)(*args, **kwargs)
     if isinstance(value, Undefined):
         return getattr(value, name)  # raises UndefinedError, naming what is undefined

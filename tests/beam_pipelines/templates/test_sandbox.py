@@ -210,8 +210,6 @@ UNSAFE = [
     "{{ '{:{}}'.format(1, 999999999) }}",
     "{{ '%*d' % (999999999, 1) }}",
     "{{ '%(a(b))999999999s' % {'a(b)': 1} }}",
-    "{{ range }}",
-    "{{ namespace }}",
     "{{ namespace(a=1) }}",
     "{% for a in items %}{{ loop }}{% endfor %}",
     "{{ record.update(items) }}",
@@ -221,7 +219,6 @@ UNSAFE = [
     "{{ record.get(long) }}",
     "{{ [[1], [2]] | sum(start=[]) }}",
     "{{ items | map(' call', 'append') | list }}",
-    "{% set range = items %}{{ range(3) }}",
 ]
 TEMPLATE_ERROR = [
     "{{ 1 / 0 }}",
@@ -320,8 +317,27 @@ def test_what_templates_use_works_as_in_jinja(jinja: str, expected: str) -> None
     assert written(jinja) == expected
 
 
-def test_a_column_may_have_the_name_of_a_function() -> None:
-    assert written("{{ range }}", {"range": "a column"}) == "a column"
+@pytest.mark.parametrize("name", ["range", "zip", "namespace", "loop", "class", "upper", "string", "None_", "l_0_zip"])
+def test_a_column_may_have_the_name_of_a_function_or_a_filter(name: str) -> None:
+    """It is the column where it is read, and the function where it is called."""
+    jinja = (
+        "{{ NAME }} {% for i in range(2) %}{{ i }}{% for a, b in zip('x', 'y') %}{{ a ~ b }}{% endfor %}{% endfor %}"
+    )
+    template = compiled(jinja.replace("NAME", name) + "{% set n = namespace(v=1) %}{{ n.v }} ||| target")
+    assert template.variables == {name}
+    rendered = template.render({name: "a column"}, "e")
+    assert rendered is not None
+    assert rendered.instruction == "a column 0xy1xy1"
+
+
+def test_a_function_needs_no_column() -> None:
+    template = compiled(
+        "{% for i in range(2) %}{{ i }}{% endfor %} ||| {% set range = text %}{{ range(1)[0] }}{{ range }}"
+    )
+    assert template.variables == {"text"}
+    rendered = template.render(ROW, "e")
+    assert rendered is not None
+    assert (rendered.instruction, rendered.references) == ("01", ["0some text"])
 
 
 def test_one_template_renders_in_several_threads() -> None:
