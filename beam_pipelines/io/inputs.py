@@ -11,8 +11,9 @@ import pyarrow as pa
 from beam_pipelines.io.columns import UnreadableFile
 from beam_pipelines.io.formats.base import UTF_8, AsWritten, Dialect, FileSummary, InputFile, ReadSpec
 from beam_pipelines.io.formats.registry import format_of
+from beam_pipelines.io.patterns import find
 from beam_pipelines.io.resolve import NO_ROLES, Found, Roles, Unresolved, resolve
-from beam_pipelines.io.storage import StorageOptions, explained, file_system, find
+from beam_pipelines.io.storage import StorageOptions, explained, file_system
 from schemas.errors import CappyError
 
 _LISTING_THREADS = 16

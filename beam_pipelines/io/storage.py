@@ -1,9 +1,8 @@
-"""Files on any fsspec file system: find, read, and write them atomically."""
+"""Files on any fsspec file system: read them, and write them atomically."""
 
 import io
 import os
 import posixpath
-import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,12 +10,28 @@ from typing import IO, Any
 
 import fsspec
 import pyarrow as pa
-from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileOpener
 
-from schemas.errors import CappyError
+from cappy_model import paths
+from cappy_model.paths import absolute, is_local, path_of
+from schemas.errors import CappyError, UsageError
 
-_WILDCARD = re.compile(r"[*?\[]")
+__all__ = [
+    "OutputError",
+    "StorageOptions",
+    "absolute",
+    "check_writable",
+    "copy_whole",
+    "explained",
+    "file_system",
+    "is_local",
+    "join",
+    "open_file",
+    "path_of",
+    "read_bytes",
+    "write_whole",
+]
+
 _RENAMING = frozenset({"file", "local", "hdfs"})
 
 StorageOptions = Mapping[str, Any]
@@ -51,65 +66,18 @@ def _reason(error: Exception) -> str:
 def file_system(url: str, options: StorageOptions) -> tuple[fsspec.AbstractFileSystem, str]:
     """Return the file system of `url` and the path on it. Raises CappyError for an unknown or unusable protocol."""
     try:
-        return url_to_fs(url, **options)
+        return paths.file_system(url, options)
+    except UsageError:
+        raise
     except Exception as error:  # unknown or not installed protocol, no credentials, unknown option
         raise CappyError(
             f"{url}: cannot be opened: {_reason(error)}. `cappy doctor` lists the file systems usable here."
         ) from error
 
 
-def is_local(url: str) -> bool:
-    """Return whether `url` is a path on this machine."""
-    return "://" not in url or url.startswith(("file://", "local://"))
-
-
-def absolute(url: str, base: str = "") -> str:
-    """Resolve a relative path against the folder `base`, by default the working directory."""
-    if not is_local(url) or os.path.isabs(url):
-        return url
-    return join(base, url) if base and not is_local(base) else os.path.normpath(os.path.join(base or os.getcwd(), url))
-
-
 def join(folder: str, *names: str) -> str:
     """Return the URL of a file below `folder`."""
     return posixpath.join(folder, *names)
-
-
-def fixed_part(pattern: str) -> str:
-    """Return the part of a pattern that file names are relative to.
-
-    It ends with the last `/` before the first wildcard or, without wildcards, before the name of the file.
-    """
-    wildcard = _WILDCARD.search(pattern)
-    return pattern[: pattern.rfind("/", 0, wildcard.start() if wildcard else len(pattern)) + 1]
-
-
-def find(pattern: str, options: StorageOptions, *, outside: str | None = None) -> dict[str, str]:
-    """Find the files that match a pattern; return URL -> name, sorted by URL.
-
-    Args:
-      pattern: a URL with `*`, `**`, `?` or `[...]`, or one file. Names are relative to its fixed part.
-      options: options for fsspec.
-
-    Raises CappyError if no file matches, or if the pattern is a folder.
-    """
-    fs, path = file_system(pattern, options)
-    if is_local(pattern):
-        path = os.path.normpath(path)
-    with explained(pattern, "listed"):
-        fs.invalidate_cache()  # an earlier job of this process may have written there since the last listing
-        if fs.isdir(path):
-            raise CappyError(
-                f"{pattern}: is a folder; give a pattern of files, such as {pattern.rstrip('/')}/*.parquet"
-            )
-        matches = [name for name in fs.glob(path) if not fs.isdir(name)] if _WILDCARD.search(path) else [path]
-        if not matches or not fs.exists(matches[0]):
-            raise CappyError(f"{pattern}: no file matches; check the path and the working directory")
-    # fsspec strips the protocol from paths, and for some file systems the host; the pattern has both as its prefix.
-    prefix = "" if is_local(pattern) else pattern.removesuffix(path)
-    if prefix == pattern:
-        raise CappyError(f"{pattern}: its file system names this path {path}; write it the same way in the URL")
-    return {prefix + name: name.removeprefix(fixed_part(path)) for name in sorted(matches)}
 
 
 def open_file(url: str, options: StorageOptions, compression: str | None = None) -> IO[bytes]:

@@ -8,12 +8,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from beam_pipelines.io.formats.base import InputFile
 from beam_pipelines.io.storage import (
     StorageOptions,
-    absolute,
     copy_whole,
     explained,
-    fixed_part,
     join,
     read_bytes,
     write_whole,
@@ -64,7 +63,7 @@ def write_results(
         **manifest_header(hashed, started, "torch", "transformers", "accelerate", "pyarrow"),
         "settled": asdict(scorer.settings),
         "model": {"name": plan.config.model, **hashed["model"], **describe_origin(plan.checkpoint)},
-        "corpus": _describe_corpus(absolute(plan.config.corpus), storage),
+        "corpus": _describe_corpus(plan.corpus.files[0], storage),
         "inputs": hashed["files"],
         "pairs": scorer.selection.counts,
         "made_of": scorer.selection.made_of,
@@ -104,9 +103,12 @@ def _copy_file(path: Path, output: str, storage: StorageOptions) -> dict[str, An
     return {"path": path.name, "rows": 0, "bytes": len(data), "digest": digest_of(data)}
 
 
-def _describe_corpus(pattern: str, storage: StorageOptions) -> dict[str, Any] | None:
-    """Return the main keys of the corpus's manifest, which is in the folder of its files or the parent, if any."""
-    folder = fixed_part(pattern).rstrip("/")
+def _describe_corpus(file: InputFile, storage: StorageOptions) -> dict[str, Any] | None:
+    """Return the main keys of the corpus's manifest, which is in the folder of its files or the parent, if any.
+
+    The folder is the fixed part of their pattern: what the URL of a file has before its name.
+    """
+    folder = file.url.removesuffix(file.name).rstrip("/")
     try:
         for place in filter(None, (folder, folder.rpartition("/")[0])):
             if read_bytes(join(place, MANIFEST), storage) is not None:

@@ -4,32 +4,17 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from beam_pipelines.io.patterns import find
 from beam_pipelines.io.storage import (
     OutputError,
     absolute,
     file_system,
-    find,
-    fixed_part,
     open_file,
     read_bytes,
     write_whole,
 )
 from schemas.errors import CappyError
 from tests.beam_pipelines.io.remote_files import Remote
-
-
-@pytest.mark.parametrize(
-    ("pattern", "fixed"),
-    [
-        ("/a/b/c.parquet", "/a/b/"),
-        ("/a/b/*.parquet", "/a/b/"),
-        ("/a/b*/c.parquet", "/a/"),
-        ("s3://bucket/x/**/y-?.jsonl", "s3://bucket/x/"),
-        ("c.parquet", ""),
-    ],
-)
-def test_fixed_part(pattern: str, fixed: str) -> None:
-    assert fixed_part(pattern) == fixed
 
 
 def test_absolute() -> None:

@@ -1,0 +1,249 @@
+"""Patterns of files: `*`, `**`, `?`, `[...]`, `{a,b}`, and lists with commas. What exists by a name is meant by it."""
+
+import fnmatch
+import os
+import posixpath
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from itertools import takewhile
+from typing import NamedTuple
+from urllib.parse import unquote
+
+import fsspec
+from fsspec.utils import glob_translate
+
+from beam_pipelines.io.braces import expand_braces, top_level
+from beam_pipelines.io.storage import StorageOptions, explained, file_system
+from cappy_model.paths import absolute, encodable, is_local, is_web, path_of, readable
+from schemas.errors import CappyError
+
+_SPECIAL = re.compile(r"[*?\[{]")
+_WILDCARD = re.compile(r"[*?\[]")
+_WEB_WILDCARD = re.compile(r"[*\[]")  # `?` begins the query
+_URL = re.compile(r"\s*[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
+_ENDING = re.compile(r"\.[a-z]\w*(\.(gz|zst|bz2|xz))?$", re.IGNORECASE)
+_MEMORY = re.compile(r"(\w+::)*memory://")
+_SYNTAX = (
+    "`*`, `?` and `[...]` stand for parts of a name, `**` for folders of any depth, `{a,b}` for alternatives, and a "
+    "comma separates patterns"
+)
+
+
+class _Matches(NamedTuple):
+    """Files found on one file system: paths on it, what URLs have before these, and the part that all have in common.
+
+    `wildcards`: whether these have found the paths. `skipped`: a hidden file that they match; "" for none.
+    """
+
+    before: str
+    fixed: str
+    paths: Sequence[str]
+    wildcards: bool = False
+    skipped: str = ""
+
+
+def find(pattern: str, options: StorageOptions, *, outside: str | None = None) -> dict[str, str]:
+    """Find the files that match a pattern; return URL -> name, sorted by URL.
+
+    A pattern, or leading folders of it, that exist by that very name are meant literally. Else commas outside braces
+    and brackets separate patterns, braces are expanded as in shells, and the wildcards of each are matched. They skip
+    files and folders whose names begin with `.` or `_`, except partitions such as `_a=1`, unless the pattern has a
+    name that begins so. Names are relative to the part that is fixed in all patterns.
+
+    Args:
+      pattern: a path or URL.
+      options: options for fsspec.
+      outside: a folder; wildcards do not match the files in it, unless all that they could match lies in it.
+
+    Raises CappyError if a part of the pattern matches no file, if it is a folder, or if two parts match the same file.
+    """
+    found = [
+        matches for part in _list(pattern, options) for matches in _match(part, options, outside and absolute(outside))
+    ]
+    names: dict[str, str] = {}
+    for matches in found:
+        fixed = _common([other.fixed for other in found if _place(other) == _place(matches)])
+        for path in matches.paths:
+            url = (matches.before and matches.before + path) or (path if is_web(path) else encodable(path))
+            if url in names:
+                raise CappyError(f"{url}: matches two parts of {pattern}; its rows would count twice")
+            names[url] = readable(path_of(path).removeprefix(fixed))
+    return dict(sorted(names.items()))
+
+
+def absolute_pattern(pattern: str, options: StorageOptions, base: str) -> str:
+    """Resolve every pattern of a list against the folder `base`, see `absolute`."""
+    return ",".join(_list(pattern, options, base))
+
+
+def _list(pattern: str, options: StorageOptions, base: str = "") -> list[str]:
+    """Return the absolute patterns of a list with commas. What exists by a name with commas is one part of it."""
+    commas = [place for place, character in top_level(pattern) if character == ","]
+    if path_of(pattern) != pattern:  # queries may have commas
+        commas = [place for place in commas if _URL.match(pattern, place + 1)]
+    if not commas:
+        return [absolute(pattern, base)]
+
+    def kind(end: int) -> str | None:
+        url = absolute(pattern[:end], base)
+        with explained(url, "listed"):
+            return _kind(*file_system(url, options))
+
+    ends = [place for place, character in enumerate(pattern) if character == "/" and place > commas[0]]
+    folder = next((end for end in reversed(ends) if kind(end) == "folder"), 0)
+    commas = [place for place in commas if place > folder]
+    if not commas or kind(len(pattern)):
+        return [absolute(pattern, base)]
+    end = next((place for place in reversed(commas) if kind(place)), commas[0])
+    rest = pattern[end + 1 :].lstrip()
+    if not rest or not end:
+        raise CappyError(f"{pattern}: has nothing before or after a comma; a comma separates patterns")
+    return [absolute(pattern[:end], base), *_list(rest, options, base)]
+
+
+def _match(part: str, options: StorageOptions, outside: str | None) -> Iterator[_Matches]:
+    """Yield the files of each alternative of a pattern. Raises CappyError if one matches none."""
+    fs, path = file_system(part, options)
+    # fsspec strips the protocol from paths, and for some file systems the host; the pattern has both as its prefix.
+    before = "" if is_local(part) else part.removesuffix(path)
+    if before == part:
+        raise CappyError(f"{part}: its file system names this path {path}; write it the same way in the URL")
+    with explained(part, "listed"):
+        fs.invalidate_cache()  # an earlier job of this process may have written there since the last listing
+        start = len(path) if _kind(fs, path) else _literal(fs, path)
+        for tail in expand_braces(path[start:]):
+            matches = _alternative(fs, path[:start] + tail, before)
+            if not matches.paths:
+                raise CappyError(_no_match(before + path[:start] + tail, matches))
+            yield _leave_out(matches, fs, outside, options) if outside and matches.wildcards else matches
+
+
+def _alternative(fs: fsspec.AbstractFileSystem, path: str, before: str) -> _Matches:
+    """Return the files of a pattern without braces. Raises CappyError for a folder."""
+    kind = _kind(fs, path)
+    if kind == "folder":
+        raise CappyError(f"{before}{path}: is a folder; give a pattern of files, such as {_proposal(fs, path, before)}")
+    start = len(path) if kind else _literal(fs, path)
+    wildcard = (_WEB_WILDCARD if is_web(path) else _WILDCARD).search(path, start)
+    fixed = path[: path.rfind("/", 0, wildcard.start() if wildcard else len(path_of(path))) + 1]
+    if not wildcard:
+        return _Matches(before, fixed, [path] if kind else [])
+    rest = path[len(fixed) :]
+    matching = sorted(_glob(fs, fixed, rest))
+    hidden = {name for name in matching if is_hidden(name.removeprefix(fixed), rest)}
+    paths = [name for name in matching if name not in hidden]
+    return _Matches(before, fixed, paths, wildcards=True, skipped=min(hidden, default=""))
+
+
+def _glob(fs: fsspec.AbstractFileSystem, fixed: str, rest: str) -> Iterator[str]:
+    """Yield the files below the folder `fixed` whose path relative to it matches `rest`."""
+    parts = [part if part == "**" else re.sub(r"\*+", "*", part) for part in rest.split("/")]
+    matches = re.compile(glob_translate("/".join(parts))).match
+    web = is_web(fixed)
+    for name, info in fs.find(fixed, maxdepth=None if "**" in parts else len(parts), detail=True).items():
+        below = name.removeprefix(fixed)
+        if below == name or not (matches(below) or (web and matches(unquote(below)))):
+            continue
+        if info.get("type") == "file" or not fs.isdir(name):
+            yield name
+
+
+def _leave_out(matches: _Matches, fs: fsspec.AbstractFileSystem, outside: str, options: StorageOptions) -> _Matches:
+    """Leave out the files below the folder `outside`, which may not exist. Raises CappyError if no other is left."""
+    other, folder = file_system(outside, options)
+    resolve: Callable[[str], str] = cache(os.path.realpath) if is_local(outside) else str
+    inside = resolve(folder).rstrip("/") + "/"
+
+    def lies_inside(path: str) -> bool:
+        return f"{resolve(posixpath.dirname(path))}/".startswith(inside)
+
+    if fs != other or lies_inside(matches.fixed):
+        return matches
+    paths = [path for path in matches.paths if not lies_inside(path)]
+    if not paths:
+        raise CappyError(
+            f"{matches.before}{matches.paths[0]}: is in the output folder {outside}, and the pattern matches no other "
+            "file; give files outside it, or another output"
+        )
+    return matches._replace(paths=paths)
+
+
+def is_hidden(path: str, pattern: str) -> bool:
+    """Return whether the wildcards of a relative pattern skip a path that they match: see `find`."""
+    parts = pattern.split("/")
+    return any(
+        (name.startswith(".") or (name.startswith("_") and "=" not in name))
+        and not any(_spells(part, name[0]) and fnmatch.fnmatchcase(name, part) for part in parts)
+        for name in path.split("/")
+    )
+
+
+def _spells(part: str, first: str) -> bool:
+    """Return whether a part of a pattern asks for names that begin with the character `first`."""
+    return part.startswith(first) or (
+        part[:1] == "[" and part[1:2] not in "!^" and first in part[1 : part.find("]", 2)]
+    )
+
+
+def _kind(fs: fsspec.AbstractFileSystem, path: str) -> str | None:
+    """Return "file" or "folder" for what exists at a path; None if nothing does."""
+    if is_web(path):  # whose folders are pages of links: whether a page is one cannot be told without reading it
+        plain = path_of(path)
+        if plain.endswith("/") or ("." not in posixpath.basename(plain) and fs.isdir(path)):
+            return "folder"
+        return "file" if "*" not in plain and fs.exists(path) else None
+    if fs.isdir(path):
+        return "folder"
+    return "file" if fs.exists(path) else None
+
+
+def _literal(fs: fsspec.AbstractFileSystem, path: str) -> int:
+    """Return where the first name begins that has special characters and is no folder of that name."""
+    start = path.find("/", path.find("://") + 3) + 1 if "://" in path else 0
+    while (end := path.find("/", start)) >= 0:
+        if _SPECIAL.search(path, start, end) and not fs.isdir(path[:end]):
+            break
+        start = end + 1
+    return start
+
+
+def _place(matches: _Matches) -> str:
+    """Return the file system of files, to tell whether their paths have a part in common."""
+    return matches.before or "/".join(matches.fixed.split("/")[:3] if is_web(matches.fixed) else "")
+
+
+def _common(folders: Sequence[str]) -> str:
+    """Return the folder, with its `/`, that all folders lie in."""
+    names = zip(*(folder.split("/")[:-1] for folder in folders), strict=False)
+    return "".join(f"{same[0]}/" for same in takewhile(lambda same: len(set(same)) == 1, names))
+
+
+def _proposal(fs: fsspec.AbstractFileSystem, path: str, before: str) -> str:
+    """Return a pattern for the files of a folder, by the most frequent ending of those that lie in it."""
+    folder = before + path.rstrip("/")
+    below = {posixpath.basename(info["name"].rstrip("/")): info["type"] for info in fs.ls(path, detail=True)}
+    shown = [name for name in below if not is_hidden(name, "*")]
+    endings = Counter(ending[0] for name in shown if (ending := _ENDING.search(name)))
+    if endings:
+        return f"{folder}/*{readable(endings.most_common(1)[0][0])}"
+    folders = any(below[name] == "directory" for name in shown)
+    return f"{folder}/{'**/' if folders else ''}*.parquet"
+
+
+def _no_match(pattern: str, matches: _Matches) -> str:
+    """Return the message for a pattern that matches no file."""
+    if matches.skipped:
+        hidden = readable(matches.skipped.removeprefix(matches.fixed))
+        return (
+            f"{pattern}: matches only files that wildcards skip, as they do in other tools: names of files and folders "
+            f"that begin with `.` or `_`, such as {hidden}; begin that part of the pattern with the same character"
+        )
+    if _MEMORY.match(pattern):
+        return (
+            f"{pattern}: no file matches: memory:// is the memory of this process, which is empty when a command "
+            "starts; give files on a disk or an object store"
+        )
+    brackets = ". Brackets are wildcards, too: write [[] for a [ as such" if "[" in pattern else ""
+    return f"{pattern}: no file matches; check the path and the working directory. In a pattern, {_SYNTAX}{brackets}"
