@@ -36,6 +36,11 @@ def is_local(url: str) -> bool:
     return url.startswith("/") or bool(_FILE_URL.match(url)) or not _URL.match(url)
 
 
+def expanded(name: str) -> str:
+    """Return the absolute path of a `file:` URL or of a name with `~`; any other name, such as a hub id, as it is."""
+    return absolute(name) if _FILE_URL.match(name) or name.startswith("~") else name
+
+
 def is_web(url: str) -> bool:
     """Return whether `url` is read over HTTP."""
     return bool(_WEB.match(url))

@@ -16,6 +16,7 @@ from apache_beam.runners.runner import PipelineState
 
 from beam_pipelines.doctor import probe
 from beam_pipelines.doctor.findings import Finding, check
+from beam_pipelines.io.patterns import alternatives
 from beam_pipelines.io.storage import StorageOptions, absolute, explained, file_system, join, read_bytes, write_whole
 from beam_pipelines.runners.cluster import await_end, cancel, check_reachable, name_job
 from beam_pipelines.runners.local import PipelineFailed, explain
@@ -43,7 +44,7 @@ def check_cluster(
     `inputs` are patterns of files to read, `outputs` folders to write to: this machine writes a file of a random name,
     the worker overwrites it, and this machine reads and deletes it. Waits for the worker at most `seconds`.
     """
-    inputs, findings = [absolute(url) for url in inputs], []
+    inputs, findings = [url for pattern in inputs for url in alternatives(pattern, storage)], []
     with ExitStack() as stack:
         files = {}
         for folder in map(absolute, outputs):

@@ -54,12 +54,17 @@ def _problem(use: Callable[[str, dict[str, Any]], str | None], url: str, storage
         return f"{type(error).__name__}: {error}"
 
 
-def read_first(pattern: str, storage: dict[str, Any]) -> str | None:
-    """Read from the first file that matches; return the problem, if any."""
+def _file_system(url: str, storage: dict[str, Any]) -> tuple[Any, str]:
+    """Return the file system of an absolute path, which no character makes a URL, or of a URL."""
     from fsspec.core import url_to_fs
 
-    fs, path = url_to_fs(pattern, **storage)
-    found = [name for name in fs.glob(path) if not fs.isdir(name)]
+    return (url_to_fs("file:///", **storage)[0], url) if url.startswith("/") else url_to_fs(url, **storage)
+
+
+def read_first(pattern: str, storage: dict[str, Any]) -> str | None:
+    """Read from the first file that matches; return the problem, if any."""
+    fs, path = _file_system(pattern, storage)
+    found = [path] if fs.isfile(path) else [name for name in fs.glob(path) if not fs.isdir(name)]
     if not found:
         return "no file matches"
     with fs.open(found[0], "rb") as file:
@@ -69,9 +74,7 @@ def read_first(pattern: str, storage: dict[str, Any]) -> str | None:
 
 def confirm(url: str, storage: dict[str, Any]) -> str | None:
     """Overwrite the file at `url` with the confirmation that it was seen; return the problem, if any."""
-    from fsspec.core import url_to_fs
-
-    fs, path = url_to_fs(url, **storage)
+    fs, path = _file_system(url, storage)
     if not fs.exists(path) or fs.cat_file(path).decode() != url:
         return "the worker does not see the file that this machine wrote: it is not the same folder for both"
     fs.pipe_file(path, confirmation(url).encode())

@@ -32,16 +32,11 @@ _SYNTAX = (
 
 
 class _Matches(NamedTuple):
-    """Files found on one file system: paths on it, what URLs have before these, and the part that all have in common.
-
-    `wildcards`: whether these have found the paths. `skipped`: a hidden file that they match; "" for none.
-    """
+    """Files found on one file system: their paths, the fixed part of these, and what their URLs have before them."""
 
     before: str
     fixed: str
     paths: Sequence[str]
-    wildcards: bool = False
-    skipped: str = ""
 
 
 def find(pattern: str, options: StorageOptions, *, outside: str | None = None) -> dict[str, str]:
@@ -59,14 +54,13 @@ def find(pattern: str, options: StorageOptions, *, outside: str | None = None) -
 
     Raises CappyError if a part of the pattern matches no file, if it is a folder, or if two parts match the same file.
     """
-    found = [
-        matches for part in _list(pattern, options) for matches in _match(part, options, outside and absolute(outside))
-    ]
+    outside = outside and absolute(outside)
+    found = [_match(alternative, options, outside) for alternative in alternatives(pattern, options)]
     names: dict[str, str] = {}
     for matches in found:
         fixed = _common([other.fixed for other in found if _place(other) == _place(matches)])
         for path in matches.paths:
-            url = (matches.before and matches.before + path) or (path if is_web(path) else encodable(path))
+            url = matches.before + path if matches.before or is_web(path) else encodable(path)
             if url in names:
                 raise CappyError(f"{url}: matches two parts of {pattern}; its rows would count twice")
             names[url] = readable(path_of(path).removeprefix(fixed))
@@ -76,6 +70,20 @@ def find(pattern: str, options: StorageOptions, *, outside: str | None = None) -
 def absolute_pattern(pattern: str, options: StorageOptions, base: str) -> str:
     """Resolve every pattern of a list against the folder `base`, see `absolute`."""
     return ",".join(_list(pattern, options, base))
+
+
+def alternatives(pattern: str, options: StorageOptions) -> list[str]:
+    """Return the absolute patterns, without commas and braces, that a pattern stands for."""
+    found = []
+    for part in _list(pattern, options):
+        fs, path = file_system(part, options)
+        start = 0
+        if "{" in path:
+            with explained(part, "listed"):
+                start = len(path) if _kind(fs, path) else _literal(fs, path)
+        before = part.removesuffix(path)
+        found += [part] if before == part else [before + path[:start] + tail for tail in expand_braces(path[start:])]
+    return found
 
 
 def _list(pattern: str, options: StorageOptions, base: str = "") -> list[str]:
@@ -103,38 +111,30 @@ def _list(pattern: str, options: StorageOptions, base: str = "") -> list[str]:
     return [absolute(pattern[:end], base), *_list(rest, options, base)]
 
 
-def _match(part: str, options: StorageOptions, outside: str | None) -> Iterator[_Matches]:
-    """Yield the files of each alternative of a pattern. Raises CappyError if one matches none."""
-    fs, path = file_system(part, options)
+def _match(pattern: str, options: StorageOptions, outside: str | None) -> _Matches:
+    """Return the files of a pattern without commas and braces. Raises CappyError for a folder, and if it has none."""
+    fs, path = file_system(pattern, options)
     # fsspec strips the protocol from paths, and for some file systems the host; the pattern has both as its prefix.
-    before = "" if is_local(part) else part.removesuffix(path)
-    if before == part:
-        raise CappyError(f"{part}: its file system names this path {path}; write it the same way in the URL")
-    with explained(part, "listed"):
+    before = "" if is_local(pattern) else pattern.removesuffix(path)
+    if before == pattern:
+        raise CappyError(f"{pattern}: its file system names this path {path}; write it the same way in the URL")
+    with explained(pattern, "listed"):
         fs.invalidate_cache()  # an earlier job of this process may have written there since the last listing
-        start = len(path) if _kind(fs, path) else _literal(fs, path)
-        for tail in expand_braces(path[start:]):
-            matches = _alternative(fs, path[:start] + tail, before)
-            if not matches.paths:
-                raise CappyError(_no_match(before + path[:start] + tail, matches))
-            yield _leave_out(matches, fs, outside, options) if outside and matches.wildcards else matches
-
-
-def _alternative(fs: fsspec.AbstractFileSystem, path: str, before: str) -> _Matches:
-    """Return the files of a pattern without braces. Raises CappyError for a folder."""
-    kind = _kind(fs, path)
-    if kind == "folder":
-        raise CappyError(f"{before}{path}: is a folder; give a pattern of files, such as {_proposal(fs, path, before)}")
-    start = len(path) if kind else _literal(fs, path)
-    wildcard = (_WEB_WILDCARD if is_web(path) else _WILDCARD).search(path, start)
-    fixed = path[: path.rfind("/", 0, wildcard.start() if wildcard else len(path_of(path))) + 1]
-    if not wildcard:
-        return _Matches(before, fixed, [path] if kind else [])
-    rest = path[len(fixed) :]
-    matching = sorted(_glob(fs, fixed, rest))
-    hidden = {name for name in matching if is_hidden(name.removeprefix(fixed), rest)}
-    paths = [name for name in matching if name not in hidden]
-    return _Matches(before, fixed, paths, wildcards=True, skipped=min(hidden, default=""))
+        kind = _kind(fs, path)
+        if kind == "folder":
+            proposal = before + path.rstrip("/") + _proposal(fs, path)
+            raise CappyError(f"{pattern}: is a folder; give a pattern of files, such as {proposal}")
+        start = len(path) if kind else _literal(fs, path)
+        wildcard = (_WEB_WILDCARD if is_web(path) else _WILDCARD).search(path, start)
+        fixed = path[: path.rfind("/", 0, wildcard.start() if wildcard else len(path_of(path))) + 1]
+        matching = sorted(_glob(fs, fixed, path[len(fixed) :])) if wildcard else [path] if kind else []
+        hidden = {name for name in matching if wildcard and is_hidden(name[len(fixed) :], path[len(fixed) :])}
+        paths = [name for name in matching if name not in hidden]
+        if not paths:
+            raise CappyError(f"{pattern}: {_nothing(pattern, min(hidden, default='')[len(fixed) :])}")
+        if wildcard and outside:
+            paths = _leave_out(paths, fixed, fs, outside, options)
+    return _Matches(before, fixed, paths)
 
 
 def _glob(fs: fsspec.AbstractFileSystem, fixed: str, rest: str) -> Iterator[str]:
@@ -150,8 +150,13 @@ def _glob(fs: fsspec.AbstractFileSystem, fixed: str, rest: str) -> Iterator[str]
             yield name
 
 
-def _leave_out(matches: _Matches, fs: fsspec.AbstractFileSystem, outside: str, options: StorageOptions) -> _Matches:
-    """Leave out the files below the folder `outside`, which may not exist. Raises CappyError if no other is left."""
+def _leave_out(
+    paths: list[str], fixed: str, fs: fsspec.AbstractFileSystem, outside: str, options: StorageOptions
+) -> list[str]:
+    """Return the paths that are not below the folder `outside`, which may not exist; all if `fixed` is below it.
+
+    Raises CappyError if none is left.
+    """
     other, folder = file_system(outside, options)
     resolve: Callable[[str], str] = cache(os.path.realpath) if is_local(outside) else str
     inside = resolve(folder).rstrip("/") + "/"
@@ -159,15 +164,15 @@ def _leave_out(matches: _Matches, fs: fsspec.AbstractFileSystem, outside: str, o
     def lies_inside(path: str) -> bool:
         return f"{resolve(posixpath.dirname(path))}/".startswith(inside)
 
-    if fs != other or lies_inside(matches.fixed):
-        return matches
-    paths = [path for path in matches.paths if not lies_inside(path)]
-    if not paths:
+    if fs != other or lies_inside(fixed):
+        return paths
+    left = [path for path in paths if not lies_inside(path)]
+    if not left:
         raise CappyError(
-            f"{matches.before}{matches.paths[0]}: is in the output folder {outside}, and the pattern matches no other "
-            "file; give files outside it, or another output"
+            f"{paths[0]}: is in the output folder {outside}, and the pattern matches no other file; give files outside "
+            "it, or another output"
         )
-    return matches._replace(paths=paths)
+    return left
 
 
 def is_hidden(path: str, pattern: str) -> bool:
@@ -220,30 +225,27 @@ def _common(folders: Sequence[str]) -> str:
     return "".join(f"{same[0]}/" for same in takewhile(lambda same: len(set(same)) == 1, names))
 
 
-def _proposal(fs: fsspec.AbstractFileSystem, path: str, before: str) -> str:
+def _proposal(fs: fsspec.AbstractFileSystem, path: str) -> str:
     """Return a pattern for the files of a folder, by the most frequent ending of those that lie in it."""
-    folder = before + path.rstrip("/")
     below = {posixpath.basename(info["name"].rstrip("/")): info["type"] for info in fs.ls(path, detail=True)}
     shown = [name for name in below if not is_hidden(name, "*")]
     endings = Counter(ending[0] for name in shown if (ending := _ENDING.search(name)))
     if endings:
-        return f"{folder}/*{readable(endings.most_common(1)[0][0])}"
-    folders = any(below[name] == "directory" for name in shown)
-    return f"{folder}/{'**/' if folders else ''}*.parquet"
+        return f"/*{endings.most_common(1)[0][0]}"
+    return "/**/*.parquet" if any(below[name] == "directory" for name in shown) else "/*.parquet"
 
 
-def _no_match(pattern: str, matches: _Matches) -> str:
-    """Return the message for a pattern that matches no file."""
-    if matches.skipped:
-        hidden = readable(matches.skipped.removeprefix(matches.fixed))
+def _nothing(pattern: str, hidden: str) -> str:
+    """Return why a pattern has no files; `hidden` is one that wildcards skip, or "" for none."""
+    if hidden:
         return (
-            f"{pattern}: matches only files that wildcards skip, as they do in other tools: names of files and folders "
-            f"that begin with `.` or `_`, such as {hidden}; begin that part of the pattern with the same character"
+            "matches only files that wildcards skip, as they do in other tools: names of files and folders that begin "
+            f"with `.` or `_`, such as {readable(hidden)}; begin that part of the pattern with the same character"
         )
     if _MEMORY.match(pattern):
         return (
-            f"{pattern}: no file matches: memory:// is the memory of this process, which is empty when a command "
-            "starts; give files on a disk or an object store"
+            "no file matches: memory:// is the memory of this process, which is empty when a command starts; give "
+            "files on a disk or an object store"
         )
     brackets = ". Brackets are wildcards, too: write [[] for a [ as such" if "[" in pattern else ""
-    return f"{pattern}: no file matches; check the path and the working directory. In a pattern, {_SYNTAX}{brackets}"
+    return f"no file matches; check the path and the working directory. In a pattern, {_SYNTAX}{brackets}"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from beam_pipelines.io.storage import StorageOptions, absolute, join, read_bytes
+from beam_pipelines.io.storage import StorageOptions, absolute, is_local, join, read_bytes
 from beam_pipelines.models.config import LoadingConfig, ModelConfig
 from beam_pipelines.models.spec import ModelSpec
 from beam_pipelines.runs.folder import earlier_facts
@@ -44,7 +44,7 @@ def model_source(config: LoadingConfig, model: str) -> "ModelSource":
     """Return the source of a model; a folder by its absolute path, which workers in other working directories find."""
     from cappy_model.checkpoints import ModelSource
 
-    name = absolute(model) if os.path.isdir(model) else model
+    name = absolute(model) if is_local(model) and os.path.isdir(absolute(model)) else model
     return ModelSource(name, config.allow_pickle, config.trust_remote_code, config.storage)
 
 

@@ -26,9 +26,8 @@ def open_inputs(
       text, numbers, templates: as in `Roles`.
       place: `group`, `first` and `limit` of `open_input`.
     """
-    patterns = [patterns] if isinstance(patterns, str) else patterns
     return open_input(
-        [absolute(pattern) for pattern in patterns],
+        [patterns] if isinstance(patterns, str) else patterns,
         config.storage,
         dialect=Dialect(config.csv_delimiter, config.encoding),
         roles=Roles(text, numbers, config.text_columns, templates),

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from beam_pipelines.io.patterns import absolute_pattern
 from beam_pipelines.io.storage import StorageOptions, absolute, read_bytes
 from beam_pipelines.templates.files import PlainLoader, Template, load_templates
 from cappy_model.generate.decodings import Decoding
@@ -234,7 +235,7 @@ def _load_dataset(entry: DatasetEntry, folder: str, root: str, url: str, storage
     paths = [entry.paths] if isinstance(entry.paths, str) else entry.paths
     templates = load_templates(root, entry.name, entry.subset, storage_options=storage)
     selected = _select(templates, entry.templates, f"{url}: dataset {entry.name}")
-    return Dataset(entry, tuple(absolute(path, folder) for path in paths), selected)
+    return Dataset(entry, tuple(absolute_pattern(path, storage, folder) for path in paths), selected)
 
 
 def _select(templates: tuple[Template, ...], names: str | list[str], where: str) -> tuple[Template, ...]:

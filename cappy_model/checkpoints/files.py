@@ -11,6 +11,7 @@ from typing import Any
 
 from cappy_model.checkpoints.source import ModelError, ModelSource
 from cappy_model.host import cache_folder
+from cappy_model.paths import file_system
 from schemas.ids import digest
 from schemas.manifest import MANIFEST, METRICS, RUN
 
@@ -96,10 +97,8 @@ class RemoteFolder:
     """A folder on an fsspec file system."""
 
     def __init__(self, source: ModelSource) -> None:
-        from fsspec.core import url_to_fs
-
         self._source = source
-        self._fs, root = url_to_fs(source.name, **source.storage)
+        self._fs, root = file_system(source.name, source.storage)
         self._root = root.rstrip("/")
 
     def below(self, part: str, depth: int | None) -> list[str]:

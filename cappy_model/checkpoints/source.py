@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cappy_model.paths import expanded
 from schemas.errors import CappyError
 
 CONFIG = "config.json"
@@ -27,6 +28,9 @@ class ModelSource:
     allow_pickle: bool = False
     trust_remote_code: bool = False
     storage: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", expanded(self.name))
 
 
 @dataclass(frozen=True)

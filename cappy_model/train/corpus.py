@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cappy_model.parquet import UndecodableGroup, open_parquet, read_group
+from cappy_model.paths import file_system
 from cappy_model.train.columns import (
     DEFAULT,
     OPTIONAL,
@@ -185,7 +185,8 @@ def join_pairs(parts: Sequence[LabelledPairs]) -> LabelledPairs:
 @contextmanager
 def _opened(url: str, columns: Columns, storage: Mapping[str, Any]) -> Iterator[pq.ParquetFile]:
     try:
-        with fsspec.open(url, "rb", **storage) as file, open_parquet(file) as parquet:
+        fs, path = file_system(url, storage)
+        with fs.open(path, "rb") as file, open_parquet(file) as parquet:
             check_schema(parquet.schema_arrow, columns, url)
             yield parquet
     except (OSError, pa.ArrowException) as error:
