@@ -20,6 +20,8 @@ from beam_pipelines.runs.flags import add_flag, add_flags, check_words, config_f
 from beam_pipelines.runs.job import JOBS, load_config, load_job
 from schemas.errors import CappyError, HandedOver, UsageError
 
+_LOG = logging.getLogger("cappy")
+
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 
 _EPILOG = """\
@@ -157,6 +159,7 @@ def _beam_options(arguments: argparse.Namespace, rest: Sequence[str]) -> Any:
 
 def _report(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     from beam_pipelines.io.storage import absolute, join, write_whole
+    from beam_pipelines.runs.files import describe_lost, lost_files
     from beam_pipelines.runs.folder import load_manifest
     from beam_pipelines.runs.report import render_report
     from schemas.manifest import REPORT
@@ -165,6 +168,9 @@ def _report(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     folder = absolute(arguments.folder)
     page = render_report(load_manifest(folder, arguments.storage))
     write_whole(join(folder, REPORT), page.encode(), arguments.storage)
+    lost = lost_files(folder, arguments.storage)
+    if lost:
+        _LOG.warning("%s: %s; run the job's command again to make them again", folder, describe_lost(lost))
     print(join(folder, REPORT))
     return DONE
 
@@ -172,7 +178,8 @@ def _report(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
 def _verify(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     from beam_pipelines.io.storage import absolute
     from beam_pipelines.report.text import plural
-    from beam_pipelines.runs.folder import load_manifest, verify
+    from beam_pipelines.runs.files import verify
+    from beam_pipelines.runs.folder import load_manifest
 
     _refuse(rest)
     folder = absolute(arguments.folder)

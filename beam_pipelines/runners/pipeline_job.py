@@ -17,7 +17,9 @@ from beam_pipelines.runners.local import PipelineFailed, execute
 from beam_pipelines.runners.options import DRY_RUN, Placement, is_dataflow, placement_of
 from beam_pipelines.runs.card import Card
 from beam_pipelines.runs.config import JobConfig
+from beam_pipelines.runs.files import describe_lost, discard_lost, lost_files
 from beam_pipelines.runs.finish import FinishRun
+from beam_pipelines.runs.flags import in_memory
 from beam_pipelines.runs.folder import (
     close_run,
     describe_run,
@@ -89,28 +91,38 @@ class PipelineJob(Generic[P]):
     def run(self, config: Any, options: PipelineOptions) -> dict[str, Any]:
         """Run the job unless its folder holds the finished run; return the manifest.
 
+        Of a finished run whose files are missing or have another size, a map job makes the units that these belong to
+        again, and any other job all of it.
+
         Raises CappyError if the folder holds something else or another run, if the pipeline fails, or if too many rows
         are rejected; UsageError for options that exclude each other and for files that the runner cannot reach;
         HandedOver if the job is left to others to run.
         """
         config.check()
-        plan = self.plan(config, placement_of(options))
+        placement = placement_of(options)
+        check_shared(config.output, placement)
+        plan = self.plan(config, placement)
         if is_dataflow(options):
             _check_reachable(plan)
         own = self.fingerprint_inputs(plan)
         hashed = {"job": self.name, "format_version": FORMAT_VERSION, **own, **reading_inputs(config)}
         output, storage, run = plan.output, config.storage, describe_run(hashed, config)
-        done = not config.overwrite and is_finished(output.url, run, storage)
-        if not done:
+        finished = not config.overwrite and is_finished(output.url, run, storage)
+        lost = lost_files(output.url, storage) if finished else {}
+        if lost:
+            _LOG.warning("%s: was finished, but %s; they are made again", output.url, describe_lost(lost))
+        if lost or not finished:
             with hold(output.url, storage):
                 leftovers = open_run(output.url, run, overwrite=config.overwrite, storage=storage, reading=plan.urls)
+                if lost:
+                    discard_lost(output.url, lost, storage)
                 self._execute(plan, hashed, options)
                 close_run(output.url, load_manifest(output.url, storage), leftovers, storage)
         manifest = load_manifest(output.url, storage)
         page = render_report(manifest).encode()  # names what a damaged manifest lacks
         for warning in manifest.get("warnings", ()):
             _LOG.warning("%s: %s", output.url, warning)
-        if done:
+        if finished and not lost:
             _LOG.info("%s: already finished at %s; --overwrite runs it again", output.url, manifest["finished"])
         if read_bytes(join(output.url, REPORT), storage) != page:
             output.write(REPORT, page)
@@ -159,6 +171,15 @@ class _Manifest:
             **self.own_part(stats),
             "files": [entry._asdict() for entry in sorted(stats.files)],
         }
+
+
+def check_shared(output: str, placement: Placement) -> None:
+    """Raise UsageError for an output in the memory of this process, where a job has workers in other processes."""
+    if in_memory(output) and not placement.one_process:
+        raise UsageError(
+            f"{output}: is in the memory of this process, which the job's workers do not share; give a folder that all "
+            "of them see, or run the job in one process with --direct_num_workers=1"
+        )
 
 
 def _check_reachable(plan: Plan) -> None:

@@ -1,5 +1,6 @@
 """The last step of a pipeline: add the statistics up, and write the manifest and the dataset card."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,10 +9,13 @@ import apache_beam as beam
 
 from beam_pipelines.io.output import OutputDir
 from beam_pipelines.io.storage import join
+from beam_pipelines.report.text import shorten
 from beam_pipelines.runs.card import Card, draw_card
 from schemas.errors import CappyError
 from schemas.manifest import CARD, FAILURE, MANIFEST, to_json
 from schemas.stats import Stats
+
+_DETAIL = 300  # characters of the detail in a message
 
 
 class MergeStats(beam.CombineFn):
@@ -63,13 +67,10 @@ class FinishRun(beam.PTransform):
         manifest = self.make_manifest(stats)
         rejects = manifest["rejects"]
         if rejects["rate"] > self.max_reject_rate:
-            where = f"{join(self.output.url, FAILURE)} counts the reasons"
-            if rejects["rows"]:
-                counts = _describe_reasons(rejects["by_reason"])
-                where = f"Reject rows by reason: {counts}. See {join(self.output.url, 'rejects')}"
             reason = (
                 f"{rejects['rate']:.2%} of the {rejects['of']} were rejected, more than --max-reject-rate "
-                f"{self.max_reject_rate:.2%}. {where}; fix the input, or raise the rate."
+                f"{self.max_reject_rate:.2%}. {_what_was_lost(manifest, self.output.url)}; fix the input, or raise the "
+                "rate."
             )
             self.output.write(FAILURE, to_json({"reason": reason, **manifest}))
             raise TooManyRejects(reason)
@@ -77,6 +78,35 @@ class FinishRun(beam.PTransform):
         self.output.write(MANIFEST, to_json(manifest))
 
 
-def _describe_reasons(by_reason: Mapping[str, Mapping[str, int]]) -> str:
-    counts = [(count, reason) for reasons in by_reason.values() for reason, count in reasons.items()]
-    return ", ".join(f"{count:,} {reason}" for count, reason in sorted(counts, reverse=True))
+def _what_was_lost(manifest: Mapping[str, Any], output: str) -> str:
+    """Return the counts of rejects and of errors by reason, each with an example of the most frequent one."""
+    sampled, rejects, found = manifest.get("samples", {}), Counter[str](), []
+    for by_reason in manifest["rejects"]["by_reason"].values():
+        rejects.update(by_reason)
+    if manifest["rejects"]["rows"]:
+        rows = [(row["reason"], row["source"], row["position"], row["detail"]) for row in sampled.get("rejects", ())]
+        counts = f"{_counts(rejects)}.{_example(rejects, rows)}"
+        found.append(f"Reject rows by reason: {counts} See {join(output, 'rejects')}")
+    errors = manifest.get("errors")  # of pairs that have no score, whose rows are kept
+    if errors:
+        texts = [(row["error"], row["position"]) for row in sampled.get("any", ()) if row["error"]]
+        rows = [(error.split(":")[0].replace(" ", "_"), place, "", error) for error, place in texts]
+        found.append(f"Pairs without a score by reason: {_counts(errors)}.{_example(errors, rows)}")
+    return " ".join(found).rstrip(".") or f"{join(output, FAILURE)} counts the reasons"
+
+
+def _counts(by_reason: Mapping[str, int]) -> str:
+    ordered = sorted(((count, reason) for reason, count in by_reason.items()), reverse=True)
+    return ", ".join(f"{count:,} {reason}" for count, reason in ordered)
+
+
+def _example(by_reason: Mapping[str, int], rows: Iterable[tuple[str, str, str, str]]) -> str:
+    """Return a sentence about the first of the sampled `rows` (reason, source, position, detail), if there are any.
+
+    The most frequent of their reasons comes first. The samples are the same in every run, and so is the example.
+    """
+    rows = sorted(rows, key=lambda row: (-by_reason.get(row[0], 0), row[0], row[1], len(row[2]), row[2], row[3]))
+    if not rows:
+        return ""
+    _, source, position, detail = rows[0]
+    return f" For example {source}{position}: {shorten(detail, _DETAIL).rstrip('.')}."

@@ -1,25 +1,30 @@
-"""The output folder of a run: opened with run.json or refused, recognised as finished, closed, and verified."""
+"""The output folder of a run: opened with run.json or refused, recognised as finished, and closed."""
 
 import fcntl
 import json
 import re
-from collections.abc import Collection, Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import Any
 
 import fsspec
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from beam_pipelines.io.storage import OutputError, StorageOptions, file_system, is_local, join, read_bytes, write_whole
+from beam_pipelines.io.storage import (
+    OutputError,
+    StorageOptions,
+    file_system,
+    is_local,
+    join,
+    read_bytes,
+    write_whole,
+)
 from schemas.errors import CappyError, UsageError
-from schemas.ids import digest_of
 from schemas.manifest import CARD, FAILURE, MANIFEST, METRICS, REPORT, RUN, differences, fingerprint, to_json
-from schemas.stats import FileEntry
 
 _UNIT, _SHARD = r"part-(candidates-)?\d{5,}-\d{5,}-\d{5,}", r"shard-\d{5}-of-\d{5}"
-_DATA = re.compile(rf"(\w+/)?({_UNIT}|{_SHARD})\.parquet|metrics\.parquet")
+DATA = re.compile(rf"(\w+/)?({_UNIT}|{_SHARD})\.parquet|metrics\.parquet")
+"""The names of the data files of pipeline jobs."""
 _OTHER = re.compile("|".join(map(re.escape, (MANIFEST, FAILURE, CARD, REPORT, METRICS))))
 _LEFTOVER = re.compile(r"(\w+/)?\.(part|shard|metrics|run|manifest|failure|README|report).*\.tmp")
 _LOCK = ".lock"
@@ -34,12 +39,12 @@ def describe_run(fingerprint_inputs: Mapping[str, Any], config: Any) -> dict[str
 
 
 def is_finished(output: str, run: Mapping[str, Any], storage: StorageOptions) -> bool:
-    """Return whether the folder `output` holds this run, finished. Writes nothing.
+    """Return whether the folder `output` holds this run, finished, whatever became of its files since. Writes nothing.
 
     `run` comes from `describe_run`. Raises CappyError if the folder holds a run with other fingerprint inputs, naming
     the differences.
     """
-    _folder(output, storage)
+    open_folder(output, storage)
     stored = read_bytes(join(output, RUN), storage)
     if stored is None:
         return False
@@ -66,14 +71,14 @@ def open_run(
             _delete_run(output, names, storage, reading)
         else:
             _refuse_other(output, before, run)
-    _delete(output, [name for name in names if name == FAILURE], storage)
+    delete_files(output, [name for name in names if name == FAILURE], storage)
     write_whole(join(output, RUN), to_json({**run, "fingerprint": fingerprint(run["facts"])}), storage)
     return [name for name in names if _LEFTOVER.fullmatch(name)]
 
 
 def refuse_foreign(output: str, storage: StorageOptions) -> list[str]:
     """Return the names of the files below a folder. Raises CappyError if it holds files but no run."""
-    names = _names(output, storage)
+    names = names_below(output, storage)
     foreign = [name for name in names if not (_LEFTOVER.fullmatch(name) or name.startswith(_runs_within(names)))]
     if foreign and RUN not in foreign:
         raise CappyError(f"{output}: holds {foreign[0]!r} and no {RUN}, so it is not a job's folder; give an empty one")
@@ -101,7 +106,7 @@ def hold(output: str, storage: StorageOptions) -> Iterator[None]:
     if not is_local(output):
         yield
         return
-    fs, path = _folder(output, storage)
+    fs, path = open_folder(output, storage)
     try:
         fs.makedirs(path, exist_ok=True)
         lock = open(join(path, _LOCK), "w")  # noqa: SIM115
@@ -129,15 +134,15 @@ def close_run(output: str, manifest: Mapping[str, Any], leftovers: Sequence[str]
     Deletes data files that the `manifest` does not list, and the `leftovers` that `open_run` returned. Temporary files
     begun since then are kept, as their writers are still running.
     """
-    names = _names(output, storage)
-    _delete(output, [name for name in names if name in leftovers], storage)
-    _delete(output, _unlisted(names, {entry["path"] for entry in manifest["files"]}), storage)
+    names = names_below(output, storage)
+    delete_files(output, [name for name in names if name in leftovers], storage)
+    delete_files(output, unlisted(names, {entry["path"] for entry in manifest["files"]}), storage)
 
 
-def _unlisted(names: Sequence[str], listed: Container[str]) -> list[str]:
-    """Return the data files that are not `listed`, without those of runs in subfolders."""
+def unlisted(names: Sequence[str], listed: Container[str]) -> list[str]:
+    """Return the data files among `names` that are not `listed`, without those of runs in subfolders."""
     within = _runs_within(names)
-    return [name for name in names if _DATA.fullmatch(name) and not name.startswith(within) and name not in listed]
+    return [name for name in names if DATA.fullmatch(name) and not name.startswith(within) and name not in listed]
 
 
 def _refuse_other_job(output: str, before: Mapping[str, Any], run: Mapping[str, Any]) -> None:
@@ -160,16 +165,17 @@ def _refuse_other(output: str, before: Mapping[str, Any], run: Mapping[str, Any]
         )
 
 
-def _folder(output: str, storage: StorageOptions) -> tuple[fsspec.AbstractFileSystem, str]:
+def open_folder(output: str, storage: StorageOptions) -> tuple[fsspec.AbstractFileSystem, str]:
+    """Return the file system of a folder and the path on it. Raises CappyError for a file."""
     fs, path = file_system(output, storage)
     if fs.isfile(path):
         raise CappyError(f"{output}: is a file; --output must be a folder")
     return fs, path
 
 
-def _names(output: str, storage: StorageOptions) -> list[str]:
+def names_below(output: str, storage: StorageOptions) -> list[str]:
     """Return the files below a folder, relative to it, sorted."""
-    fs, path = _folder(output, storage)
+    fs, path = open_folder(output, storage)
     root = path.rstrip("/") + "/"
     names = sorted(name.removeprefix(root) for name in fs.find(path)) if fs.exists(path) else []
     return [name for name in names if name != _LOCK]
@@ -178,11 +184,11 @@ def _names(output: str, storage: StorageOptions) -> list[str]:
 def _delete_run(output: str, names: list[str], storage: StorageOptions, reading: Collection[str]) -> None:
     """Delete the files of a run, run.json last, so that the folder is recognised after an interrupted deletion."""
     own = [name for name in names if not name.startswith(_runs_within(names))]
-    kinds = (_DATA, _LEFTOVER, _OTHER)
+    kinds = (DATA, _LEFTOVER, _OTHER)
     former = [name for name in own if any(kind.fullmatch(name) for kind in kinds)]
     refuse_to_delete(output, former, reading)
-    _delete(output, former, storage)
-    _delete(output, [RUN], storage)
+    delete_files(output, former, storage)
+    delete_files(output, [RUN], storage)
 
 
 def refuse_to_delete(output: str, names: Sequence[str], reading: Collection[str]) -> None:
@@ -199,7 +205,8 @@ def _runs_within(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(name.removesuffix(RUN) for name in names if name.endswith(f"/{RUN}"))
 
 
-def _delete(output: str, names: list[str], storage: StorageOptions) -> None:
+def delete_files(output: str, names: Iterable[str], storage: StorageOptions) -> None:
+    """Delete files by their names below a folder, as far as they exist."""
     fs, path = file_system(output, storage)
     for name in names:
         with suppress(FileNotFoundError):  # a temporary file may have been renamed meanwhile
@@ -244,30 +251,3 @@ def _parse(output: str, name: str, data: bytes, *, key: str) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CappyError(f"{join(output, name)}: is damaged ({type(error).__name__}: {error})") from error
     return content
-
-
-def verify(output: str, storage: StorageOptions) -> list[str]:
-    """Return the faults of a finished run's data files: missing, changed, or not in the manifest."""
-    try:
-        entries = [FileEntry(**entry) for entry in load_manifest(output, storage)["files"]]
-    except TypeError as error:
-        raise CappyError(f"{join(output, MANIFEST)}: is damaged ({error})") from error
-    faults = [fault for entry in entries if (fault := _fault(output, entry, storage))]
-    unlisted = _unlisted(_names(output, storage), {entry.path for entry in entries})
-    return faults + [f"{name}: is not in the manifest" for name in unlisted]
-
-
-def _fault(output: str, entry: FileEntry, storage: StorageOptions) -> str | None:
-    """Return the fault of one file, if any."""
-    try:
-        data = read_bytes(join(output, entry.path), storage)
-    except CappyError as error:
-        return f"{entry.path}: {error}"
-    if data is None:
-        return f"{entry.path}: is missing"
-    if digest_of(data) != entry.digest:
-        return f"{entry.path}: its digest is {digest_of(data)}, and the manifest says {entry.digest}"
-    if not entry.path.endswith(".parquet"):
-        return None
-    rows = pq.read_metadata(pa.BufferReader(data)).num_rows
-    return f"{entry.path}: has {rows} rows, and the manifest says {entry.rows}" if rows != entry.rows else None

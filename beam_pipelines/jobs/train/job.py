@@ -15,6 +15,7 @@ from beam_pipelines.jobs.train.manifest import TrainedScorer, write_results
 from beam_pipelines.jobs.train.page import page
 from beam_pipelines.jobs.train.plan import TrainPlan, fingerprint_inputs, plan
 from beam_pipelines.report.text import plural
+from beam_pipelines.runs.files import describe_lost, lost_files
 from beam_pipelines.runs.folder import describe_run, hold, is_finished, load_manifest, open_run
 from beam_pipelines.runs.job import LocalJob
 from cappy_model.train.recipe import GROUPED, MINILM_WIDTH, Recipe, dropouts
@@ -39,6 +40,12 @@ def run(config: TrainConfig) -> dict[str, Any]:
     described_run = describe_run(hashed, config)
     if not config.overwrite and is_finished(settled.output, described_run, config.storage):
         manifest = load_manifest(settled.output, config.storage)
+        lost = lost_files(settled.output, config.storage)
+        if lost:
+            raise CappyError(
+                f"{settled.output}: was finished, but {describe_lost(lost)}; copy the scorer's files back, or give "
+                "--overwrite to train it again"
+            )
         _LOG.info("%s: already finished at %s; --overwrite runs it again", settled.output, manifest["finished"])
         return manifest
     from cappy_model.train.environment import processes

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import apache_beam as beam
@@ -44,6 +45,53 @@ def test_too_many_rejects_name_their_reasons_and_their_files(tmp_path: Path) -> 
     with pytest.raises(CappyError, match=rf"reason: 2 broken_json\. See {tmp_path}/rejects"):
         finish._finish(Stats())
     assert not (tmp_path / "manifest.json").exists()
+
+
+def rejected(reason: str, position: str, detail: str, source: str = "d.jsonl") -> dict[str, object]:
+    return {"stage": "read", "reason": reason, "source": source, "position": position, "detail": detail}
+
+
+def failure(tmp_path: Path, **parts: object) -> str:
+    known = {**summarise(Stats()), **parts}
+    finish = FinishRun(OutputDir(str(tmp_path)), lambda stats: known, Card("", lambda manifest: "", []), 0.1)
+    with pytest.raises(CappyError) as refused:
+        finish._finish(Stats())
+    assert json.loads((tmp_path / "failure.json").read_text())["reason"] == str(refused.value)
+    return str(refused.value)
+
+
+def test_too_many_rejects_show_the_first_of_the_most_frequent_reason(tmp_path: Path) -> None:
+    by_reason = {"read": {"wrong_type": 20, "broken_json": 3}, "label": {"unknown_instruction": 1}}
+    sampled = [
+        rejected("broken_json", "@1", "Expecting value"),
+        rejected("wrong_type", "@400", "column 'n': '1 000' is no int64; --text-columns n reads it as text."),
+        rejected("wrong_type", "@1000", "column 'm'"),
+        rejected("wrong_type", "@2", "column 'o'", source="e.jsonl"),
+    ]
+    rejects = {"rate": 0.25, "of": "rows", "rows": 24, "by_reason": by_reason}
+    said = {
+        failure(tmp_path, rejects=rejects, samples={"rejects": order}) for order in (sampled, list(reversed(sampled)))
+    }
+    assert said == {
+        "25.00% of the rows were rejected, more than --max-reject-rate 10.00%. Reject rows by reason: 20 wrong_type, "
+        "3 broken_json, 1 unknown_instruction. For example d.jsonl@400: column 'n': '1 000' is no int64; "
+        f"--text-columns n reads it as text. See {tmp_path}/rejects; fix the input, or raise the rate."
+    }
+
+
+def test_a_long_detail_is_cut(tmp_path: Path) -> None:
+    rejects = {"rate": 1.0, "of": "rows", "rows": 1, "by_reason": {"read": {"a": 1}}}
+    said = failure(tmp_path, rejects=rejects, samples={"rejects": [rejected("a", "#0", "x\n" * 5_000)]})
+    assert len(said) < 600 and "\n" not in said
+
+
+def test_pairs_without_a_score_are_counted_and_one_is_shown(tmp_path: Path) -> None:
+    rejects = {"rate": 0.5, "of": "rows and pairs", "rows": 0, "by_reason": {}}
+    sampled = [{"error": None, "position": "d#0"}, {"error": "null response", "position": "d#7"}]
+    said = failure(tmp_path, rejects=rejects, errors={"null_response": 2, "not_encoded": 1}, samples={"any": sampled})
+    assert (
+        "Pairs without a score by reason: 2 null_response, 1 not_encoded. For example d#7: null response; fix" in said
+    )
 
 
 def test_columns_of_a_part_are_a_table() -> None:
