@@ -2,6 +2,8 @@
 
 import pyarrow as pa
 
+from schemas.conversion import is_list
+
 _TEXT = pa.string()
 _TEXTS = pa.list_(pa.field("item", pa.string(), nullable=False))
 
@@ -118,3 +120,31 @@ def is_text(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
         return is_text(kind.value_type)
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def as_text(kind: pa.DataType, *, floats: bool = False) -> pa.DataType | None:
+    """Return the type of a column as text: string, or list of string for lists; None if it has no form as text.
+
+    Text, bytes (which must be UTF-8), integers, decimals, booleans, JSON and UUIDs have one. Floating-point numbers,
+    dates and times have one only with `floats`, since Parquet does not say with which digits they were meant.
+    """
+    if isinstance(kind, pa.BaseExtensionType):
+        return pa.string() if kind.extension_name == "arrow.uuid" else as_text(kind.storage_type, floats=floats)
+    if pa.types.is_dictionary(kind):
+        return as_text(kind.value_type, floats=floats)
+    if is_list(kind):
+        item = as_text(kind.value_type, floats=floats)
+        return pa.list_(item) if item is not None and pa.types.is_string(item) else None
+    exact = (
+        pa.types.is_null(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind) or pa.types.is_boolean(kind)
+    )
+    if is_text(kind) or is_binary(kind) or exact:
+        return pa.string()
+    temporal = pa.types.is_temporal(kind) and not pa.types.is_interval(kind)
+    return pa.string() if floats and (pa.types.is_floating(kind) or temporal) else None
+
+
+def is_binary(kind: pa.DataType) -> bool:
+    """Return whether values of this type are bytes, of any layout."""
+    tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
+    return any(test(kind) for test in tests)

@@ -14,6 +14,7 @@ from beam_pipelines.io.formats.registry import format_of
 from beam_pipelines.io.patterns import find
 from beam_pipelines.io.resolve import NO_ROLES, Found, Roles, Unresolved, resolve
 from beam_pipelines.io.storage import StorageOptions, explained, file_system
+from schemas.carried import carried_field
 from schemas.errors import CappyError
 
 _LISTING_THREADS = 16
@@ -169,7 +170,7 @@ def _columns(
         except Unresolved as error:
             unusable[name] = str(error)
             continue
-        fields.append(resolved)
+        fields.append(carried_field(resolved))
         if how is not None:
             as_written[name] = how
     return pa.schema(fields), as_written, unusable

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from beam_pipelines.io.storage import OutputError, StorageOptions, check_writable, join, read_bytes, write_whole
+from schemas.carried import restored
 from schemas.chunks import CHUNK_ROWS
 from schemas.errors import CappyError
 from schemas.ids import digest_of
@@ -89,11 +90,11 @@ def parquet_bytes(
     """Encode chunks as one Parquet file: zstd, row groups of 16,384 rows.
 
     The bytes depend only on the rows and on `metadata` (key-value pairs of the file, not of its schema), not on how the
-    rows are cut into chunks.
+    rows are cut into chunks. Carried columns get their own types back.
     """
-    table = pa.Table.from_batches(batches, schema).combine_chunks()
+    table = restored(pa.Table.from_batches(batches, schema).combine_chunks())
     buffer = io.BytesIO()
-    with pq.ParquetWriter(buffer, schema, compression="zstd") as writer:
+    with pq.ParquetWriter(buffer, table.schema, compression="zstd") as writer:
         writer.write_table(table, row_group_size=CHUNK_ROWS)
         writer.add_key_value_metadata(dict(metadata or {}))
     return buffer.getvalue()

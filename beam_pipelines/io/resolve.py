@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from beam_pipelines.io.columns import as_text, widen
+from beam_pipelines.io.columns import widen
 from beam_pipelines.io.formats.base import AsWritten
 from schemas.errors import CappyError
+from schemas.records import as_text
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def check_types(schema: pa.Schema, checks: Iterable[tuple[str, str, bool, str]])
 
 def is_number(kind: pa.DataType) -> bool:
     """Return whether a column of this type can hold scores."""
-    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
+    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind))
 
 
 def is_group(kind: pa.DataType) -> bool:
@@ -140,6 +140,19 @@ def best_of(group: np.ndarray, score: np.ndarray, places: Sequence[np.ndarray], 
     """
     ordered = np.lexsort((*reversed(places), -score, group))
     return ordered[ranks(group[ordered]) <= limit]
+
+
+def dense_ranks(values: pa.Array) -> np.ndarray:
+    """Return the dense ranks of values, ascending, uint64[n]; nulls come last.
+
+    Raises pyarrow.ArrowNotImplementedError for a type whose values have no order.
+    """
+    kind = values.type
+    if pa.types.is_float16(kind):  # Arrow ranks neither these nor small decimals
+        values = values.cast(pa.float32())
+    elif pa.types.is_decimal(kind) and kind.bit_width < 128:
+        values = values.cast(pa.decimal128(kind.precision, kind.scale))
+    return np.asarray(pc.rank(values, tiebreaker="dense"))
 
 
 def ranks(group: np.ndarray) -> np.ndarray:

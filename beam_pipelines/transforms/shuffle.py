@@ -85,10 +85,8 @@ def _markers(shards: int) -> Iterator[tuple[int, bytes]]:
 def gather(slices: Iterable[bytes], *schemas: pa.Schema) -> list[pa.RecordBatch]:
     """Return the rows of a shard, one chunk for each of the `schemas`; skip markers and chunks of other schemas."""
     chunks = [from_ipc(data) for data in slices if data]
-    return [
-        pa.concat_batches([pa.RecordBatch.from_pylist([], schema), *(c for c in chunks if c.schema.equals(schema))])
-        for schema in schemas
-    ]
+    empty = [pa.RecordBatch.from_arrays([pa.nulls(0, field.type) for field in s], schema=s) for s in schemas]
+    return [pa.concat_batches([none, *(c for c in chunks if c.schema.equals(none.schema))]) for none in empty]
 
 
 @dataclass

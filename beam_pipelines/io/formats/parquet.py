@@ -1,6 +1,5 @@
 """Parquet inputs. A span is a range of rows; row groups are decoded one at a time, in small batches."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -8,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from beam_pipelines.io.columns import UnreadableFile, normalize_type
+from beam_pipelines.io.columns import UnreadableFile, unusable_reason
 from beam_pipelines.io.formats.base import (
     BadRow,
     Dialect,
@@ -22,7 +21,10 @@ from beam_pipelines.io.formats.base import (
 )
 from beam_pipelines.io.storage import StorageOptions, open_file
 from cappy_model.parquet import UndecodableGroup, open_parquet, read_group
+from schemas.carried import read_field
 from schemas.chunks import CHUNK_BYTES, row_bytes
+from schemas.conversion import convert
+from schemas.values import excerpt_of
 
 _SHARES_OF_A_GROUP = 8
 _BATCH_BYTES = 4 * 2**20
@@ -30,20 +32,28 @@ _BATCH_ROWS = 1024  # the footer's bytes are fewer than the decoded ones where a
 
 
 def inspect(url: str, storage: StorageOptions, dialect: Dialect) -> FileSummary:
-    """Return the schema, rows and bytes from the footer.
+    """Return the columns, rows and bytes from the footer.
 
-    Raises UnreadableFile for a file that is empty, truncated or not Parquet, and for duplicate column names.
+    Raises UnreadableFile for a file that is empty, truncated or not Parquet.
     """
     try:
         with _opened(url, storage) as parquet:
-            schema = pa.schema([pa.field(f.name, normalize_type(f.type)) for f in parquet.schema_arrow])
-            repeated = [name for name in schema.names if schema.names.count(name) > 1]
-            if repeated:
-                raise UnreadableFile(f"{url}: has {len(repeated)} columns named {repeated[0]!r}; rename all but one")
+            found = parquet.schema_arrow
+            unusable = {name: reason for name in found.names if (reason := _unusable(found, name, url)) is not None}
+            schema = pa.schema([read_field(field) for field in found if field.name not in unusable])
             groups = [parquet.metadata.row_group(i) for i in range(parquet.num_row_groups)]
-            return FileSummary(schema, parquet.metadata.num_rows, sum(group.total_byte_size for group in groups))
+            size = sum(group.total_byte_size for group in groups)
+            return FileSummary(schema, parquet.metadata.num_rows, size, unusable=unusable)
     except (pa.ArrowException, OSError) as error:
         raise UnreadableFile(f"{url}: is not a whole Parquet file: {error}. Fetch or write it again.") from error
+
+
+def _unusable(schema: pa.Schema, name: str, url: str) -> str | None:
+    """Return why a column cannot be read; None if it can."""
+    indices = schema.get_all_field_indices(name)
+    if len(indices) > 1:
+        return f"{url}: has {len(indices)} columns named {name!r}; rename all but one"
+    return unusable_reason(schema.field(indices[0]), url)
 
 
 @contextmanager
@@ -136,14 +146,13 @@ def _conform(batch: pa.RecordBatch, first: int, schema: pa.Schema) -> Iterator[R
     """Cast a batch that starts at row `first` to `schema`; on failure halve it, until single rows are bad."""
     try:
         rows = _cast(batch, schema)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+    except pa.ArrowException as error:
         if batch.num_rows > 1:
             half = batch.num_rows // 2
             yield from _conform(batch.slice(0, half), first, schema)
             yield from _conform(batch.slice(half), first + half, schema)
         else:
-            excerpt = json.dumps(batch.to_pylist()[0], ensure_ascii=False, default=str)
-            yield _all_bad([BadRow(first, "does_not_fit", str(error), excerpt)], schema)
+            yield _all_bad([BadRow(first, "does_not_fit", str(error), excerpt_of(batch, 0))], schema)
     else:
         yield RowBlock(np.arange(first, first + batch.num_rows, dtype=np.int64), rows, [])
 
@@ -154,7 +163,7 @@ def _cast(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     for field in schema:
         index = batch.schema.get_field_index(field.name)
         found = batch.column(index) if index >= 0 else pa.nulls(batch.num_rows)
-        arrays.append(found if found.type.equals(field.type) else found.cast(field.type))
+        arrays.append(convert(found, field.type))
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 

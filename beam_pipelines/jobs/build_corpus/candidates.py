@@ -1,7 +1,5 @@
 """Candidates (responses sampled from language models): their columns checked, their rows prepared for the shuffle."""
 
-import json
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,6 +11,7 @@ from beam_pipelines.transforms.results import Result, reject_row, unreadable_row
 from schemas.errors import CappyError
 from schemas.records import CANDIDATE
 from schemas.stats import Stats
+from schemas.values import excerpt_of
 
 ORIGIN = "candidates"
 """Precedes the file in the `source` of a candidate's reject, as the dataset's label does in that of a source row."""
@@ -48,8 +47,7 @@ def place_candidates(unit: Unit) -> Result:
     faults = _faults(unit.rows)
     rejects = unreadable_rows(unit, origin=ORIGIN)
     for row, (reason, detail) in faults.items():
-        excerpt = json.dumps(unit.rows.slice(row, 1).to_pylist()[0], ensure_ascii=False)
-        position = int(unit.positions[row])
+        position, excerpt = int(unit.positions[row]), excerpt_of(unit.rows, row)
         rejects.append(
             reject_row(unit, position, origin=ORIGIN, stage="read", reason=reason, detail=detail, excerpt=excerpt)
         )

@@ -1,6 +1,5 @@
 """The candidates of a unit, each with its value: the rows that an evaluation shuffles."""
 
-import json
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -28,6 +27,7 @@ from cappy_model.metrics.rouge import RougeL
 from schemas.ids import digest, text_key
 from schemas.records import EXCERPT_CHARACTERS
 from schemas.stats import Stats
+from schemas.values import excerpt_of
 
 NO_DATASET = "unnamed dataset"
 """The dataset of rows that name none."""
@@ -89,7 +89,7 @@ def measure_unit(unit: Unit, columns: EvaluatedColumns) -> Result:
 
 
 def _excerpt(rows: pa.RecordBatch, row: int) -> str:
-    return json.dumps(rows.slice(row, 1).to_pylist()[0], ensure_ascii=False, default=str)[:EXCERPT_CHARACTERS]
+    return excerpt_of(rows, row)[:EXCERPT_CHARACTERS]
 
 
 def _without_references(rows: pa.RecordBatch, columns: EvaluatedColumns) -> dict[int, tuple[str, str]]:

@@ -2,11 +2,18 @@
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from beam_pipelines.io.units import Unit
 from beam_pipelines.jobs.rerank.scored_rows import Candidates, ScoredColumns, read_candidates
-from beam_pipelines.transforms.candidates import GROUP, GROUP_ID, LARGEST, best_of, fixed_point, over_groups
+from beam_pipelines.transforms.candidates import (
+    GROUP,
+    GROUP_ID,
+    LARGEST,
+    best_of,
+    dense_ranks,
+    fixed_point,
+    over_groups,
+)
 from beam_pipelines.transforms.results import Result
 from beam_pipelines.transforms.shuffle import text_keys
 from schemas.ids import digest
@@ -57,11 +64,6 @@ def _places(columns: ScoredColumns) -> list[pa.Field]:
         pa.field("position", pa.int64(), nullable=False),
         pa.field("item", pa.int32(), nullable=False),
     ]
-
-
-def dense_ranks(values: pa.Array) -> np.ndarray:
-    """Return the dense ranks of values, ascending, uint64[n]; nulls come last."""
-    return np.asarray(pc.rank(values, tiebreaker="dense"))
 
 
 def reduce_unit(unit: Unit, columns: ScoredColumns, top_k: int) -> Result:

@@ -1,13 +1,11 @@
 """Scored rows: column roles of an input of rerank, and the candidates of a unit."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from beam_pipelines.io.units import Unit
 from beam_pipelines.transforms.candidates import (
@@ -19,6 +17,7 @@ from beam_pipelines.transforms.candidates import (
     check_types,
     count_lost,
     default_group,
+    dense_ranks,
     is_group,
     is_number,
     reject_read,
@@ -27,6 +26,7 @@ from beam_pipelines.transforms.candidates import (
 from beam_pipelines.transforms.results import unreadable_rows
 from schemas.errors import CappyError
 from schemas.records import EXCERPT_CHARACTERS, SELECTION, is_text
+from schemas.values import excerpt_of, python_values
 
 _RANKED = ("score", "rank", "num_candidates")
 
@@ -61,6 +61,11 @@ class ScoredColumns:
     def renamed(self) -> dict[str, str]:
         """The columns that a selection holds under another name, with these names."""
         return {self.instruction: "instruction", self.response: "response", self.score: "score"}
+
+    @property
+    def written_group(self) -> str:
+        """The name that the column which defines groups has in a selection."""
+        return self.renamed.get(self.group, self.group)
 
     @property
     def others(self) -> list[str]:
@@ -129,7 +134,7 @@ def _check_types(columns: ScoredColumns) -> None:
 
 def _has_order(kind: pa.DataType) -> bool:
     try:
-        pc.rank(pa.array([], kind))
+        dense_ranks(pa.nulls(0, kind))
     except pa.ArrowNotImplementedError:
         return False
     return True
@@ -178,8 +183,7 @@ def read_candidates(unit: Unit, columns: ScoredColumns) -> tuple[Candidates, Rej
     faults = row_faults(unit.rows, columns)
     rejects = unreadable_rows(unit)
     for row, (reason, detail) in faults.items():
-        excerpt = json.dumps(unit.rows.slice(row, 1).to_pylist()[0], ensure_ascii=False, default=str)
-        rejects.append(reject_read(unit, row, reason, detail, excerpt))
+        rejects.append(reject_read(unit, row, reason, detail, excerpt_of(unit.rows, row)))
     lost = count_lost(unit, faults, columns.lists)
     read = _flatten(unit.rows, columns, np.setdiff1d(np.arange(unit.rows.num_rows), list(faults)))
     score = as_numbers(unit, columns.score, read.row, read.score)
@@ -208,7 +212,8 @@ def _flatten(rows: pa.RecordBatch, columns: ScoredColumns, good: np.ndarray) -> 
 
 def _missing_score(rows: pa.RecordBatch, columns: ScoredColumns, read: _Unchecked, index: int) -> str:
     """Return the scorer's error for a candidate, given for the row or for each item; else that the score is null."""
-    error = rows[columns.error][int(read.row[index])].as_py() if columns.error in rows.schema.names else None
+    row = int(read.row[index])
+    error = python_values(rows[columns.error].slice(row, 1))[0] if columns.error in rows.schema.names else None
     if isinstance(error, list):
         error = error[read.item[index]] if read.item[index] < len(error) else None
     return f"null in {columns.score}" if error is None else str(error)

@@ -6,13 +6,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from beam_pipelines.jobs.rerank.reduction import dense_ranks
 from beam_pipelines.jobs.rerank.scored_rows import ScoredColumns
-from beam_pipelines.transforms.candidates import GROUP, best_of, fixed_point, over_groups, ranks
+from beam_pipelines.transforms.candidates import GROUP, best_of, dense_ranks, fixed_point, over_groups, ranks
 from beam_pipelines.transforms.results import Result
 from beam_pipelines.transforms.shuffle import text_keys
 from schemas.records import reject
 from schemas.stats import FIXED_POINT, SAMPLES_PER_KEY, Stats, count_scores
+from schemas.values import python_values
 
 
 class Groups(NamedTuple):
@@ -97,8 +97,10 @@ def select(kept: pa.RecordBatch, parts: pa.RecordBatch, columns: ScoredColumns, 
     best = best_of(group, score, _places(kept), top_k)
     mixed = groups.mixed[group[best]]
     wrong = best[mixed & (ranks(group[best]) == 1)]
-    winners = kept["row"].take(pa.array(wrong)).to_pylist()
-    rejects = [_reject_mixed(groups, *found, columns) for found in zip(group[wrong].tolist(), winners, strict=True)]
+    shown = [kept["row"].field(name).take(pa.array(wrong)) for name in (columns.written_group, "instruction")]
+    values, instructions = map(python_values, shown)
+    named = zip(group[wrong].tolist(), values, instructions, strict=True)
+    rejects = [_reject_mixed(groups, *found, columns) for found in named]
     best = best[~mixed]
     rows = pa.RecordBatch.from_struct_array(kept["row"].take(pa.array(best)))
     arrays = dict(zip(rows.schema.names, rows.columns, strict=True))
@@ -109,17 +111,16 @@ def select(kept: pa.RecordBatch, parts: pa.RecordBatch, columns: ScoredColumns, 
     return Selected(rows, score[best], group[best], groups, rejects)
 
 
-def _reject_mixed(groups: Groups, group: int, best: dict[str, Any], columns: ScoredColumns) -> dict[str, Any]:
-    """Return the reject record of a group with mixed instructions; `best` is its best candidate."""
-    name = columns.renamed.get(columns.group, columns.group)
+def _reject_mixed(groups: Groups, group: int, value: Any, instruction: Any, columns: ScoredColumns) -> dict[str, Any]:
+    """Return the reject record of a group with mixed instructions; `instruction` is that of its best candidate."""
     return reject(
         stage="select",
         reason="mixed_instructions",
         source=groups.source[group].as_py(),
         position=groups.at[group].as_py(),
-        detail=f"the {groups.candidates[group]:,} candidates with {columns.group} {best[name]!r} have different "
+        detail=f"the {groups.candidates[group]:,} candidates with {columns.group} {value!r} have different "
         "instructions; --group-column names what tells groups apart",
-        excerpt=best["instruction"],
+        excerpt=instruction,
     )
 
 
@@ -136,7 +137,8 @@ def count_selected(selected: Selected) -> Stats:
     _count_gain(stats, groups, selected.group[winners], selected.group[measured], selected.score[measured])
     for index in measured[:SAMPLES_PER_KEY].tolist():
         group = selected.group[index]
-        texts = {name: str(rows[name][index]) for name in ("instruction_id", "instruction", "response")}
+        one = rows.slice(index, 1)
+        texts = {name: str(python_values(one[name])[0]) for name in ("instruction_id", "instruction", "response")}
         mean = float(groups.sum[group] / FIXED_POINT / groups.candidates[group])
         scores = {"score": float(selected.score[index]), "first": float(groups.first[group]), "mean": mean}
         row = {**texts, **scores, "num_candidates": int(groups.candidates[group])}

@@ -3,7 +3,7 @@
 import heapq
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -183,6 +183,9 @@ def _sample(rows: pa.RecordBatch, columns: ScoreColumns, unit: Unit, stats: Stat
     scored = np.flatnonzero(np.isfinite(scores)).tolist()
     fixed = {row: round(float(scores[row]) * 2**20) for row in scored}
     # The hash orders rows of equal scores, whatever the order in which they are sampled.
+    names = {"instruction": columns.instruction, "response": columns.response}
+    names |= {"score": columns.score, "error": columns.error, "num_tokens": columns.num_tokens}
+    shown = rows.select(list(names.values()))  # the other columns never become Python objects
     ranks = {
         "any": dict(enumerate(hashes)),
         "highest": {row: (-score << 64) + hashes[row] for row, score in fixed.items()},
@@ -190,16 +193,6 @@ def _sample(rows: pa.RecordBatch, columns: ScoreColumns, unit: Unit, stats: Stat
     }
     for key, rank in ranks.items():
         for row in heapq.nsmallest(SAMPLES_PER_KEY, rank, key=rank.__getitem__):
-            stats.sample(
-                key,
-                rank[row],
-                _shown(rows.slice(row, 1).to_pylist()[0], columns, f"{unit.file.name}{unit.position(row)}"),
-            )
-
-
-def _shown(row: dict[str, Any], columns: ScoreColumns, place: str) -> dict[str, Any]:
-    """Return a row as the report shows it."""
-    texts = {"instruction": row[columns.instruction], "response": row[columns.response]}
-    cut = {name: text and text[:_SAMPLE_CHARACTERS] for name, text in texts.items()}
-    rest = {"score": row[columns.score], "error": row[columns.error], "num_tokens": row[columns.num_tokens]}
-    return {**cut, **rest, "position": place}
+            sample = dict(zip(names, shown.slice(row, 1).to_pylist()[0].values(), strict=True))
+            cut = {name: sample[name] and sample[name][:_SAMPLE_CHARACTERS] for name in ("instruction", "response")}
+            stats.sample(key, rank[row], {**sample, **cut, "position": f"{unit.file.name}{unit.position(row)}"})

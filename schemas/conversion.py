@@ -1,0 +1,140 @@
+"""Arrow arrays converted to another type, at any depth of nesting: more pairs of types than Arrow's own cast takes."""
+
+from uuid import UUID
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.scalars import temporal_values
+
+
+def convert(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Return the values of `array` as type `kind`.
+
+    Struct fields go by name; missing ones become null. Bytes become text unchecked (`invalid_text_rows` finds what is
+    not UTF-8). If the distinct values exceed the index type of a dictionary, its index is int32.
+
+    Raises pyarrow.ArrowException if a value does not fit, or for two types that have nothing in common.
+    """
+    source = array.type
+    if source.equals(kind):
+        return array
+    if pa.types.is_null(source):
+        return pa.nulls(len(array), kind)
+    if isinstance(source, pa.BaseExtensionType):
+        texts = _extension_texts(array) if _is_text(kind) else None
+        return convert(array.storage if texts is None else texts, kind)
+    if isinstance(kind, pa.BaseExtensionType):
+        return pa.ExtensionArray.from_storage(kind, convert(array, kind.storage_type))
+    if pa.types.is_dictionary(source):
+        return convert(array.dictionary_decode(), kind)
+    if pa.types.is_dictionary(kind):
+        return _encoded(convert(array, kind.value_type), kind)
+    if pa.types.is_struct(source) and pa.types.is_struct(kind):
+        return _struct(array, kind)
+    if pa.types.is_map(source) and pa.types.is_map(kind):
+        return _map(array, kind)
+    if is_list(source) and is_list(kind):
+        return _list(array, kind)
+    return _text(array, kind) if _is_text(kind) else array.cast(kind)
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Return whether values of this type are lists of any layout."""
+    return (
+        pa.types.is_list(kind)
+        or pa.types.is_large_list(kind)
+        or pa.types.is_fixed_size_list(kind)
+        or pa.types.is_list_view(kind)
+        or pa.types.is_large_list_view(kind)
+    )
+
+
+def with_item(kind: pa.DataType, item: pa.Field) -> pa.DataType:
+    """Return the list type `kind` with another field for its items."""
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(item, kind.list_size)
+    if pa.types.is_large_list(kind):
+        return pa.large_list(item)
+    if pa.types.is_list_view(kind):
+        return pa.list_view(item)
+    return pa.large_list_view(item) if pa.types.is_large_list_view(kind) else pa.list_(item)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def _mask(array: pa.Array) -> pa.Array | None:
+    return array.is_null() if array.null_count else None
+
+
+def _encoded(values: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Return the dictionary of `values`, in order of first appearance."""
+    encoded = values.dictionary_encode()
+    indices = encoded.indices
+    if len(encoded.dictionary) <= np.iinfo(kind.index_type.to_pandas_dtype()).max:
+        indices = indices.cast(kind.index_type)
+    return pa.DictionaryArray.from_arrays(indices, encoded.dictionary, ordered=kind.ordered)
+
+
+def _struct(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    found = dict(zip((field.name for field in array.type), array.flatten(), strict=True))
+    missing = pa.nulls(len(array))
+    children = [convert(found.get(field.name, missing), field.type) for field in kind]
+    fields = [field.with_type(child.type) for field, child in zip(kind, children, strict=True)]
+    return pa.StructArray.from_arrays(children, fields=fields, mask=_mask(array))
+
+
+def _map(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    first, last = array.offsets[0].as_py(), array.offsets[-1].as_py()
+    keys = convert(array.keys.slice(first, last - first), kind.key_type)
+    items = convert(array.items.slice(first, last - first), kind.item_type)
+    fields = kind.key_field.with_type(keys.type), kind.item_field.with_type(items.type)
+    kept = pa.map_(*fields, keys_sorted=kind.keys_sorted)
+    return pa.MapArray.from_arrays(pc.subtract(array.offsets, first), keys, items, type=kept, mask=_mask(array))
+
+
+def _list(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    field = kind.value_field
+    if pa.types.is_fixed_size_list(kind):
+        if not pa.types.is_fixed_size_list(array.type) or array.type.list_size != kind.list_size:
+            raise pa.ArrowInvalid(f"lists of {array.type} do not all have {kind.list_size} items")
+        size = kind.list_size
+        values = convert(array.values.slice(array.offset * size, len(array) * size), kind.value_type)
+        kept = with_item(kind, field.with_type(values.type))
+        return pa.FixedSizeListArray.from_arrays(values, type=kept, mask=_mask(array))
+    values = convert(array.flatten(), kind.value_type)
+    kept = with_item(kind, field.with_type(values.type))
+    wide = pa.types.is_large_list(kind) or pa.types.is_large_list_view(kind)
+    lengths = np.asarray(pc.fill_null(pc.list_value_length(array), 0), np.int64)
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int64() if wide else pa.int32())
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        layout = pa.LargeListArray if wide else pa.ListArray
+        return layout.from_arrays(offsets, values, type=kept, mask=_mask(array))
+    layout = pa.LargeListViewArray if wide else pa.ListViewArray
+    sizes = pa.array(lengths, offsets.type)
+    return layout.from_arrays(offsets[:-1], sizes, values, type=kept, mask=_mask(array))
+
+
+def _text(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Return values as text: numbers with all their digits, booleans as `true` and `false`, bytes as UTF-8."""
+    source = array.type
+    if pa.types.is_floating(source):
+        numbers = array.to_numpy(zero_copy_only=False)  # Arrow prints 3.0 as 3
+        texts = [None if missing else str(number) for number, missing in zip(numbers, array.is_null(), strict=True)]
+        return pa.array(texts, kind)
+    values = temporal_values(array)
+    if values is not None:
+        return pa.array([None if value is None else str(value) for value in values], kind)
+    return pc.cast(array, options=pc.CastOptions(kind, allow_invalid_utf8=True))
+
+
+def _extension_texts(array: pa.Array) -> pa.Array | None:
+    """Return extension values as text where this is not the text of their storage."""
+    if array.type.extension_name == "arrow.uuid":
+        return pa.array([None if value is None else str(UUID(bytes=value)) for value in array.storage.to_pylist()])
+    if array.type.extension_name == "arrow.bool8":
+        return array.storage.cast(pa.bool_()).cast(pa.string())
+    return None
