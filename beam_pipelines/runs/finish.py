@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import apache_beam as beam
 
@@ -41,11 +41,16 @@ class TooManyRejects(CappyError):
     """More rows were rejected than --max-reject-rate allows."""
 
 
+class Useless(CappyError):
+    """The run has come to its end, and its result is of no use."""
+
+
 @dataclass
 class FinishRun(beam.PTransform):
     """Merge the statistics of a run and write `README.md`, then `manifest.json`, whose presence means done.
 
-    Above the reject rate, write `failure.json` instead and raise TooManyRejects.
+    Above the reject rate, write `failure.json` instead and raise TooManyRejects; where the manifest says why the run
+    is a `failure`, raise Useless.
 
     Args:
       output: output folder of the run.
@@ -65,17 +70,23 @@ class FinishRun(beam.PTransform):
 
     def _finish(self, stats: Stats) -> None:
         manifest = self.make_manifest(stats)
-        rejects = manifest["rejects"]
-        if rejects["rate"] > self.max_reject_rate:
-            reason = (
-                f"{rejects['rate']:.2%} of the {rejects['of']} were rejected, more than --max-reject-rate "
-                f"{self.max_reject_rate:.2%}. {_what_was_lost(manifest, self.output.url)}; fix the input, or raise the "
-                "rate."
-            )
-            self.output.write(FAILURE, to_json({"reason": reason, **manifest}))
-            raise TooManyRejects(reason)
+        if manifest["rejects"]["rate"] > self.max_reject_rate:
+            self._fail(manifest, TooManyRejects(self._too_many(manifest)))
+        if manifest.get("failure"):
+            self._fail(manifest, Useless(manifest["failure"]))
         self.output.write(CARD, draw_card(self.card, manifest).encode())
         self.output.write(MANIFEST, to_json(manifest))
+
+    def _fail(self, manifest: Mapping[str, Any], error: CappyError) -> NoReturn:
+        self.output.write(FAILURE, to_json({"reason": str(error), **manifest}))
+        raise error
+
+    def _too_many(self, manifest: Mapping[str, Any]) -> str:
+        rate, of = manifest["rejects"]["rate"], manifest["rejects"]["of"]
+        return (
+            f"{rate:.2%} of the {of} were rejected, more than --max-reject-rate {self.max_reject_rate:.2%}. "
+            f"{_what_was_lost(manifest, self.output.url)}; fix the input, or raise the rate."
+        )
 
 
 def _what_was_lost(manifest: Mapping[str, Any], output: str) -> str:

@@ -94,6 +94,14 @@ def test_pairs_without_a_score_are_counted_and_one_is_shown(tmp_path: Path) -> N
     )
 
 
+def test_a_run_that_its_manifest_calls_a_failure_is_not_finished(tmp_path: Path) -> None:
+    none = {"rate": 0.0, "of": "rows", "rows": 0, "by_reason": {}}
+    assert failure(tmp_path, rejects=none, failure="No pair was made; give other templates") == (
+        "No pair was made; give other templates"
+    )
+    assert not (tmp_path / "manifest.json").exists()
+
+
 def test_columns_of_a_part_are_a_table() -> None:
     part = Part("pairs", "*.parquet", "pairs", {"label": ("float32", "1 | 0")})
     manifest = {**summarise(Stats()), "files": [{"path": "a.parquet"}]}
