@@ -18,6 +18,7 @@ from beam_pipelines.doctor.config import add_model_flags, model_check
 from beam_pipelines.runs.config import RunConfig
 from beam_pipelines.runs.flags import add_flag, add_flags, check_words, config_from, positive
 from beam_pipelines.runs.job import JOBS, load_config, load_job
+from cappy_model.paths import shareable
 from schemas.errors import CappyError, HandedOver, UsageError
 
 _LOG = logging.getLogger("cappy")
@@ -61,15 +62,19 @@ def _terminate(number: int, frame: object) -> NoReturn:
 def _fail(arguments: argparse.Namespace, error: CappyError, status: int) -> int:
     if getattr(arguments, "debug", False):
         traceback.print_exc()
-    message = f"cappy {arguments.command}: {error}"
-    print(message.encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
+    print(shareable(f"cappy {arguments.command}: {error}"), file=sys.stderr)
     return status
 
 
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return shareable(super().format(record))
+
+
 def _set_up_logging(*, debug: bool) -> None:
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(name)s %(message)s", datefmt="%H:%M:%S", force=True
-    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter("%(asctime)s %(name)s %(message)s", "%H:%M:%S"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("cappy").setLevel(logging.DEBUG if debug else logging.INFO)
 
 

@@ -1,6 +1,5 @@
 """The meaning of paths and URLs: a path on this machine, or one on a file system of fsspec."""
 
-import inspect
 import os
 import re
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from schemas.errors import UsageError
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]+(::[a-z][a-z0-9+.-]+)*://", re.IGNORECASE)
 _FILE_URL = re.compile(r"(?:file|local):(?=/)(?://([^/]*))?(.*)", re.IGNORECASE | re.DOTALL)
+_NO_UTF_8 = re.compile("[\udc80-\udcff]")  # bytes, as os.fsdecode has them
 _WEB = re.compile(r"(?:[a-z0-9+.-]+::)*https?://", re.IGNORECASE)
 _QUERY = re.compile(r"(https?://[^\s?#'\"]*)\?[^\s'\"]+", re.IGNORECASE)
 _PASSWORD = re.compile(r"(://[^\s:/@]*):[^\s/@]+@")
@@ -112,19 +112,29 @@ def encodable(path: str) -> str:
 
 def readable(name: str) -> str:
     r"""Return a file's name as text that UTF-8 can encode: a byte that is not UTF-8 becomes `\xe9`."""
-    return name if _is_utf_8(name) else os.fsencode(name).decode("utf-8", "backslashreplace")
+    if _is_utf_8(name):
+        return name
+    return (
+        _NO_UTF_8.sub(lambda byte: f"\\x{ord(byte[0]) - 0xDC00:02x}", name).encode("utf-8", "backslashreplace").decode()
+    )
 
 
 def _is_utf_8(text: str) -> bool:
     return text.isascii() or text.encode("utf-8", "replace").decode() == text
 
 
-def recordable(text: str) -> str:
-    """Return a text of an error or an option as it may be written to files: no queries, passwords or invalid UTF-8.
-
-    Queries of HTTP often hold tokens.
-    """
+def shareable(text: str) -> str:
+    """Return a text for files and logs: without the passwords and queries (often tokens) of URLs, and valid UTF-8."""
     return _PASSWORD.sub(r"\1:***@", _QUERY.sub(r"\1?***", readable(text)))
+
+
+def shareable_values(value: Any) -> Any:
+    """Return a value of a configuration with all its texts made `shareable`."""
+    if isinstance(value, str):
+        return shareable(value)
+    if isinstance(value, Mapping):
+        return {name: shareable_values(item) for name, item in value.items()}
+    return [shareable_values(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def file_system(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
@@ -133,6 +143,8 @@ def file_system(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
     `::` chains file systems only if the first of them reads from another, as `zip://a.csv::s3://bucket/b.zip`; in
     `s3://bucket/run::1.csv` it is part of a name.
     """
+    from inspect import signature
+
     from fsspec.core import filesystem, get_filesystem_class, url_to_fs
 
     path = local_path(url)
@@ -142,7 +154,7 @@ def file_system(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
     if "::" not in rest or "::" in protocol:
         return url_to_fs(url, **options)
     kind = get_filesystem_class(protocol)
-    if not {"fo", "target_protocol"}.isdisjoint(inspect.signature(kind.__init__).parameters):
+    if not {"fo", "target_protocol"}.isdisjoint(signature(kind.__init__).parameters):
         return url_to_fs(url, **options)
     own = {name: value for name, value in options.items() if name != protocol}
     given = {**kind._get_kwargs_from_urls(url), **own, **options.get(protocol, {})}

@@ -19,6 +19,7 @@ from beam_pipelines.io.storage import (
     read_bytes,
     write_whole,
 )
+from cappy_model.paths import shareable_values
 from schemas.errors import CappyError, UsageError
 from schemas.manifest import CARD, FAILURE, MANIFEST, METRICS, REPORT, RUN, differences, fingerprint, to_json
 
@@ -34,7 +35,7 @@ _DERIVED = "settings.shards: "  # follows from the size of the inputs unless a f
 
 def describe_run(fingerprint_inputs: Mapping[str, Any], config: Any) -> dict[str, Any]:
     """Return the content of run.json: job, configuration (a dataclass) without secrets, and fingerprint inputs."""
-    configuration = {**asdict(config), "storage": sorted(config.storage)}
+    configuration = shareable_values({**asdict(config), "storage": sorted(config.storage)})
     return {"job": fingerprint_inputs["job"], "configuration": configuration, "facts": fingerprint_inputs}
 
 

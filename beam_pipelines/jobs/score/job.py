@@ -36,6 +36,7 @@ from beam_pipelines.runs.finish import FinishRun
 from beam_pipelines.runs.inputs import open_inputs
 from beam_pipelines.runs.progress import Stage
 from beam_pipelines.transforms.map_units import MapUnits
+from cappy_model.paths import shareable
 from schemas.chunks import CHUNK_ROWS
 
 if TYPE_CHECKING:
@@ -198,7 +199,7 @@ JOB = PipelineJob(
     build=build,
     stages=stages,
     manifest=lambda plan, hashed: partial(
-        score_manifest, hashed=hashed, model={"name": plan.config.model, **plan.meaning}
+        score_manifest, hashed=hashed, model={"name": shareable(plan.config.model), **plan.meaning}
     ),
     card=CARD,
     describe=describe,

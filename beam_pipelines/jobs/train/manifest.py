@@ -25,6 +25,7 @@ from beam_pipelines.jobs.train.warnings import warnings_of
 from beam_pipelines.report.frame import draw
 from beam_pipelines.runs.folder import load_manifest
 from beam_pipelines.runs.manifest import manifest_header
+from cappy_model.paths import shareable
 from schemas.errors import CappyError
 from schemas.ids import digest_of
 from schemas.manifest import CARD, MANIFEST, METRICS, REPORT, to_json
@@ -62,7 +63,7 @@ def write_results(
     manifest = {
         **manifest_header(hashed, started, "torch", "transformers", "accelerate", "pyarrow"),
         "settled": asdict(scorer.settings),
-        "model": {"name": plan.config.model, **hashed["model"], **describe_origin(plan.checkpoint)},
+        "model": {"name": shareable(plan.config.model), **hashed["model"], **describe_origin(plan.checkpoint)},
         "corpus": _describe_corpus(plan.corpus.files[0], storage),
         "inputs": hashed["files"],
         "pairs": scorer.selection.counts,
