@@ -7,16 +7,27 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from beam_pipelines.io.storage import StorageOptions
+from beam_pipelines.io.storage import StorageOptions, path_of
 from schemas.chunks import CHUNK_BYTES, invalid_text_rows, row_bytes
 
-COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
-"""Ending of a file's name -> compression, as Arrow calls it."""
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz", ".lz4": "lz4"}
+"""Ending of a file's name, in any case -> compression."""
+
+CSV_ENDINGS = (".csv", ".tsv")
+
+
+def split_compression(url: str) -> tuple[str, str | None]:
+    """Return the path of a URL in lower case, without the ending of a compression, and that compression or None."""
+    path = path_of(url).lower()
+    for ending, name in COMPRESSIONS.items():
+        if path.endswith(ending):
+            return path.removesuffix(ending), name
+    return path, None
 
 
 def compression_of(url: str) -> str | None:
-    """Return "gzip", "zstd" or None by the ending of a file's name."""
-    return next((name for ending, name in COMPRESSIONS.items() if url.endswith(ending)), None)
+    """Return the compression of a text file by the ending of its name, or None."""
+    return split_compression(url)[1]
 
 
 @dataclass(frozen=True)
@@ -69,7 +80,10 @@ class InputFile:
 
     def fingerprint_inputs(self) -> dict[str, object]:
         """Return what the fingerprint of a run records about this file."""
-        return {"name": self.name, "size": self.size, "ends": self.ends, "rows": self.rows}
+        inputs: dict[str, object] = {"name": self.name, "size": self.size, "ends": self.ends, "rows": self.rows}
+        if split_compression(self.url)[0].endswith(CSV_ENDINGS):
+            inputs["cells"] = "as written"  # earlier versions read 3.50 as 3.5
+        return inputs
 
 
 class FileSummary(NamedTuple):

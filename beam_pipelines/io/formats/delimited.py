@@ -1,29 +1,39 @@
-"""CSV inputs, plain or compressed, with a header line. Types are inferred from the first 10,000 rows."""
+"""CSV and TSV inputs, plain or compressed, with a header line. Types are inferred from the first 10,000 rows."""
 
 import csv
 import io
-import math
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
 import pyarrow as pa
 
 from beam_pipelines.io.columns import UnreadableFile
-from beam_pipelines.io.formats.base import BadRow, Dialect, FileSummary, Format, InputFile, ReadSpec, RowBlock, Span
-from beam_pipelines.io.formats.text import HEAD_ROWS, ParsedRow, cut_units, open_text
+from beam_pipelines.io.formats.base import (
+    CSV_ENDINGS,
+    BadRow,
+    Dialect,
+    FileSummary,
+    Format,
+    InputFile,
+    ReadSpec,
+    RowBlock,
+    Span,
+    split_compression,
+)
+from beam_pipelines.io.formats.cells import convert_column, infer_type
+from beam_pipelines.io.formats.opening import describe_other, is_utf8, open_text, peek
+from beam_pipelines.io.formats.text import HEAD_ROWS, Column, ParsedRow, cut_units
 from beam_pipelines.io.storage import StorageOptions
 from schemas.chunks import CHUNK_BYTES
 from schemas.records import EXCERPT_CHARACTERS
 
-# A field is a number only if it can be written back unchanged: "007" is text, and so is an integer of 19 digits.
-_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
-_FLOAT = re.compile(r"-?(0|[1-9][0-9]{0,17})(\.[0-9]+)?([eE][-+]?[0-9]{1,3})?")
-_BOOLEANS = {"true": True, "false": False, "True": True, "False": False}
-
 TRUNCATED = "unreadable"
+
+_DELIMITERS = {";": "';'", "\t": "tab", "|": "'|'", ",": "','"}
+"""Delimiters that a file may have instead of its own, and the value of --csv-delimiter for each."""
 
 Fault = tuple[str, str]
 _TOO_LARGE = ("row_too_large", f"more than the {CHUNK_BYTES:,} bytes that a row may have")
@@ -41,22 +51,40 @@ class _CsvRecord(NamedTuple):
 def inspect(url: str, storage: StorageOptions, dialect: Dialect) -> FileSummary:
     """Read columns from the header, infer types from the first 10,000 rows, and count all rows.
 
-    A column that is empty in these rows has type null. Raises UnreadableFile if there is no header, if a name is empty
-    or repeated, or if the file is truncated.
+    A column that is empty in these rows has type null. A file without lines has no columns. Columns of one name are
+    unusable. Raises UnreadableFile if the file is truncated, or if its delimiter is another.
     """
     head: list[list[str]] = []
+    begun: list[str] = []
     rows, size = 0, 0
-    with _opened(url, storage) as lines:
-        names = _header(lines, url)
-        for _, fields, fault, _ in _records(lines, len(names)):
+    delimiter = _delimiter(url, dialect)
+    with _opened(url, storage, dialect) as lines:
+        header, line = _header(lines, url, dialect, delimiter)
+        for _, fields, fault, first in _records(lines, len(header), delimiter) if header else ():
             if fault and fault[0] == TRUNCATED:
                 raise UnreadableFile(f"{url}: {fault[1]}. Fetch or write it again.")
-            if rows < HEAD_ROWS and not fault:
-                head.append(fields)
+            if rows < HEAD_ROWS:
+                begun.append(first)
+                if not fault:
+                    head.append(fields)
             rows += 1
             size += sum(map(len, fields))
-    kinds = [_infer([record[i] for record in head]) for i in range(len(names))]
-    return FileSummary(pa.schema(list(zip(names, kinds, strict=True))), rows, size)
+    if len(header) == 1:
+        _check_delimiter(url, line, begun)
+    return _summary(url, _names(header), head, rows, size)
+
+
+def _summary(url: str, names: list[str], head: list[list[str]], rows: int, size: int) -> FileSummary:
+    fields, mostly, unusable = [], {}, {}
+    for index, name in enumerate(names):
+        if (count := names.count(name)) > 1:
+            unusable[name] = f"{url}: has {count} columns named {name!r}; rename all but one"
+            continue
+        kind, likely = infer_type([record[index] for record in head])
+        fields.append(pa.field(name, kind))
+        if likely is not None:
+            mostly[name] = likely
+    return FileSummary(pa.schema(fields), rows, size, mostly, unusable)
 
 
 def spans(file: InputFile, unit_rows: int) -> Iterator[Span]:
@@ -66,11 +94,18 @@ def spans(file: InputFile, unit_rows: int) -> Iterator[Span]:
 
 def read(file: InputFile, span: Span, spec: ReadSpec) -> Iterator[RowBlock]:
     """Yield the units of a file. Empty fields are null unless their column is text."""
-    with _opened(file.url, file.storage) as lines:
-        names = _header(lines, file.url)
-        records = islice(_records(lines, len(names)), file.limit)
-        parsed = (_parse(record, names, spec.schema) for record in records)
-        yield from cut_units(parsed, spec.schema, spec.unit_rows)
+    delimiter = _delimiter(file.url, file.dialect)
+    with _opened(file.url, file.storage, file.dialect) as lines:
+        header, _ = _header(lines, file.url, file.dialect, delimiter)
+        if not header:
+            return
+        names = {name: index for index, name in enumerate(_names(header))}
+
+        def convert(rows: Sequence[ParsedRow[list[str]]], field: pa.Field) -> Column:
+            return convert_column(rows, names.get(field.name), field, spec.as_written.get(field.name))
+
+        records = islice(_records(lines, len(header), delimiter), file.limit)
+        yield from cut_units(map(partial(_parse, file.dialect), records), spec.schema, spec.unit_rows, convert)
 
 
 class _Lines:
@@ -100,26 +135,66 @@ class _Lines:
 
 
 @contextmanager
-def _opened(url: str, storage: StorageOptions) -> Iterator[_Lines]:
+def _opened(url: str, storage: StorageOptions, dialect: Dialect) -> Iterator[_Lines]:
     csv.field_size_limit(CHUNK_BYTES)
-    with open_text(url, storage) as file:
+    with open_text(url, storage, dialect) as file:
+        if other := describe_other(peek(file), dialect):
+            raise UnreadableFile(f"{url}: {other}")
         yield _Lines(io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline=""))
 
 
-def _header(lines: _Lines, url: str) -> list[str]:
+def _delimiter(url: str, dialect: Dialect) -> str:
+    return dialect.delimiter or ("\t" if split_compression(url)[0].endswith(".tsv") else ",")
+
+
+def _header(lines: _Lines, url: str, dialect: Dialect, delimiter: str) -> tuple[list[str], str]:
+    """Return the fields of the first line that is not blank, and its text; nothing if there is no such line."""
+    names: list[str] = []
     try:
-        names: list[str] = next(csv.reader(lines, strict=True), [])
+        for names in csv.reader(lines, strict=True, delimiter=delimiter):
+            if names:
+                break
+            lines.begin_record()
         "".join(names).encode()
-    except (csv.Error, OSError, UnicodeError) as error:
-        raise UnreadableFile(f"{url}: its header cannot be read: {error}. Write it again, as UTF-8.") from error
-    if not names or "" in names or len(set(names)) < len(names):
-        raise UnreadableFile(f"{url}: its first line must name each column once, and is {','.join(names)[:200]!r}")
+    except (csv.Error, OSError) as error:
+        raise UnreadableFile(f"{url}: its header cannot be read: {error}. Fetch or write it again.") from error
+    except UnicodeError as error:
+        raise UnreadableFile(
+            f"{url}: its header is not {dialect.encoding or 'UTF-8'}; give its encoding, such as --encoding cp1252"
+        ) from error
+    return names, lines.begun
+
+
+def _names(header: list[str]) -> list[str]:
+    """Name the columns without a name as pandas does: `Unnamed: 0` is the index that it writes."""
+    names = list(header)
+    for index, name in enumerate(names):
+        if not name:
+            name = f"Unnamed: {index}"
+            while name in names:
+                name += ".1"
+            names[index] = name
     return names
 
 
-def _records(lines: _Lines, width: int) -> Iterator[_CsvRecord]:
+def _check_delimiter(url: str, header: str, rows: list[str]) -> None:
+    """Raise UnreadableFile if another delimiter cuts a header of one column, and most rows into as many fields."""
+    if header.lower().startswith("sep="):
+        raise UnreadableFile(
+            f"{url}: its first line is Excel's {header.strip()!r}; delete it, and give --csv-delimiter {header[4:5]!r}"
+        )
+    for delimiter, value in _DELIMITERS.items():
+        count = header.count(delimiter)
+        if count and 2 * sum(row.count(delimiter) >= count for row in rows) >= len(rows):
+            raise UnreadableFile(
+                f"{url}: its header is one column, {header.strip()[:200]!r}; if a file has other separators than "
+                f"commas, name them, here --csv-delimiter {value}"
+            )
+
+
+def _records(lines: _Lines, width: int, delimiter: str) -> Iterator[_CsvRecord]:
     """Yield the records after the header; `width` is the number of columns."""
-    reader = csv.reader(lines, strict=True)
+    reader = csv.reader(lines, strict=True, delimiter=delimiter)
     position = 0
     while True:
         lines.begin_record()
@@ -145,51 +220,25 @@ def _records(lines: _Lines, width: int) -> Iterator[_CsvRecord]:
         position += 1
 
 
-def _parse(record: _CsvRecord, names: list[str], schema: pa.Schema) -> ParsedRow:
+def _parse(dialect: Dialect, record: _CsvRecord) -> ParsedRow[list[str]]:
     position, fields, fault, begun = record
     size = sum(map(len, fields))
     if not fault and size > CHUNK_BYTES:
         fault = _TOO_LARGE
-    try:
-        if not fault:
+    if not fault:
+        try:
             "".join(fields).encode()
-            values = zip(names, fields, strict=True)
-            row = {name: _value(text, schema.field(name).type) for name, text in values if name in schema.names}
-            return ParsedRow(position, row, None, size)
-    except UnicodeEncodeError:
-        fault = ("invalid_utf8", "a field holds bytes that are not UTF-8")
-    except ValueError as error:
-        fault = ("does_not_fit", str(error))
-    assert fault is not None
-    return ParsedRow(position, None, BadRow(position, *fault, begun), size)
+        except UnicodeEncodeError:
+            fault = _undecodable(dialect)
+    bad = BadRow(position, *fault, begun) if fault else None
+    return ParsedRow(position, None if bad else fields, bad, size, begun)
 
 
-def _infer(texts: list[str]) -> pa.DataType:
-    present = [text for text in texts if text]
-    if not present:
-        return pa.null()
-    if all(text in _BOOLEANS for text in present):
-        return pa.bool_()
-    if all(map(_INTEGER.fullmatch, present)):
-        return pa.int64()
-    return pa.float64() if all(map(_FLOAT.fullmatch, present)) else pa.string()
+def _undecodable(dialect: Dialect) -> Fault:
+    if is_utf8(dialect):
+        detail = "a field holds bytes that are not UTF-8; --encoding names the encoding of a file that is not UTF-8"
+        return "invalid_utf8", detail
+    return "invalid_encoding", f"a field holds bytes that are not {dialect.encoding}"
 
 
-def _value(text: str, kind: pa.DataType) -> object:
-    """Convert a field to a value of `kind`. Raises ValueError if it cannot be written back unchanged."""
-    if pa.types.is_string(kind):
-        return text
-    if not text:
-        return None
-    if pa.types.is_boolean(kind) and text in _BOOLEANS:
-        return _BOOLEANS[text]
-    if pa.types.is_integer(kind) and _INTEGER.fullmatch(text):
-        return int(text)
-    if pa.types.is_floating(kind) and _FLOAT.fullmatch(text):
-        value = float(text)
-        if math.isfinite(value) and not (_INTEGER.fullmatch(text) and int(text) != value):
-            return value
-    raise ValueError(f"{text[:100]!r} is no {kind}, as its column is")
-
-
-CSV = Format(name="csv", endings=(".csv",), inspect=inspect, spans=spans, read=read, written_as="cell")
+CSV = Format(name="csv", endings=CSV_ENDINGS, inspect=inspect, spans=spans, read=read, written_as="cell")

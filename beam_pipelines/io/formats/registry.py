@@ -1,6 +1,6 @@
 """The registry of input formats."""
 
-from beam_pipelines.io.formats.base import COMPRESSIONS, Format, compression_of
+from beam_pipelines.io.formats.base import COMPRESSIONS, Format, split_compression
 from beam_pipelines.io.formats.delimited import CSV
 from beam_pipelines.io.formats.json_lines import JSON_LINES
 from beam_pipelines.io.formats.parquet import PARQUET
@@ -11,9 +11,8 @@ FORMATS: tuple[Format, ...] = (PARQUET, JSON_LINES, CSV)
 
 
 def format_of(url: str) -> Format:
-    """Return the format of a file by the ending of its name. Raises CappyError for an ending of no format."""
-    compression = compression_of(url)
-    stem = url[: url.rindex(".")] if compression else url
+    """Return the format of a file by the ending of its name, in any case. Raises CappyError for any other ending."""
+    stem, compression = split_compression(url)
     for format_ in FORMATS:
         if stem.endswith(format_.endings) and (format_.compressible or not compression):
             return format_
