@@ -18,10 +18,9 @@ from cappy_model.sandbox.environment import LEEWAY, NEVER, Program, compile_sour
 from cappy_model.sandbox.guard import SENTINEL, SEPARATOR
 from cappy_model.sandbox.values import Names, copy_value
 
-__all__ = ["CHOICES", "SENTINEL", "CompiledTemplate", "RenderError", "Rendered", "check_label"]
+__all__ = ["SENTINEL", "CompiledTemplate", "RenderError", "Rendered", "check_label"]
 
-CHOICES = "answer_choices"
-"""The variable of the choices that a template lists."""
+_CHOICES = "answer_choices"
 
 _RAISED_BY_TEMPLATES = (
     *(JinjaError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, AssertionError),
@@ -55,8 +54,8 @@ class CompiledTemplate:
 
     Attributes:
       template: the template.
-      variables: the columns that the template may read. CHOICES is among them only if the template has no choices of
-        its own; without such a column it is undefined, as in PromptSource.
+      variables: the columns that the template may read; `answer_choices` is one only if the template has none of its
+        own.
 
     Args:
       template: the template.
@@ -78,7 +77,7 @@ class CompiledTemplate:
         variables = set(self._body.variables)
         if template.answer_choices is not None:
             program = _compile(template, "answer_choices", template.answer_choices)
-            variables = (variables - {CHOICES}) | program.variables
+            variables = (variables - {_CHOICES}) | program.variables
             if program.variables or program.draws:
                 self._choices = program
             else:
@@ -110,7 +109,7 @@ class CompiledTemplate:
             elif self._fixed_choices is not None:
                 choices = self._fixed_choices.copy()
             if choices is not None:
-                names[CHOICES] = choices.copy() if self._mutates else choices
+                names[_CHOICES] = choices.copy() if self._mutates else choices
             parts = _split(self._body.render(names, draw, self._cut))
         except RenderError as error:
             raise self._name_nulls(error, row) from error

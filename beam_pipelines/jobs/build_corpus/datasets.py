@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from beam_pipelines.io.columns import UnreadableFile
 from beam_pipelines.io.formats.base import ReadSpec
 from beam_pipelines.io.inputs import Input
 from beam_pipelines.jobs.build_corpus.render import RenderSpec, threshold
@@ -44,7 +45,9 @@ class DatasetPlan:
 def plan_dataset(dataset: Dataset, source: Input, *, mixture: MixtureFile, seed: int) -> DatasetPlan:
     """Settle how a dataset is read and rendered. Raises CappyError for a variable that no column gives."""
     keep = threshold(dataset.entry.max_examples, len(dataset.templates), source.rows)
-    return DatasetPlan(RenderSpec(dataset, mixture.truncate, seed, keep), source, _read_spec(dataset, source))
+    read = _read_spec(dataset, source)
+    as_written = {dataset.variable(column): how for column, how in read.as_written.items()}
+    return DatasetPlan(RenderSpec(dataset, mixture.truncate, seed, keep, as_written), source, read)
 
 
 def _read_spec(dataset: Dataset, source: Input) -> ReadSpec:
@@ -53,20 +56,27 @@ def _read_spec(dataset: Dataset, source: Input) -> ReadSpec:
     for template in dataset.templates:
         for variable in CompiledTemplate(template, truncate=None, seed=0).variables:
             used_by.setdefault(variable, template.name)
-    columns = {dataset.variable(column): column for column in source.schema.names}
-    present = f"the columns are {', '.join(source.schema.names)}"
-    if len(columns) < len(source.schema):
-        raise CappyError(f"dataset {dataset.label}: two columns become one variable: {', '.join(source.schema.names)}")
-    unknown = sorted(set(dataset.entry.rename) - set(source.schema.names))
+    names = [*source.schema.names, *source.unusable]
+    present = f"the columns are {', '.join(names)}"
+    unknown = sorted(set(dataset.entry.rename) - set(names))
     if unknown:
         raise CappyError(f"dataset {dataset.label}: `rename` names {unknown[0]!r}; {present}")
     for variable, template_name in sorted(used_by.items()):
-        if variable not in columns:
+        use = f"dataset {dataset.label}: template {template_name!r} uses {variable!r}"
+        columns = [name for name in names if dataset.variable(name) == variable]
+        if not columns:
             raise CappyError(
-                f"dataset {dataset.label}: template {template_name!r} uses {variable!r}; {present}. "
-                "`rename` maps columns to variables, and `templates` can leave a template out."
+                f"{use}; {present}. `rename` maps columns to variables, and `templates` can leave a template out."
             )
-    # A template may use no column at all; one is read for the number of rows.
+        if len(columns) > 1:
+            raise CappyError(
+                f"{use}, which two columns become: {' and '.join(map(repr, columns))}; `rename` gives one another name"
+            )
+        if columns[0] in source.unusable:
+            raise UnreadableFile(f"{use}: {source.unusable[columns[0]]}")
     fields = [field for field in source.schema if dataset.variable(field.name) in used_by]
+    if not source.schema.names:
+        source.check_usable()
+    # A template may use no column at all; one is read for the number of rows.
     schema = pa.schema(fields or [source.schema.field(0)])
     return source.read_spec(schema, max(1, CHUNK_ROWS // len(dataset.templates)))

@@ -1,16 +1,18 @@
 """Render source rows: every template of a dataset over every row of a unit -> instructions."""
 
-import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import apache_beam as beam
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from beam_pipelines.io.units import Unit, position_of
-from beam_pipelines.templates.compile import SENTINEL, CompiledTemplate, RenderError, check_label
+from beam_pipelines.io.formats.base import AsWritten
+from beam_pipelines.io.units import Unit
+from beam_pipelines.jobs.build_corpus.variables import holds, row_excerpt, variable_rows
+from beam_pipelines.templates.compile import SENTINEL, CompiledTemplate, Rendered, RenderError, check_label
 from beam_pipelines.templates.mixture import Dataset
 from beam_pipelines.transforms.results import Result, reject_row, unreadable_rows
 from schemas.chunks import from_columns, pieces
@@ -19,6 +21,10 @@ from schemas.records import INSTRUCTION
 from schemas.stats import Stats, count_lengths
 
 LABEL_COLUMN = "label"
+EXAMPLE_CHARACTERS = 1_000
+"""Longest text of an example in the report."""
+EXAMPLE_CHOICES = 20
+"""Most answer choices of one."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +36,14 @@ class RenderSpec:
         truncate: characters per rendered value on the input side, or None.
         seed: random seed.
         keep: (row, template) pairs whose 64-bit hash is below this are kept (see `threshold`).
+        as_written: how text columns of text files were read, by the name of their variable (see `ReadSpec`).
     """
 
     dataset: Dataset
     truncate: int | None
     seed: int
     keep: int
+    as_written: Mapping[str, AsWritten] = field(default_factory=dict)
 
 
 def threshold(max_examples: int | None, templates: int, rows: int) -> int:
@@ -54,6 +62,14 @@ class _Template(NamedTuple):
     id: str
     name: str
     instruction_id: Callable[[str], str]
+
+
+class Attempt(NamedTuple):
+    """A row under a template: what it renders to, None where the template does not apply, or the error."""
+
+    template_id: str
+    example_id: str
+    outcome: Rendered | RenderError | None
 
 
 class UnitRenderer:
@@ -82,47 +98,71 @@ class UnitRenderer:
         stats, label = Stats(), self.spec.dataset.label
         rejects = unreadable_rows(unit, origin=label)
         lost = len(unit.bad)
-        suspicious = _may_hold(unit.rows, SENTINEL)
         columns: dict[str, list[Any]] = {name: [] for name in INSTRUCTION.names}
-        for position, row in zip(unit.positions.tolist(), self._rows(unit), strict=True):
-            try:
-                if suspicious and SENTINEL in _excerpt(row):
-                    raise RenderError("reserved_character", "holds U+FDD0, a noncharacter that templates are cut at")
-                if self._uses_label:
-                    check_label(row)
-            except RenderError as error:
-                rejects.append(self._reject(unit, position, row, "check", error.reason, error.detail))
+        for number, (row, fault) in enumerate(self._rows(unit)):
+            if fault is None:
+                self._render_row(unit, number, row, columns, rejects, stats)
+            else:
+                rejects.append(self._reject(unit, number, "check", fault.reason, fault.detail))
                 lost += 1
-                continue
-            self._render_row(unit, position, row, columns, rejects, stats)
         stats.counts["rows", label] += unit.rows.num_rows + len(unit.bad)
         for template in self._templates:
             stats.counts["templates", label, template.id, "rejected"] += lost
+        self._sample(columns, stats)
         batch = from_columns(self._complete(columns), INSTRUCTION)
         count_lengths(stats, ("lengths", "instruction", label), pc.utf8_length(batch["instruction"]).to_numpy())
         return Result(f"part-{unit.name}", list(pieces(batch)), INSTRUCTION, rejects, stats)
 
-    def _rows(self, unit: Unit) -> list[dict[str, Any]]:
+    def attempts(self, unit: Unit) -> Iterator[Attempt]:
+        """Yield what becomes of each row of a unit under each template, as `render` decides it, without sampling."""
+        for bad in unit.bad:
+            error = RenderError(bad.reason, bad.detail)
+            yield from (Attempt(template.id, "", error) for template in self._templates)
+        for number, (row, fault) in enumerate(self._rows(unit)):
+            example_id = f"{unit.file.name}{unit.position(number)}"
+            for template in self._templates:
+                outcome: Rendered | RenderError | None = fault
+                if fault is None:
+                    try:
+                        outcome = template.compiled.render(row, example_id)
+                    except RenderError as error:
+                        outcome = error
+                yield Attempt(template.id, example_id, outcome)
+
+    def _renamed(self, unit: Unit) -> pa.RecordBatch:
         """Return the rows with the names of template variables."""
-        names = [self.spec.dataset.variable(column) for column in unit.rows.schema.names]
-        return unit.rows.rename_columns(names).to_pylist()
+        return unit.rows.rename_columns([self.spec.dataset.variable(column) for column in unit.rows.schema.names])
+
+    def _rows(self, unit: Unit) -> Iterator[tuple[dict[str, Any], RenderError | None]]:
+        """Yield the rows by the names of template variables, each with the reason why no template can use it."""
+        suspicious = _may_hold(unit.rows, SENTINEL)
+        for row in variable_rows(self._renamed(unit), self.spec.as_written):
+            fault = None
+            try:
+                if suspicious and holds(row, SENTINEL):
+                    raise RenderError("reserved_character", "holds U+FDD0, a noncharacter that templates are cut at")
+                if self._uses_label:
+                    check_label(row)
+            except RenderError as error:
+                fault = error
+            yield row, fault
 
     def _render_row(
         self,
         unit: Unit,
-        position: int,
+        number: int,
         row: dict[str, Any],
         columns: dict[str, list[Any]],
         rejects: list[dict[str, Any]],
         stats: Stats,
     ) -> None:
-        label, example_id = self.spec.dataset.label, f"{unit.file.name}{position_of(unit.file, position)}"
+        label, example_id = self.spec.dataset.label, f"{unit.file.name}{unit.position(number)}"
         for template in self._templates:
             try:
                 outcome = self._render_template(template, row, example_id, columns)
             except RenderError as error:
                 outcome, detail = "rejected", f"template {template.name!r}: {error.detail}"
-                rejects.append(self._reject(unit, position, row, "render", error.reason, detail))
+                rejects.append(self._reject(unit, number, "render", error.reason, detail))
             stats.counts["templates", label, template.id, outcome] += 1
 
     def _render_template(
@@ -144,27 +184,57 @@ class UnitRenderer:
         columns["choices"].append(rendered.choices)
         return "rendered"
 
+    def _sample(self, columns: Mapping[str, list[Any]], stats: Stats) -> None:
+        """Offer the first instruction of each template as its example; that with the smallest hash is kept."""
+        first: dict[str, int] = {}
+        for number, template_id in enumerate(columns["template_id"]):
+            if len(first) == len(self._templates):
+                break
+            first.setdefault(template_id, number)
+        for template_id, number in first.items():
+            choices = columns["choices"][number]
+            example = {
+                "example_id": columns["example_id"][number],
+                "instruction": _cut(columns["instruction"][number]),
+                "target": _cut(columns["references"][number][0]),
+                "choices": choices and [_cut(choice) for choice in choices[:EXAMPLE_CHOICES]],
+            }
+            hashed = int(columns["instruction_id"][number], 16)
+            stats.sample(example_key(self.spec.dataset.label, template_id), hashed, example)
+
     def _complete(self, columns: dict[str, list[Any]]) -> Mapping[str, Sequence[Any]]:
         """Add the columns that are constant in a dataset."""
         entry, count = self.spec.dataset.entry, len(columns["instruction"])
         constant = {"dataset": entry.name, "subset": entry.subset, "split": entry.split}
         return {**columns, **{name: [value] * count for name, value in constant.items()}}
 
-    def _reject(
-        self, unit: Unit, position: int, row: Mapping[str, Any], stage: str, reason: str, detail: str
-    ) -> dict[str, Any]:
-        origin, excerpt = self.spec.dataset.label, _excerpt(row)
-        return reject_row(unit, position, origin=origin, stage=stage, reason=reason, detail=detail, excerpt=excerpt)
+    def _reject(self, unit: Unit, number: int, stage: str, reason: str, detail: str) -> dict[str, Any]:
+        excerpt = row_excerpt(self._renamed(unit), number, self.spec.as_written)
+        return reject_row(
+            unit,
+            int(unit.positions[number]),
+            origin=self.spec.dataset.label,
+            stage=stage,
+            reason=reason,
+            detail=detail,
+            excerpt=excerpt,
+        )
+
+
+def example_key(dataset: str, template_id: str) -> str:
+    """Return the key of a template's example among the samples of `Stats`."""
+    return f"template {template_id} of {dataset}"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= EXAMPLE_CHARACTERS else f"{text[:EXAMPLE_CHARACTERS]}…"
 
 
 def _may_hold(chunk: pa.RecordBatch, text: str) -> bool:
-    """Return whether the buffers of a chunk contain the bytes of `text`. Buffers may hold rows of other chunks, too."""
+    """Return whether the buffers of a chunk contain `text`, or its escape in JSON. Buffers may hold other rows, too."""
+    pattern = re.compile(re.escape(text.encode()) + rb"|(?i:\\u%04x)" % ord(text))
     buffers = (buffer for column in chunk.columns for buffer in column.buffers() if buffer)
-    return any(text.encode() in buffer.to_pybytes() for buffer in buffers)
-
-
-def _excerpt(row: Mapping[str, Any]) -> str:
-    return json.dumps(row, ensure_ascii=False, default=str)
+    return any(pattern.search(buffer) for buffer in buffers)
 
 
 class RenderTemplates(beam.DoFn):
