@@ -52,13 +52,13 @@ def resolve(name: str, found: Sequence[Found], roles: Roles) -> tuple[pa.Field, 
     first = found[0].field
     if name in roles.text_columns:
         _check_has_text(name, found)
-        return first.with_type(pa.string()), "text"
+        return pa.field(name, pa.string()), "text"
     if name in roles.text and (kind := _text(found)) is not None:
-        return first.with_type(kind), None
+        return pa.field(name, kind), None
     if name in roles.numbers and (kind := _numbers(found)) is not None:
-        return first.with_type(kind), None
+        return pa.field(name, kind), None
     if roles.templates and (how := _of_templates(found)) is not None:
-        return first.with_type(pa.string()), how
+        return pa.field(name, pa.string()), how
     if all(column.written for column in found):
         common = _common([column.field.type for column in found])
         if common is None or any(column.mostly is not None for column in found):
@@ -94,16 +94,15 @@ def _text(found: Sequence[Found]) -> pa.DataType | None:
 
 
 def _numbers(found: Sequence[Found]) -> pa.DataType | None:
-    """Return the type of numbers or booleans that are cells, or that odd rows hide; None for other columns."""
+    """Return float64 or bool, or lists of them, for cells, decimals, and numbers that odd rows hide; else None."""
     if all(pa.types.is_null(column.field.type) for column in found):
         return pa.float64()
-    if not all(column.written for column in found) or all(column.mostly is None for column in found):
-        return None
     kind = _common([column.field.type if column.mostly is None else column.mostly for column in found])
     if kind is None:
         return None
     item = kind.value_type if pa.types.is_list(kind) else kind
-    if not (pa.types.is_boolean(item) or pa.types.is_integer(item) or pa.types.is_floating(item)):
+    hidden = all(column.written for column in found) and any(column.mostly is not None for column in found)
+    if not (pa.types.is_decimal(item) or (hidden and (pa.types.is_primitive(item) or pa.types.is_boolean(item)))):
         return None
     number = item if pa.types.is_boolean(item) else pa.float64()
     return pa.list_(number) if pa.types.is_list(kind) else number

@@ -9,9 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from schemas.chunks import invalid_text_rows
+from schemas.conversion import convert
 from schemas.errors import CappyError
 from schemas.ids import pair_ids
-from schemas.records import is_text
+from schemas.records import as_text, is_binary
 
 OPTIONAL = ("pair_id", "dataset", "label_source")
 """Columns that a corpus need not have."""
@@ -91,17 +93,20 @@ def check_schema(schema: pa.Schema, columns: Columns, url: str) -> None:
             f"{url}: has no column{'s' * (len(missing) > 1)} {_listed([repr(name) for _, name in missing], 'and')}; "
             f"name others with {_listed(flags, 'or')}; there are {', '.join(schema.names)}"
         )
-    wrong = [name for name in columns.texts.values() if not is_text(schema.field(name).type)]
+    wrong = [name for name in columns.texts.values() if as_text(schema.field(name).type) != pa.string()]
     if wrong:
-        raise CorpusError(f"{url}: column {wrong[0]!r} is {schema.field(wrong[0]).type}; it must be text")
+        raise CorpusError(
+            f"{url}: column {wrong[0]!r} is {schema.field(wrong[0]).type}; it must be text, whole numbers or booleans"
+        )
     for name in OPTIONAL:
         kind = schema.field(name).type if name in schema.names else pa.string()
-        if not (is_text(kind) or pa.types.is_integer(kind)):
+        if as_text(kind) != pa.string():
             raise CorpusError(
                 f"{url}: column {name!r} is {kind}; it must be text or whole numbers: rename or drop it, it is optional"
             )
     kind = pa.float32() if columns.preferences else schema.field(columns.label).type
-    if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
+    exact = pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_decimal(kind)
+    if not (exact or pa.types.is_floating(kind)):
         raise CorpusError(f"{url}: column {columns.label!r} is {kind}; it must be numbers or booleans")
 
 
@@ -109,15 +114,25 @@ def _listed(names: Sequence[str], word: str) -> str:
     return ", ".join(names[:-1]) + f" {word} " * (len(names) > 1) + names[-1]
 
 
-def check_nulls(batch: pa.RecordBatch, columns: Columns, url: str, first: int) -> None:
-    """Raise CorpusError for a null in a required column or a pair_id; the batch starts at row `first` of the file."""
-    for name in (*columns.required.values(), "pair_id"):
-        if name in batch.schema.names and batch.column(name).null_count:
+def check_values(batch: pa.RecordBatch, columns: Columns, url: str, first: int) -> None:
+    """Check the values of a batch that starts at row `first` of the file.
+
+    Raises CorpusError for a null in a required column or a pair_id, and for bytes that are not UTF-8.
+    """
+    names = (*columns.required.values(), "pair_id")
+    for name in (name for name in names if name in batch.schema.names):
+        if batch.column(name).null_count:
             row = first + batch.column(name).is_null().to_pylist().index(True)
             raise CorpusError(
                 f"{url}#{row}: column {name!r} is null; each row needs a value in "
                 f"{_listed(list(columns.required.values()), 'and')}: leave the row out"
             )
+        if is_binary(batch.schema.field(name).type):
+            invalid = invalid_text_rows(pa.record_batch([texts_of(batch, name)], [name]))
+            if invalid:
+                raise CorpusError(
+                    f"{url}#{first + invalid[0]}: column {name!r} is bytes that are not UTF-8: leave the row out"
+                )
 
 
 def check_labels(labels: pa.Array, columns: Columns, url: str, first: int) -> None:
@@ -133,25 +148,25 @@ def check_labels(labels: pa.Array, columns: Columns, url: str, first: int) -> No
         raise CorpusError(f"{place}; labels lie between 0 and 1, or are any finite number with --labels raw")
 
 
-def as_text(batch: pa.RecordBatch, name: str) -> pa.StringArray:
-    """Return a column of text of any type, or of whole numbers, as strings."""
-    return pc.cast(batch.column(name), pa.string())
+def texts_of(batch: pa.RecordBatch, name: str) -> pa.StringArray:
+    """Return a column of any type that has a form as text (`as_text`) as strings; null stays null."""
+    return convert(batch.column(name), pa.string())
 
 
 def _optional(batch: pa.RecordBatch, name: str) -> pa.StringArray:
     """Return a column with `UNNAMED` for nulls, and everywhere if the batch lacks the column."""
     if name not in batch.schema.names:
         return pa.repeat(UNNAMED, batch.num_rows)
-    return as_text(batch, name).fill_null(UNNAMED)
+    return texts_of(batch, name).fill_null(UNNAMED)
 
 
 def as_pairs(batch: pa.RecordBatch, columns: Columns) -> pa.RecordBatch:
     """Return rows as `SCHEMA`."""
-    instructions, responses = as_text(batch, columns.instruction), as_text(batch, columns.response)
+    instructions, responses = texts_of(batch, columns.instruction), texts_of(batch, columns.response)
     known = "pair_id" in batch.schema.names
     return pa.RecordBatch.from_arrays(
         [
-            as_text(batch, "pair_id") if known else _pair_ids(instructions, responses),
+            texts_of(batch, "pair_id") if known else _pair_ids(instructions, responses),
             _optional(batch, "dataset"),
             instructions,
             responses,
@@ -164,12 +179,12 @@ def as_pairs(batch: pa.RecordBatch, columns: Columns) -> pa.RecordBatch:
 
 def as_preference_pairs(batch: pa.RecordBatch, columns: Columns) -> tuple[int, pa.RecordBatch]:
     """Return the number of rows with equal responses, and the pairs of the others."""
-    chosen, rejected = (as_text(batch, str(name)) for name in (columns.chosen, columns.rejected))
+    chosen, rejected = (texts_of(batch, str(name)) for name in (columns.chosen, columns.rejected))
     differ = pc.not_equal(pc.utf8_trim_whitespace(chosen), pc.utf8_trim_whitespace(rejected))
     rows = np.flatnonzero(differ.to_numpy(zero_copy_only=False))
     twice = pa.array(np.repeat(rows, 2))
     responses = pa.concat_arrays([chosen, rejected]).take(pa.array(np.stack([rows, rows + len(chosen)], 1).ravel()))
-    instructions = as_text(batch, columns.instruction).take(twice)
+    instructions = texts_of(batch, columns.instruction).take(twice)
     pairs = pa.RecordBatch.from_arrays(
         [
             _pair_ids(instructions, responses),

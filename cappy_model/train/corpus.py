@@ -22,10 +22,10 @@ from cappy_model.train.columns import (
     CorpusError,
     as_pairs,
     as_preference_pairs,
-    as_text,
     check_labels,
-    check_nulls,
     check_schema,
+    check_values,
+    texts_of,
 )
 from schemas.ids import text_key
 
@@ -127,7 +127,7 @@ def scan_pairs(url: str, columns: Columns, *, storage: Mapping[str, Any]) -> Ite
     with _opened(url, columns, storage) as parquet:
         for group, first in _row_groups(parquet, url):
             for start, batch in _read(parquet, group, (*columns.required.values(), *OPTIONAL)):
-                check_nulls(batch, columns, url, first + start)
+                check_values(batch, columns, url, first + start)
                 check_labels(batch.column(columns.label), columns, url, first + start)
                 yield group, as_pairs(batch, columns)
 
@@ -142,7 +142,7 @@ def scan_preferences(url: str, columns: Columns, *, storage: Mapping[str, Any]) 
     with _opened(url, columns, storage) as parquet:
         for group, first in _row_groups(parquet, url):
             for start, batch in _read(parquet, group, (*columns.required.values(), "dataset", "label_source")):
-                check_nulls(batch, columns, url, first + start)
+                check_values(batch, columns, url, first + start)
                 yield as_preference_pairs(batch, columns)
 
 
@@ -156,8 +156,8 @@ def scan_instructions(
     with _opened(url, columns, storage) as parquet:
         for group, first in _row_groups(parquet, url):
             for start, batch in _read(parquet, group, (columns.instruction,)):
-                check_nulls(batch, columns, url, first + start)
-                yield group, as_text(batch, columns.instruction)
+                check_values(batch, columns, url, first + start)
+                yield group, texts_of(batch, columns.instruction)
 
 
 def read_range(

@@ -54,6 +54,9 @@ def test_numbers_may_be_cells_and_odd_rows_do_not_count() -> None:
     assert resolved(AS_NUMBERS, column(TEXT, "json", pa.list_(INT))) == (pa.list_(FLOAT), None)
     assert resolved(AS_NUMBERS, column(TEXT, "cell")) == (TEXT, None)
     assert resolved(AS_NUMBERS, column(INT)) == (INT, None)
+    assert resolved(AS_NUMBERS, column(pa.decimal128(3, 2))) == (FLOAT, None)
+    assert resolved(AS_NUMBERS, column(pa.list_(pa.decimal128(3, 2)))) == (pa.list_(FLOAT), None)
+    assert resolved(AS_NUMBERS, column(TEXT)) == (TEXT, None)  # the job refuses it by its type
 
 
 def test_templates_see_values_as_the_file_has_them() -> None:

@@ -228,7 +228,8 @@ def test_a_corpus_without_rows(tmp_path: Path) -> None:
         ({"instruction": ["a", "b", None]}, r"own\.parquet#2: column 'instruction' is null"),
         ({"response": ["x", "y", None]}, r"own\.parquet#2: column 'response' is null"),
         ({"label": [0.0, 1.0, 2.0]}, r"own\.parquet#2: the label is 2.0; labels lie between 0 and 1"),
-        ({"instruction": [1, 2, 1]}, r"own\.parquet: column 'instruction' is int64; it must be text"),
+        ({"instruction": [0.5, 2.0, 1.0]}, r"own\.parquet: column 'instruction' is double; it must be text"),
+        ({"instruction": [b"a", b"b", b"\xff"]}, r"own\.parquet#2: column 'instruction' is bytes that are not UTF-8"),
     ],
 )
 def test_a_wrong_row_is_named_and_nothing_is_left(change: dict[str, list[Any]], message: str, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,23 @@ def test_whole_numbers_name_pairs_and_booleans_are_labels(tmp_path: Path) -> Non
     content = {"instruction": ["a", "a"], "response": ["x", "y"], "label": [True, False], "pair_id": [3, 4]}
     rows = scanned(write_columns(tmp_path / "own.parquet", content), Columns())
     assert [(row["pair_id"], row["label"]) for row in rows] == [("3", 1.0), ("4", 0.0)]
+
+
+@pytest.mark.parametrize(
+    ("responses", "texts"),
+    [
+        ([42, 7], ["42", "7"]),
+        ([True, False], ["true", "false"]),
+        ([b"caf\xc3\xa9", b""], ["caf\xe9", ""]),
+        (pa.array(["x", "y"]).dictionary_encode(), ["x", "y"]),
+        ([Decimal("3.50"), Decimal("0.10")], ["3.50", "0.10"]),
+    ],
+)
+def test_responses_may_have_any_type_with_a_form_as_text(responses: Any, texts: list[str], tmp_path: Path) -> None:
+    content = {"instruction": ["a", "a"], "response": responses, "label": [Decimal("0.5"), Decimal("1.0")]}
+    rows = scanned(write_columns(tmp_path / "own.parquet", content), Columns())
+    assert [row["response"] for row in rows] == texts
+    assert [row["label"] for row in rows] == [0.5, 1.0]
 
 
 def test_a_preference_is_two_pairs_unless_its_responses_are_equal(tmp_path: Path) -> None:
