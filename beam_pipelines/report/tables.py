@@ -38,6 +38,11 @@ def rejected_in_words(manifest: Mapping[str, Any]) -> str:
     return f"There {'are' if rejected > 1 else 'is'} {text.plural(rejected, 'reject row')}."
 
 
+def warnings_in_words(manifest: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each warning."""
+    return [f"Warning: {warning}." for warning in manifest.get("warnings", ())]
+
+
 def halved_in_words(tokens: Mapping[str, int], risk: str) -> list[str]:
     """Return the sentence about batches that did not fit in memory, and the `risk` to results; none if all fitted."""
     times = tokens["out_of_memory"]

@@ -1,6 +1,6 @@
 """The result of a unit or a shard, whatever the job: rows, rejects and statistics; and writing it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -65,13 +65,14 @@ def write_rejects(result: Result, output: OutputDir) -> Stats:
         stats.counts["rejects", row["stage"], row["reason"]] += 1
         stats.sample("rejects", seed_for(0, row["source"], row["position"], row["reason"], row["detail"]), row)
     if result.rejects:
-        ordered = sorted(result.rejects, key=_place)
+        ordered = sorted(result.rejects, key=place_of_reject)
         path = f"rejects/{result.name}.parquet"
         stats.files.add(output.write_parquet(path, [from_rows(ordered, REJECT)], REJECT))
     return stats
 
 
-def _place(row: dict[str, Any]) -> tuple[str, int, str, str]:
+def place_of_reject(row: Mapping[str, Any]) -> tuple[str, int, str, str]:
+    """Return what rejects are ordered by: source, position, reason and detail."""
     return row["source"], int(row["position"][1:]), row["reason"], row["detail"]
 
 

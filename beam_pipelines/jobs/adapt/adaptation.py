@@ -88,7 +88,7 @@ class UsableCandidates(NamedTuple):
 
 def usable_candidates(unit: Unit) -> UsableCandidates:
     """Return the candidates of a unit that have references; the others are rejected."""
-    rows = unit.rows.to_pylist()
+    rows = _with_text_datasets(unit.rows).to_pylist()
     has_references = np.array([bool(references_of(row)) for row in rows], dtype=bool)
     rejects = [
         reject_row(
@@ -108,9 +108,17 @@ def usable_candidates(unit: Unit) -> UsableCandidates:
     return UsableCandidates([rows[index] for index in kept.tolist()], placed.rows[0], [*rejects, *placed.rejects])
 
 
+def _with_text_datasets(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """Return rows with their `dataset`, if they have one, as text."""
+    index = rows.schema.get_field_index("dataset")
+    return rows if index < 0 else rows.set_column(index, "dataset", rows["dataset"].cast(pa.string()))
+
+
 def references_of(candidate: Mapping[str, Any]) -> list[str]:
-    """Return the distinct references of a candidate, stripped, without empty ones."""
-    return list(dict.fromkeys(filter(None, map(str.strip, filter(None, candidate["references"] or ())))))
+    """Return the distinct references of a candidate, stripped, without empty ones. A text is a list of one."""
+    found = candidate["references"] or ()
+    texts = [found] if isinstance(found, str) else found
+    return list(dict.fromkeys(filter(None, map(str.strip, filter(None, texts)))))
 
 
 def adaptation_pairs(

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from beam_pipelines.jobs.evaluate.config import rouge_flag
 from beam_pipelines.jobs.train.config import TrainingConfig
 from beam_pipelines.runs.flags import flag, share
 
@@ -18,5 +19,6 @@ class AdaptConfig(TrainingConfig):
     max_reject_rate: float = flag(
         0.01, parse=share, metavar="R", help="fail if a larger share of the candidates is rejected, in any stage"
     )
+    rouge: str = rouge_flag()
     max_pairs: int | None = flag(ADAPTATION_PAIRS, metavar="N", help="train on at most N pairs, drawn evenly")
     eval_fraction: float = 0.0

@@ -9,7 +9,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_pipelines.io.storage import absolute, join
 from beam_pipelines.jobs.adapt.config import ADAPTATION_PAIRS, AdaptConfig
-from beam_pipelines.jobs.adapt.pairs import columns_to_read, make_pairs, open_candidates
+from beam_pipelines.jobs.adapt.pairs import columns_to_read, make_pairs, open_candidates, text_columns_in
 from beam_pipelines.jobs.evaluate import EvaluateConfig
 from beam_pipelines.jobs.evaluate import job as evaluate
 from beam_pipelines.jobs.rerank import RerankConfig
@@ -21,7 +21,8 @@ from beam_pipelines.jobs.train import job as train
 from beam_pipelines.jobs.train.config import TrainingConfig
 from beam_pipelines.jobs.train.plan import begun_before_groups
 from beam_pipelines.report.text import plural
-from beam_pipelines.runners.options import in_threads
+from beam_pipelines.runners.options import in_threads, placement_of
+from beam_pipelines.runners.pipeline_job import check_shared
 from beam_pipelines.runs.folder import refuse_foreign
 from beam_pipelines.runs.job import LocalJob
 from cappy_model.train.recipe import RANDOM
@@ -38,6 +39,7 @@ def _folder(config: AdaptConfig, stage: str) -> str:
 def _training(config: AdaptConfig) -> TrainConfig:
     given = {field.name: getattr(config, field.name) for field in fields(TrainingConfig)}
     given |= {"output": _folder(config, SCORER), "held_out": (*config.held_out, config.validation)}
+    given["text_columns"] = ()  # training reads texts and labels alone
     training = TrainConfig(**given, corpus=join(_folder(config, PAIRS), "shard-*.parquet"))
     if config.max_steps is not None:
         return training
@@ -55,6 +57,9 @@ def _scoring(config: AdaptConfig) -> ScoreConfig:
         device=config.device,
         dtype=config.dtype,
         trust_remote_code=config.trust_remote_code,
+        text_columns=text_columns_in(config, config.validation),
+        csv_delimiter=config.csv_delimiter,
+        encoding=config.encoding,
         **_shared(config),
     )
 
@@ -66,7 +71,8 @@ def _reranking(config: AdaptConfig) -> RerankConfig:
 
 def _evaluating(config: AdaptConfig) -> EvaluateConfig:
     scored = join(_folder(config, SCORED), "part-*.parquet")
-    return EvaluateConfig(input=scored, output=_folder(config, EVALUATION), seed=config.seed, **_shared(config))
+    folder, seed, rouge = _folder(config, EVALUATION), config.seed, config.rouge
+    return EvaluateConfig(input=scored, output=folder, seed=seed, rouge=rouge, **_shared(config))
 
 
 def _shared(config: AdaptConfig) -> dict[str, Any]:
@@ -80,6 +86,7 @@ def run(config: AdaptConfig, options: PipelineOptions) -> dict[str, dict[str, An
     Returns the manifests of the stages by name. A finished stage is left alone, an interrupted one is resumed. Raises
     CappyError.
     """
+    check_shared(config.output, placement_of(options))
     _check(config)
     return {
         PAIRS: make_pairs(config, _folder(config, PAIRS)),
@@ -96,6 +103,10 @@ def _check(config: AdaptConfig) -> None:
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise UsageError("adapt runs in one process; give `cappy train` to torchrun, on pairs that adapt has made")
     refuse_foreign(absolute(config.output), config.storage)
+    read = {*text_columns_in(config, config.train), *text_columns_in(config, config.validation)}
+    unknown = next((name for name in config.text_columns if name not in read), None)
+    if unknown is not None:
+        raise CappyError(f"--text-columns {unknown}: neither --train nor --validation has such a column")
     try:
         scored = score.output_columns(_scoring(config))
         rerank.columns_of(_reranking(config), scored)

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from beam_pipelines.jobs.build_corpus.candidates import PLACED_CANDIDATE
 from beam_pipelines.transforms.results import Result
 from beam_pipelines.transforms.shuffle import text_keys
+from beam_pipelines.transforms.wordless import count_wordless
 from cappy_model.metrics.rouge import RougeL
 from schemas.ids import pair_ids
 from schemas.records import (
@@ -95,6 +96,8 @@ def label_candidates(
         parent.append(row)
         response.append(text)
         label.append(max(rouge.f_measure(reference, response_tokens) for reference in tokens[row]))
+        if not label[-1]:
+            count_wordless(stats, rouge, text, references[row].as_py())
         kept.append(index)
     labelled = candidates.take(pa.array(kept, pa.int64()))
     generation = pa.StructArray.from_arrays([labelled[name] for name in _GENERATION], fields=list(_GENERATION_TYPE))

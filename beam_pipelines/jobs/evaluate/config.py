@@ -9,6 +9,23 @@ from beam_pipelines.runs.flags import flag
 from schemas.errors import UsageError
 
 GENERATION, CLASSIFICATION, RANKING = TASKS = ("generation", "classification", "ranking")
+PARITY, UNICODE = TOKENIZERS = ("parity", "unicode")
+"""The tokenizers of `cappy_model.metrics.rouge`, which the flags name without importing it."""
+
+
+def rouge_flag() -> Any:
+    """Declare the field of the tokenizer of Rouge-L."""
+    return flag(
+        PARITY,
+        choices=TOKENIZERS,
+        help="tokens of Rouge-L; parity: words of a-z and 0-9, as rouge_score; unicode: words of any script, and "
+        "single letters of scripts without spaces, such as Chinese",
+    )
+
+
+def rouge_settings(tokenizer: str) -> dict[str, str]:
+    """Return the fingerprint inputs of the tokenizer: none for parity, as in earlier versions."""
+    return {} if tokenizer == PARITY else {"rouge": tokenizer}
 
 
 class _AddNames(argparse.Action):
@@ -51,12 +68,16 @@ class EvaluateConfig(JobConfig):
     label_column: str | None = flag(
         None, metavar="C", help="column of the candidates' labels, higher is better, instead of references"
     )
+    rouge: str = rouge_flag()
     shards: int | None = flag(None, metavar="N", help="number of shuffle shards (default: by size)")
 
     def check(self) -> None:
         """Raise UsageError for an unknown task, labels for generation, and repeated or missing score columns."""
-        if self.task not in TASKS:
-            raise UsageError(f"--task {self.task!r} is not known; there are {', '.join(TASKS)}")
+        for name, value, known in (("task", self.task, TASKS), ("rouge", self.rouge, TOKENIZERS)):
+            if value not in known:
+                raise UsageError(f"--{name} {value!r} is not known; there are {', '.join(known)}")
+        if self.task != GENERATION and self.rouge != PARITY:
+            raise UsageError(f"--rouge {self.rouge}: --task {self.task} computes no Rouge-L; leave one of them out")
         if self.task == GENERATION and self.label_column is not None:
             raise UsageError(
                 f"--label-column {self.label_column!r}: --task generation compares responses with references; "

@@ -13,7 +13,7 @@ from beam_pipelines.io.output import OutputDir
 from beam_pipelines.io.storage import absolute, join, read_bytes
 from beam_pipelines.jobs.evaluate.columns import EvaluatedColumns, evaluated_columns
 from beam_pipelines.jobs.evaluate.conclusion import Conclude, EvaluateShards
-from beam_pipelines.jobs.evaluate.config import EvaluateConfig
+from beam_pipelines.jobs.evaluate.config import EvaluateConfig, rouge_settings
 from beam_pipelines.jobs.evaluate.manifest import CARD, evaluation_manifest, metrics, summarise, table
 from beam_pipelines.jobs.evaluate.measure import measure_unit
 from beam_pipelines.jobs.evaluate.page import page
@@ -28,6 +28,7 @@ from beam_pipelines.transforms.read import ReadInputs
 from beam_pipelines.transforms.shuffle import GroupIntoShards, ReduceUnits, finishing_memory, shards_for
 from cappy_model.metrics.evaluation import SELF_SCORES
 from cappy_model.metrics.ranking import REPLICATES
+from cappy_model.metrics.rouge import RougeL
 from schemas.chunks import CHUNK_ROWS
 from schemas.errors import CappyError
 from schemas.manifest import METRICS, to_json
@@ -88,6 +89,7 @@ def fingerprint_inputs(plan: EvaluatePlan) -> dict[str, Any]:
                 "dataset": list(columns.dataset),
                 "methods": dict(columns.methods),
             },
+            **rouge_settings(config.rouge),
             "replicates": REPLICATES,
             "shards": plan.shards,
         },
@@ -98,6 +100,7 @@ def fingerprint_inputs(plan: EvaluatePlan) -> dict[str, Any]:
 def build(root: beam.Pipeline, plan: EvaluatePlan, finish: FinishRun) -> None:
     """Value candidates, bring those of an example together, and compute the results over all examples in one place."""
     output, columns, shards = plan.output, plan.columns, plan.shards
+    measure = partial(measure_unit, columns=columns, rouge=RougeL(plan.config.rouge))
     evaluate, conclude = EvaluateShards(output, columns, shards), Conclude(output, columns, plan.config.seed)
     for holding in (evaluate, conclude):
         holding.with_resource_hints(min_ram=finishing_memory(plan.inputs[0].bytes, shards))
@@ -105,7 +108,7 @@ def build(root: beam.Pipeline, plan: EvaluatePlan, finish: FinishRun) -> None:
         root
         | "Files" >> beam.Create(plan.inputs[0].files)
         | "ReadInputs" >> ReadInputs([plan.spec], output)
-        | "MeasureCandidates" >> ReduceUnits(partial(measure_unit, columns=columns), output)
+        | "MeasureCandidates" >> ReduceUnits(measure, output)
     )
     examples, evaluated = (
         candidates | "GroupIntoShards" >> GroupIntoShards(GROUP, shards) | "EvaluateShards" >> evaluate

@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from beam_pipelines.jobs.evaluate.conclusion import EXAMPLES, RESULTS
+from beam_pipelines.jobs.evaluate.config import UNICODE
 from beam_pipelines.report.text import listing, plural, share, signed, with_interval
 from beam_pipelines.runs.card import REJECTS, Card, Part
 from beam_pipelines.runs.manifest import count_rejects, samples
+from beam_pipelines.transforms.wordless import WORDLESS, wordless_warnings
 from schemas.manifest import METRICS
 from schemas.stats import BINS_PER_SCORE, FIXED_POINT, SCORE_BINS, Stats
 
@@ -45,6 +47,9 @@ def evaluation_manifest(stats: Stats, *, hashed: Mapping[str, Any]) -> dict[str,
             "unscored": stats.under("unscored"),
             "no_rouge_tokens": counts["no_rouge_tokens",],
         },
+        "warnings": wordless_warnings(
+            stats.under(WORDLESS), read - rejected, remedy=f"--rouge {UNICODE}", worth="are worth 0"
+        ),
         "results": results,
         "reliability": {name: _reliability(bins) for name, bins in stats.under("reliability").items()},
         "rejects": count_rejects(stats, lost=rejected, attempted=read, of="candidates"),
@@ -67,6 +72,7 @@ def metrics(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Return the content of metrics.json."""
     return {
         "task": manifest["configuration"]["task"],
+        **{name: value for name, value in manifest["configuration"].items() if name == "rouge"},
         "examples": manifest["totals"]["examples"],
         **manifest["results"],
         "reliability": manifest["reliability"],

@@ -1,7 +1,6 @@
 """The candidates of a unit, each with its value: the rows that an evaluation shuffles."""
 
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from beam_pipelines.transforms.candidates import (
 )
 from beam_pipelines.transforms.results import Result, unreadable_rows
 from beam_pipelines.transforms.shuffle import text_keys
+from beam_pipelines.transforms.wordless import count_wordless
 from cappy_model.metrics.rouge import RougeL
 from schemas.ids import digest, text_key
 from schemas.records import EXCERPT_CHARACTERS
@@ -31,8 +31,6 @@ from schemas.values import excerpt_of
 
 NO_DATASET = "unnamed dataset"
 """The dataset of rows that name none."""
-
-_rouge = cache(RougeL)
 
 
 def measured_schema(columns: EvaluatedColumns) -> pa.Schema:
@@ -57,7 +55,7 @@ def measured_schema(columns: EvaluatedColumns) -> pa.Schema:
     )
 
 
-def measure_unit(unit: Unit, columns: EvaluatedColumns) -> Result:
+def measure_unit(unit: Unit, columns: EvaluatedColumns, rouge: RougeL) -> Result:
     """Return the candidates of a unit, each with its value, as a chunk of `measured_schema`.
 
     A row that cannot be used is one reject, and counts as many candidates as its longest list has, at least 1. A
@@ -83,7 +81,7 @@ def measure_unit(unit: Unit, columns: EvaluatedColumns) -> Result:
     stats.counts["rows",] += rows.num_rows + len(unit.bad)
     stats.counts["candidates", "read"] += len(row) + lost + len(wrong)
     stats.counts["candidates", "rejected"] += lost + len(wrong)
-    value = _values(rows, columns, row, found, stats)
+    value = _values(rows, columns, row, found, rouge, stats)
     chunk = _chunk(unit, columns, row, item, found, value)
     return Result(f"part-{unit.name}", [chunk], chunk.schema, rejects, stats)
 
@@ -131,9 +129,10 @@ def _values(
     columns: EvaluatedColumns,
     row: np.ndarray,
     found: Mapping[str, pa.Array],
+    rouge: RougeL,
     stats: Stats,
 ) -> np.ndarray:
-    """Return the value of each candidate, float64[n]; count responses without Rouge tokens."""
+    """Return the value of each candidate, float64[n]; count texts without Rouge tokens."""
     if columns.references is None:
         assert columns.label is not None
         return _label(found[columns.label])
@@ -142,7 +141,7 @@ def _values(
         right = [{text.strip() for text in texts} for texts in references]
         pairs = zip(row.tolist(), responses, strict=True)
         return np.array([response.strip() in right[place] for place, response in pairs], dtype=np.float64)
-    rouge, tokens = _rouge(), dict[str, Any]()
+    tokens = dict[str, Any]()
     values = np.zeros(len(row))
     for index, (place, response) in enumerate(zip(row.tolist(), responses, strict=True)):
         for text in (response, *references[place]):
@@ -150,6 +149,8 @@ def _values(
                 tokens[text] = rouge.tokens(text)
         stats.counts["no_rouge_tokens",] += bool(response.strip()) and not tokens[response]
         values[index] = max(rouge.f_measure(tokens[text], tokens[response]) for text in references[place])
+        if not values[index]:
+            count_wordless(stats, rouge, response, references[place])
     return values
 
 

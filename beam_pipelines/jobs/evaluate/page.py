@@ -102,7 +102,7 @@ def _lead(measures: Measures, manifest: Mapping[str, Any], level: str) -> str:
                     f"{scorer} {verb} the best baseline, {best} ({text.with_interval(methods[best])[0]}): "
                     f"{difference}{f' ({level} {between})' if between else ''}."
                 )
-    return " ".join([*sentences, tables.rejected_in_words(manifest)])
+    return " ".join([*sentences, *tables.warnings_in_words(manifest), tables.rejected_in_words(manifest)])
 
 
 def _figures(measures: Measures, totals: Mapping[str, Any]) -> list[KeyFigure]:

@@ -48,7 +48,7 @@ def _lead(manifest: Mapping[str, Any]) -> str:
     if totals["scored"] and not manifest.get("warnings"):
         share = text.share(totals["truncated"], totals["scored"])
         sentences.append(f"{share} of the pairs were truncated to {manifest['model']['max_length']:,} tokens.")
-    sentences += [f"Warning: {warning}." for warning in manifest.get("warnings", ())]
+    sentences += tables.warnings_in_words(manifest)
     if totals["unscored"]:
         sentences.append(f"{text.plural(totals['unscored'], 'pair')} could not be scored.")
     sentences += tables.halved_in_words(manifest["tokens"], "may change the last digits of scores")

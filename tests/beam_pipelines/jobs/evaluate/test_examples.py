@@ -15,6 +15,7 @@ from beam_pipelines.jobs.evaluate.conclusion import conclude
 from beam_pipelines.jobs.evaluate.examples import evaluate_examples, example_schema
 from beam_pipelines.jobs.evaluate.measure import NO_DATASET, measure_unit
 from beam_pipelines.transforms.results import Result
+from cappy_model.metrics.rouge import RougeL
 
 SCHEMA = pa.schema(
     {
@@ -48,7 +49,7 @@ def columns_of(task: str = "generation", label: str | None = None) -> EvaluatedC
 def measured(rows: list[dict[str, Any]], columns: EvaluatedColumns) -> pa.RecordBatch:
     chunk = pa.RecordBatch.from_pylist([{**ROW, **row} for row in rows], SCHEMA).select(columns.schema.names)
     file = InputFile(0, 0, "a.parquet", "a.parquet", 0, "", len(rows), None)
-    found = measure_unit(Unit(file, 0, 0, np.arange(len(rows)), chunk, []), columns)
+    found = measure_unit(Unit(file, 0, 0, np.arange(len(rows)), chunk, []), columns, RougeL())
     assert not found.rejects
     return found.rows[0]
 
@@ -159,7 +160,7 @@ def test_rows_of_one_source_example_are_drawn_together() -> None:
         )  # fmt: skip
         chunk = pa.RecordBatch.from_pylist(rows, schema).select(columns.schema.names)
         file = InputFile(0, 0, "a.parquet", "a.parquet", 0, "", len(rows), None)
-        measured = measure_unit(Unit(file, 0, 0, np.arange(len(rows)), chunk, []), columns)
+        measured = measure_unit(Unit(file, 0, 0, np.arange(len(rows)), chunk, []), columns, RougeL())
         examples = pa.Table.from_batches(examples_in(measured.rows[0], columns).rows)
         kept, results = conclude(examples, columns, 0)
         assert kept.num_rows == 30 * templates and {"example", "template"} <= set(kept.column_names)

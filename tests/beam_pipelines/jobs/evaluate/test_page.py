@@ -15,6 +15,7 @@ from beam_pipelines.jobs.evaluate.manifest import evaluation_manifest, table
 from beam_pipelines.jobs.evaluate.measure import measure_unit
 from beam_pipelines.runs.report import render_report
 from cappy_model.metrics.measures import MEASURES
+from cappy_model.metrics.rouge import RougeL
 from tests.beam_pipelines.report.pages import check_page, read
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&amp; </details></svg>"
@@ -32,7 +33,7 @@ def manifest_of(
     )  # fmt: skip
     file = InputFile(0, 0, "a.parquet", "a.parquet", 10, "cd", len(rows), None)
     unit = Unit(file, 0, 0, np.arange(len(rows)), chunk.select(columns.schema.names), [])
-    measured = measure_unit(unit, columns)
+    measured = measure_unit(unit, columns, RougeL())
     examples = evaluate_examples("shard-00000-of-00001", measured.rows[0], columns=columns)
     stats = measured.stats.add(examples.stats)
     for row in examples.rejects:
