@@ -144,7 +144,7 @@ def _run_job(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     else:
         _refuse(rest)
     job = load_job(arguments.command)
-    if getattr(config, "dry_run", False):
+    if getattr(config, "dry_run", False) or getattr(config, "show", None):
         text = job.dry_run(config, options)
     else:
         text = job.summary(config, job.run(config, options))

@@ -74,6 +74,7 @@ class PipelineJob(Generic[P]):
     - `stages` says which folders fill up, for the progress bar.
     - `manifest` returns the function, sent to a worker, that turns the statistics of the run into the job's own part
       of the manifest: `inputs`, `totals` and `rejects` are among its keys.
+    - `check` looks at a sample of the inputs before a run starts: it returns warnings, or raises CappyError.
     - `describe` is the text of a dry run, `summarise` the line about a manifest, `page` the page of the report.
     """
 
@@ -87,6 +88,7 @@ class PipelineJob(Generic[P]):
     describe: Callable[[P, PipelineOptions], str]
     summarise: Callable[[Mapping[str, Any]], str]
     page: Callable[[Mapping[str, Any]], Any]
+    check: Callable[[P], Sequence[str]] = lambda plan: ()
 
     def run(self, config: Any, options: PipelineOptions) -> dict[str, Any]:
         """Run the job unless its folder holds the finished run; return the manifest.
@@ -112,6 +114,8 @@ class PipelineJob(Generic[P]):
         if lost:
             _LOG.warning("%s: was finished, but %s; they are made again", output.url, describe_lost(lost))
         if lost or not finished:
+            for warning in self.check(plan):
+                _LOG.warning("%s", warning)
             with hold(output.url, storage):
                 leftovers = open_run(output.url, run, overwrite=config.overwrite, storage=storage, reading=plan.urls)
                 if lost:

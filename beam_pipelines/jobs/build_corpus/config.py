@@ -24,6 +24,10 @@ class BuildCorpusConfig(JobConfig):
     instructions_only: bool = flag(False, help="write the instructions and no pairs")
     shards: int | None = flag(None, metavar="N", help="number of files of pairs (default: by the size of the inputs)")
 
+    show: int | None = flag(
+        None, metavar="N", help="print N rendered examples of each template, and stop; nothing is written"
+    )
+
     def check(self) -> None:
         """Raise UsageError for options of pairs given together with --instructions-only."""
         if self.instructions_only and self.candidates:

@@ -23,7 +23,8 @@ from beam_pipelines.jobs.build_corpus.estimate import corpus_cost
 from beam_pipelines.jobs.build_corpus.labelling import finish_shard
 from beam_pipelines.jobs.build_corpus.manifest import corpus_manifest
 from beam_pipelines.jobs.build_corpus.negatives import LABELLED_INSTRUCTION, reduce_instructions
-from beam_pipelines.jobs.build_corpus.page import page, warnings
+from beam_pipelines.jobs.build_corpus.page import few_wrong, page, silent_templates
+from beam_pipelines.jobs.build_corpus.preview import preview, show, silent_in
 from beam_pipelines.jobs.build_corpus.render import RenderTemplates
 from beam_pipelines.report.text import plural
 from beam_pipelines.runners.forecast import forecast
@@ -175,8 +176,22 @@ def manifest(plan: CorpusPlan, hashed: Mapping[str, Any]) -> ManifestOf:
     return partial(corpus_manifest, hashed=hashed, places=places)
 
 
+def check(plan: CorpusPlan) -> list[str]:
+    """Return a warning for each template that renders none of the first rows of its dataset.
+
+    Raises CappyError if no template renders any row at all.
+    """
+    return silent_in([preview(planned, examples=1) for planned in plan.datasets])
+
+
 def describe(plan: CorpusPlan, options: PipelineOptions) -> str:
-    """Describe datasets, units, rows, instructions, shards and the approximate duration, measured on some rows."""
+    """Describe datasets, units, rows, instructions, shards and the approximate duration, measured on some rows.
+
+    With --show, return examples of each template instead. Raises CappyError as `check`.
+    """
+    if plan.config.show:
+        return "\n\n".join(show(planned, plan.config.show) for planned in plan.datasets)
+    warned = check(plan)
     lines = [f"{'dataset':32} {'files':>6} {'rows':>12} {'templates':>9} {'instructions, at most':>22}"]
     for planned in plan.datasets:
         name, source, templates = planned.dataset.label, planned.input, len(planned.dataset.templates)
@@ -189,6 +204,7 @@ def describe(plan: CorpusPlan, options: PipelineOptions) -> str:
     cost = corpus_cost(plan.datasets, plan.mixture, pairs=not plan.config.instructions_only)
     without = ", candidates not counted" if candidates else ""
     lines.append(f"measured on some rows of each dataset here{without}: {forecast(cost, options, 'core')}")
+    lines += [f"warning: {warning}" for warning in warned]
     return "\n".join(lines)
 
 
@@ -200,7 +216,9 @@ def summarise(manifest: Mapping[str, Any]) -> str:
     written = f"{plural(totals['instructions'], 'instruction')}{pairs}"
     read = f"{plural(totals['rows'], 'source row')}{candidates}"
     line = f"{written} from {read}, {plural(rejects['rows'], 'reject row')}, in {manifest['seconds']} s"
-    return "\n".join([line, *(f"warning: {warning}" for warning in warnings(manifest))])
+    return "\n".join(
+        [line, *(f"warning: {warning}" for warning in (*silent_templates(manifest), *few_wrong(manifest)))]
+    )
 
 
 JOB = PipelineJob(
@@ -214,4 +232,5 @@ JOB = PipelineJob(
     describe=describe,
     summarise=summarise,
     page=page,
+    check=check,
 )

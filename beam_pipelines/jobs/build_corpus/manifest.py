@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from beam_pipelines.jobs.build_corpus.render import example_key
 from beam_pipelines.runs.manifest import count_rejects, samples
 from schemas.records import LABEL_SOURCES, OUTCOMES
 from schemas.stats import LABEL_BINS, LENGTH_EDGES, Stats
@@ -24,7 +25,9 @@ def corpus_manifest(stats: Stats, *, hashed: Mapping[str, Any], places: Mapping[
     attempted = sum(outcomes.values()) + candidates.get("read", 0)
     lost = outcomes["rejected"] + candidates.get("rejected", 0)
     pairs = {source: stats.under("pairs", source) for source in LABEL_SOURCES if stats.under("pairs", source)}
+    failure = {} if outcomes["rendered"] else {"failure": _describe_empty(outcomes)}
     return {
+        **failure,
         "inputs": _inputs(hashed),
         "totals": {
             "rows": sum(dataset["rows"] for dataset in datasets.values()),
@@ -40,8 +43,28 @@ def corpus_manifest(stats: Stats, *, hashed: Mapping[str, Any], places: Mapping[
         "generators": stats.under("generators"),
         "rejects": count_rejects(stats, lost=lost, attempted=attempted, of="row x template renderings and candidates"),
         "notes": stats.under("notes"),
+        "warnings": _silent_templates(datasets),
         "samples": {"pairs": _sample_pairs(stats, hashed), **samples(stats, "rejects")},
     }
+
+
+def _describe_empty(outcomes: Mapping[str, int]) -> str:
+    others = ", ".join(f"{outcomes[name]:,} {name.replace('_', ' ')}" for name in OUTCOMES[1:])
+    return (
+        f"the corpus is empty: no template made an instruction of any row (of the row x template renderings {others}). "
+        "`build-corpus --show 1` shows what each template makes of the first rows."
+    )
+
+
+def _silent_templates(datasets: Mapping[str, Any]) -> list[str]:
+    """Return a warning for each template that made no instruction of the rows that it was to render."""
+    return [
+        f"{label}: template {template['name']!r} made no instruction: {template['not_applicable']:,} rows not "
+        f"applicable, {template['rejected']:,} rejected"
+        for label, dataset in datasets.items()
+        for template in dataset["templates"].values()
+        if not template["rendered"] and template["not_applicable"] + template["rejected"]
+    ]
 
 
 def _datasets(stats: Stats, hashed: Mapping[str, Any], places: Mapping[str, Place]) -> dict[str, Any]:
@@ -60,11 +83,14 @@ def _datasets(stats: Stats, hashed: Mapping[str, Any], places: Mapping[str, Plac
 
 def _template(stats: Stats, dataset: str, template: Mapping[str, Any], place: Place) -> dict[str, Any]:
     counts = stats.under("templates", dataset, template["id"])
+    key = example_key(dataset, template["id"])
+    example = next(iter(samples(stats, key)[key]), None)
     return {
         "name": template["name"],
         **{name: counts.get(name, 0) for name in OUTCOMES},
         "without_wrong": stats.counts["without_wrong", *place, template["id"]],
         "pairs": stats.under("pairs_of", *place, template["id"]),
+        "example": example,
     }
 
 

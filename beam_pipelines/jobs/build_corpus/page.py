@@ -1,6 +1,6 @@
 """The page of a build-corpus run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from beam_pipelines.jobs.build_corpus import plots, tables
@@ -20,11 +20,17 @@ _NOTES = {
 }
 
 _MOST_WARNINGS = 10
+_MOST_EXAMPLES = 200
 _OPEN_SAMPLES = 2
 """Sample pairs of a source that are not folded."""
 
 
-def warnings(manifest: Mapping[str, Any]) -> list[str]:
+def silent_templates(manifest: Mapping[str, Any]) -> list[str]:
+    """Return warnings about templates that made no instruction."""
+    return _first(manifest.get("warnings", []))
+
+
+def few_wrong(manifest: Mapping[str, Any]) -> list[str]:
     """Return warnings about templates of which most instructions have no wrong response."""
     limit = manifest["configuration"]["negatives"]["overlap_limit"]
     found = [
@@ -34,6 +40,10 @@ def warnings(manifest: Mapping[str, Any]) -> list[str]:
         for template in dataset["templates"].values()
         if template["without_wrong"] > template["rendered"] / 2
     ]
+    return _first(found)
+
+
+def _first(found: Sequence[str]) -> list[str]:
     more = len(found) - _MOST_WARNINGS
     return [*found[:_MOST_WARNINGS], *([f"and {text.plural(more, 'more template')}"] if more > 0 else [])]
 
@@ -61,7 +71,9 @@ def page(manifest: Mapping[str, Any]) -> Page:
             "accounting": tables.accounting(manifest, by_template=False),
             "template_accounting": tables.accounting(manifest, by_template=True),
             "notes": _notes(manifest),
-            "warnings": warnings(manifest),
+            "few_wrong": few_wrong(manifest),
+            "silent_templates": silent_templates(manifest),
+            "examples": _examples(manifest),
             "samples": [(source, manifest["samples"]["pairs"].get(source.key, [])) for source in SOURCES],
             "open_samples": _OPEN_SAMPLES,
         },
@@ -112,6 +124,20 @@ def _shares(written: Mapping[str, int]) -> list[dict[str, object]]:
     total = sum(written.values())
     present = [(source, written[source.key]) for source in SOURCES if written.get(source.key)]
     return [{"source": source, "count": pairs, "share": text.share(pairs, total)} for source, pairs in present]
+
+
+def _examples(manifest: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Return the first templates that have an example, by dataset; manifests of earlier versions have none."""
+    found = [
+        (label, {"name": template["name"], **template["example"]})
+        for label, dataset in manifest["datasets"].items()
+        for template in dataset["templates"].values()
+        if template.get("example")
+    ]
+    examples: dict[str, list[dict[str, Any]]] = {}
+    for label, example in found[:_MOST_EXAMPLES]:
+        examples.setdefault(label, []).append(example)
+    return examples
 
 
 def _notes(manifest: Mapping[str, Any]) -> list[tuple[int, str]]:
