@@ -59,7 +59,7 @@ def absolute(url: str, base: str = "") -> str:
         path = _decoded_where_missing(_undecoded(url))
     elif base and not is_local(base) and not os.path.isabs(path):
         return f"{base.rstrip('/')}/{path}"
-    return _normalized(os.path.join(local_path(base) or os.getcwd(), path))
+    return _normalized(path if os.path.isabs(path) else os.path.join(local_path(base) or os.getcwd(), path))
 
 
 def _undecoded(url: str) -> str:
@@ -149,7 +149,8 @@ def file_system(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
 
     path = local_path(url)
     if path is not None:
-        return url_to_fs("file:///", **options)[0], os.path.join(os.getcwd(), path).rstrip("/") or "/"
+        path = path if os.path.isabs(path) else os.path.join(os.getcwd(), path)
+        return url_to_fs("file:///", **options)[0], path.rstrip("/") or "/"
     protocol, _, rest = url.partition("://")
     if "::" not in rest or "::" in protocol:
         return url_to_fs(url, **options)
@@ -158,4 +159,6 @@ def file_system(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
         return url_to_fs(url, **options)
     own = {name: value for name, value in options.items() if name != protocol}
     given = {**kind._get_kwargs_from_urls(url), **own, **options.get(protocol, {})}
-    return filesystem(protocol, **given), kind._strip_protocol(url)
+    path = kind._strip_protocol(url)
+    rooted = path.startswith(kind.root_marker)  # memory:// leaves paths with `::` as they are
+    return filesystem(protocol, **given), path if rooted else kind.root_marker + path

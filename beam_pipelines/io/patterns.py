@@ -68,7 +68,7 @@ def find(pattern: str, options: StorageOptions, *, outside: str | None = None) -
 
 
 def absolute_pattern(pattern: str, options: StorageOptions, base: str) -> str:
-    """Resolve every pattern of a list against the folder `base`, see `absolute`."""
+    """Resolve every pattern of a list against the folder `base`, see `absolute`. Raises CappyError as `find` does."""
     return ",".join(_list(pattern, options, base))
 
 
@@ -87,28 +87,33 @@ def alternatives(pattern: str, options: StorageOptions) -> list[str]:
 
 
 def _list(pattern: str, options: StorageOptions, base: str = "") -> list[str]:
-    """Return the absolute patterns of a list with commas. What exists by a name with commas is one part of it."""
+    """Return the absolute patterns of a list with commas."""
     commas = [place for place, character in top_level(pattern) if character == ","]
-    if path_of(pattern) != pattern:  # queries may have commas
-        commas = [place for place in commas if _URL.match(pattern, place + 1)]
-    if not commas:
-        return [absolute(pattern, base)]
+    if path_of(pattern) != pattern:  # a query may have commas: one that separates comes before another URL
+        end = next((place for place in commas if _URL.match(pattern, place + 1)), len(pattern))
+    else:
+        end = _end_of_first(pattern, commas, options, base)
+    first, comma, rest = pattern[:end], pattern[end : end + 1], pattern[end + 1 :].lstrip()
+    if comma and not (first and rest):
+        raise CappyError(f"{pattern}: has nothing before or after a comma; a comma separates patterns")
+    return [absolute(first, base), *(_list(rest, options, base) if comma else [])]
+
+
+def _end_of_first(pattern: str, commas: Sequence[int], options: StorageOptions, base: str) -> int:
+    """Return where the first pattern of a list ends: at the first comma that is no part of a name that exists."""
 
     def kind(end: int) -> str | None:
         url = absolute(pattern[:end], base)
         with explained(url, "listed"):
             return _kind(*file_system(url, options))
 
-    ends = [place for place, character in enumerate(pattern) if character == "/" and place > commas[0]]
-    folder = next((end for end in reversed(ends) if kind(end) == "folder"), 0)
-    commas = [place for place in commas if place > folder]
-    if not commas or kind(len(pattern)):
-        return [absolute(pattern, base)]
-    end = next((place for place in reversed(commas) if kind(place)), commas[0])
-    rest = pattern[end + 1 :].lstrip()
-    if not rest or not end:
-        raise CappyError(f"{pattern}: has nothing before or after a comma; a comma separates patterns")
-    return [absolute(pattern[:end], base), *_list(rest, options, base)]
+    names = [match.span() for match in re.finditer("[^/]+", pattern) if "," in match[0]] if commas else []
+    literal = next((end for _, end in reversed(names) if end < len(pattern) and kind(end) == "folder"), -1)
+    left = [place for place in commas if place > literal]
+    if not left:
+        return len(pattern)
+    ends = [end for end in (len(pattern), *reversed(left[1:])) if "/" not in pattern[left[0] : end]]
+    return next((end for end in ends if kind(end)), left[0])
 
 
 def _match(pattern: str, options: StorageOptions, outside: str | None) -> _Matches:

@@ -7,23 +7,12 @@ import pytest
 from beam_pipelines.io.patterns import find
 from beam_pipelines.io.storage import (
     OutputError,
-    absolute,
     file_system,
     open_file,
     read_bytes,
     write_whole,
 )
 from schemas.errors import CappyError
-from tests.beam_pipelines.io.remote_files import Remote
-
-
-def test_absolute() -> None:
-    assert absolute("x/y", "/base") == "/base/x/y"
-    assert absolute("../y", "/base/z") == "/base/y"
-    assert absolute("/x", "/base") == "/x"
-    assert absolute("s3://b/x", "/base") == "s3://b/x"
-    assert absolute("x", "s3://b/folder") == "s3://b/folder/x"
-    assert absolute("x") == os.path.join(os.getcwd(), "x")
 
 
 @pytest.mark.parametrize("protocol", ["", "file://", "memory://"])
@@ -64,44 +53,6 @@ def test_remote_files_are_files(remote: dict[str, bytes]) -> None:
         assert file.readline(3) + file.readline(100) == b"line 0\n"
         file.seek(-9, os.SEEK_END)
         assert file.readlines() == [b"line 999\n"]
-
-
-@pytest.mark.parametrize(
-    ("pattern", "found"),
-    [
-        ("remote://host:50070/d/*.jsonl", {"remote://host:50070/d/a.jsonl": "a.jsonl"}),
-        ("remote://host:50070/**/*.jsonl", {"remote://host:50070/d/a.jsonl": "d/a.jsonl"}),
-        ("remote://host:50070/d/a.jsonl", {"remote://host:50070/d/a.jsonl": "a.jsonl"}),
-        ("memory://d/*.jsonl", {"memory://d/a.jsonl": "a.jsonl"}),
-        ("memory:///d/*.jsonl", {"memory:///d/a.jsonl": "a.jsonl"}),
-    ],
-)
-def test_found_files_keep_their_host(remote: dict[str, bytes], pattern: str, found: dict[str, str]) -> None:
-    remote["/d/a.jsonl"] = b"x"
-    fsspec.filesystem("memory").pipe("/d/a.jsonl", b"x")
-    assert find(pattern, {}) == found
-    assert read_bytes(next(iter(found)), {}) == b"x"
-
-
-def test_files_are_found_that_came_after_the_last_look(
-    remote: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Object stores' file systems remember listings, and `rerank --model` reads what the job before it has written."""
-    listings: dict[str, list[object]] = {}
-    fresh = Remote.ls
-    monkeypatch.setattr(Remote, "ls", lambda self, path, **_: listings.setdefault(path, fresh(self, path)))
-    monkeypatch.setattr(Remote, "invalidate_cache", lambda self, path=None: listings.clear())
-    for name in ("a", "b"):
-        remote[f"/folder/{name}.csv"] = b"x"
-        found = find("remote://host/folder/*.csv", {})
-    assert list(found.values()) == ["a.csv", "b.csv"]
-
-
-def test_local_files_are_named_however_their_folder_is_written(tmp_path: Path) -> None:
-    (tmp_path / "d").mkdir()
-    (tmp_path / "d" / "a.jsonl").touch()
-    for folder in (f"{tmp_path}/d", f"file://{tmp_path}/d", f"{tmp_path}//d", f"{tmp_path}/d/../d"):
-        assert find(f"{folder}/*.jsonl", {}) == {f"{tmp_path}/d/a.jsonl": "a.jsonl"}
 
 
 def test_errors_of_file_systems_are_explained(remote: dict[str, bytes]) -> None:
