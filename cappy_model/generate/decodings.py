@@ -99,11 +99,16 @@ class Drawing:
     truncation_side: str | None = None
 
 
+REASONING = "reasoning"
+"""The name of a model's reasoning among what is `beside` a response."""
+
+
 class Sample(NamedTuple):
     """One response. `finish_reason`: `stop` (an end token or a stop text), `length` (cut), or the reason of an API.
 
     The log-likelihood is the model's own, before any filter, summed and averaged over `num_tokens`: the tokens of the
-    response and its end token, if any. None if the engine does not report it.
+    response and its end token, if any. None if the engine does not report it. `beside` names what an API returned
+    beside the response: `reasoning`, `refusal`, `tool_calls`, or the type of another part of the message.
     """
 
     decoding: str
@@ -113,6 +118,7 @@ class Sample(NamedTuple):
     log_likelihood_sum: float | None
     log_likelihood_mean: float | None
     num_tokens: int
+    beside: tuple[str, ...] = ()
 
 
 class Failure(NamedTuple):
@@ -122,16 +128,28 @@ class Failure(NamedTuple):
     detail: str
 
 
+CONCESSIONS: Mapping[str, str] = {
+    "max_completion_tokens": "the server takes max_tokens in place of max_completion_tokens",
+    "seed": "the server takes no seed, so the same command may give other samples",
+    "top_p": "the server refuses top_p, so its own default holds where a decoding has none",
+    "temperature": "the server refuses temperature, so its own default holds where a decoding has temperature 1",
+    "n": "the server gives one choice per request, so the samples of a decoding are requested one by one",
+}
+"""The parameters of an API that can be done without, with the consequence. The last one is tried last."""
+
+
 class Drawn(NamedTuple):
     """The result of a prompt: its samples in the order of the decodings, or a failure.
 
-    `prompt_tokens`: tokens that the model read, 0 if unknown; `truncated`: whether the prompt was cut.
+    `prompt_tokens`: tokens that the model read, 0 if unknown; `truncated`: whether the prompt was cut; `concessions`:
+    the parameters (of `CONCESSIONS`) that an API refuses and that were asked for otherwise, or not at all.
     """
 
     samples: tuple[Sample, ...]
     failure: Failure | None
     prompt_tokens: int
     truncated: bool
+    concessions: tuple[str, ...] = ()
 
 
 class Engine(Protocol):

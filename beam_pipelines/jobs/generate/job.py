@@ -13,12 +13,14 @@ from beam_pipelines.io.formats.base import ReadSpec
 from beam_pipelines.io.inputs import Input
 from beam_pipelines.io.output import parquet_bytes
 from beam_pipelines.io.units import Unit
+from beam_pipelines.jobs.generate.columns import instruction_columns, text_roles
 from beam_pipelines.jobs.generate.config import BUDGETS, OPENAI, GenerateConfig
+from beam_pipelines.jobs.generate.empty import in_words
 from beam_pipelines.jobs.generate.engines import EndpointSpec, EngineSpec, GeneratorSpec, load_engine
-from beam_pipelines.jobs.generate.generation import COPIED, Task, generate_unit, instruction_columns
+from beam_pipelines.jobs.generate.generation import Task, generate_unit
 from beam_pipelines.jobs.generate.manifest import CARD, generate_manifest
 from beam_pipelines.jobs.generate.page import page
-from beam_pipelines.jobs.generate.sampling import ID, TEMPLATE_COLUMNS, Sampling, smallest_of
+from beam_pipelines.jobs.generate.sampling import ID, Sampling, smallest_of
 from beam_pipelines.jobs.generate.settings import drawing_of, generator_name, template_of
 from beam_pipelines.models.settle import check_named, model_source, needing_extra, settle, without_warnings
 from beam_pipelines.report.text import plural
@@ -31,6 +33,7 @@ from beam_pipelines.runs.inputs import open_inputs
 from beam_pipelines.runs.progress import Stage
 from beam_pipelines.transforms.map_units import MapUnits
 from cappy_model.generate.decodings import Drawing
+from cappy_model.paths import shareable
 from schemas.chunks import CHUNK_ROWS
 from schemas.errors import UsageError
 
@@ -91,7 +94,7 @@ def plan(config: GenerateConfig, placement: Placement) -> GeneratePlan:
     drawing, template = drawing_of(config), template_of(config)
     if config.engine != OPENAI:
         check_named(config, local=placement.local)
-    source = open_inputs(config, config.input, text=(config.instruction_column, ID, *COPIED, *TEMPLATE_COLUMNS))
+    source = open_inputs(config, config.input, text=text_roles(config.instruction_column))
     columns = instruction_columns(
         source.schema, config.instruction_column, per_template=config.per_template is not None
     )
@@ -233,11 +236,16 @@ def summarise(manifest: Mapping[str, Any]) -> str:
     """Summarise a manifest in a line."""
     totals = manifest["totals"]
     left_out = f", {totals['sampled_out']:,} sampled out" if totals["sampled_out"] else ""
-    return (
+    line = (
         f"{plural(totals['candidates'], 'candidate')} for {plural(totals['generated'], 'instruction')} of "
         f"{plural(totals['rows'], 'row')}{left_out}, {plural(manifest['rejects']['rows'], 'reject')}, "
         f"in {manifest['seconds']} s"
     )
+    if not totals["empty"]:
+        return line
+    reasons = manifest.get("empty")  # earlier versions did not count them
+    why = f": {in_words(reasons)}" if reasons else ""
+    return f"{line}\n{plural(totals['empty'], 'empty response')}{why}"
 
 
 JOB = PipelineJob(
@@ -246,7 +254,7 @@ JOB = PipelineJob(
     fingerprint_inputs=fingerprint_inputs,
     build=build,
     stages=stages,
-    manifest=lambda plan, hashed: partial(generate_manifest, hashed=hashed, model=plan.config.model),
+    manifest=lambda plan, hashed: partial(generate_manifest, hashed=hashed, model=shareable(plan.config.model)),
     card=CARD,
     describe=describe,
     summarise=summarise,

@@ -3,11 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
+from beam_pipelines.jobs.generate.config import OPENAI
+from beam_pipelines.jobs.generate.empty import failure_of, warning_of
 from beam_pipelines.jobs.generate.generation import tokens_per_bin
 from beam_pipelines.report.text import plural
 from beam_pipelines.runs.card import REJECTS, Card, Part
 from beam_pipelines.runs.manifest import count_rejects, samples, sparse
 from schemas.stats import BINS_PER_SCORE, FIXED_POINT, REAL_TOKENS, SCORE_BINS, Stats
+
+_SEVERAL = 2  # instructions; the samples of a single one may well be equal
 
 _COLUMNS = {
     "instruction_id": ("text", "of the input, or the hash of the instruction where the input has none"),
@@ -43,10 +47,16 @@ CARD = Card(
 
 
 def generate_manifest(stats: Stats, *, hashed: Mapping[str, Any], model: str) -> dict[str, Any]:
-    """Return the manifest's part of a generate run, from its statistics and its fingerprint inputs `hashed`."""
+    """Return the manifest's part of a generate run, from its statistics and its fingerprint inputs `hashed`.
+
+    It has the key `failure`, with the reason, if all responses are empty.
+    """
     counts, drawing = stats.counts, hashed["settings"]["drawing"]
     decodings = {each["name"]: _decoding(stats, each["name"]) for each in drawing["decodings"]}
+    drawn, empty = (sum(each[key] for each in decodings.values()) for key in ("candidates", "empty"))
+    failure = failure_of(empty, drawn, stats.under("empty"))
     return {
+        **({"failure": failure} if failure else {}),
         "model": {"name": model, **hashed["model"]},
         "inputs": hashed["files"],
         "totals": {
@@ -55,11 +65,14 @@ def generate_manifest(stats: Stats, *, hashed: Mapping[str, Any], model: str) ->
             "sampled_out": counts["rows", "sampled_out"],
             "rejected": counts["rows", "unusable"] + counts["rows", "failed"],
             "candidates": counts["candidates", "written"],
-            "drawn": sum(decoding["candidates"] for decoding in decodings.values()),
+            "drawn": drawn,
             "distinct": counts["candidates", "distinct"],
-            "empty": sum(decoding["empty"] for decoding in decodings.values()),
+            "empty": empty,
             "prompts_truncated": counts["prompts", "truncated"],
         },
+        "empty": stats.under("empty"),
+        "concessions": stats.under("concessions"),
+        "warnings": [] if failure else _warnings(stats, decodings, hashed["settings"]),
         "tokens": {
             "real": counts[REAL_TOKENS],
             "prompt": counts["tokens", "prompt"],
@@ -75,6 +88,38 @@ def generate_manifest(stats: Stats, *, hashed: Mapping[str, Any], model: str) ->
         "rejects": _rejects(stats),
         "samples": samples(stats, "rows", "rejects"),
     }
+
+
+def _warnings(stats: Stats, decodings: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with many responses, or with what a server answers."""
+    drawn, empty = (sum(each[key] for each in decodings.values()) for key in ("candidates", "empty"))
+    warnings = [warning_of(empty, drawn, stats.under("empty"))]
+    for part, count in stats.under("beside").items():
+        warnings.append(f"{plural(count, 'message')} held {part} beside the text; only the text is kept")
+    thinking = stats.counts["candidates", "thinking"]
+    if thinking:
+        hold = f"{plural(thinking, 'response')} of {drawn:,} hold{'s' if thinking == 1 else ''}"
+        warnings.append(
+            f"{hold} reasoning (</think>); turn the model's thinking off, or let the server separate it (vLLM: "
+            "--reasoning-parser)"
+        )
+    if settings.get("engine") == OPENAI:
+        warnings += [_alike(decodings[each["name"]], each) for each in settings["drawing"]["decodings"]]
+    return [warning for warning in warnings if warning]
+
+
+def _alike(found: Mapping[str, Any], decoding: Mapping[str, Any]) -> str | None:
+    """Return a warning if the samples of every instruction are equal, though they are random."""
+    instructions = found["candidates"] // decoding["samples"]
+    if decoding["samples"] == 1 or instructions < _SEVERAL or found["distinct"] > instructions:
+        return None
+    if found["empty"] == found["candidates"]:
+        return None
+    return (
+        f"the {decoding['samples']} samples of decoding {decoding['name']!r} are equal for each of "
+        f"{plural(instructions, 'instruction')}: the server seems to ignore temperature and seed, or to repeat cached "
+        "answers"
+    )
 
 
 def _rejects(stats: Stats) -> dict[str, Any]:

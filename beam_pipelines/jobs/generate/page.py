@@ -5,9 +5,11 @@ from typing import Any
 
 from markupsafe import Markup
 
+from beam_pipelines.jobs.generate.empty import in_words, warning_of
 from beam_pipelines.report import tables, text
 from beam_pipelines.report.frame import Column, KeyFigure, Page, Row, Table, count
 from beam_pipelines.report.plots import MOST_ROWS, Bar, Histogram, histogram_rows, stacked_bars, sum_parts
+from cappy_model.generate.decodings import CONCESSIONS
 
 _FINISHED = {
     "accent": "stopped by itself",
@@ -54,14 +56,23 @@ def _lead(manifest: Mapping[str, Any]) -> str:
     if totals["drawn"]:
         share = text.share(totals["distinct"], totals["drawn"])
         sentences.append(f"{share} of the responses are distinct within their instruction.")
-    if totals["empty"]:
+    warnings = manifest.get("warnings", ())  # earlier versions had none
+    reasons = manifest.get("empty", {})
+    if totals["empty"] and not (warnings and warning_of(totals["empty"], totals["drawn"], reasons)):
         share = text.share(totals["empty"], totals["drawn"])
-        sentences.append(f"{text.plural(totals['empty'], 'response')} ({share}) {_be(totals['empty'])} empty.")
+        why = f": {in_words(reasons)}" if reasons else ""
+        sentences.append(f"{text.plural(totals['empty'], 'response')} ({share}) {_be(totals['empty'])} empty{why}.")
+    sentences += [f"Warning: {warning}." for warning in warnings]
+    sentences += [f"{_capital(CONCESSIONS[name])}." for name in manifest.get("concessions", ())]
     if totals["prompts_truncated"]:
         prompts = text.plural(totals["prompts_truncated"], "prompt")
         sentences.append(f"{prompts} {_be(totals['prompts_truncated'])} truncated.")
     sentences += tables.halved_in_words(manifest["tokens"], "may change responses")
     return " ".join([*sentences, tables.rejected_in_words(manifest)])
+
+
+def _capital(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
 
 
 def _be(number: int) -> str:

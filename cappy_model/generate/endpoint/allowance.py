@@ -3,7 +3,7 @@
 from collections import Counter
 
 from cappy_model.generate.decodings import Failure, GenerationError
-from cappy_model.generate.endpoint.completions import Usage
+from cappy_model.generate.endpoint.answers import Usage
 
 REFUSED = "refused"
 """The reason of a prompt that the server will never answer."""

@@ -5,13 +5,13 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 
 import httpx2
 import openai
-from pydantic import ValidationError
 
-from cappy_model.generate.endpoint.completions import Answer
+from cappy_model.generate.endpoint.answers import MalformedAnswer, mended, read_answer
 from schemas.errors import UsageError
 
 _NO_KEY = "none"  # the client requires a key, a local server does not
@@ -81,6 +81,7 @@ def connect(settings: EndpointSettings, before_request: Callable[[object], Any])
 
 
 def _excerpt(text: str, key: str) -> str:
+    text = mended(text)
     for form in (key, key.replace("/", "\\/")):  # as it is, and as some servers write it in JSON
         text = text.replace(form, "***") if form else text
     return text[:_EXCERPT]
@@ -119,13 +120,16 @@ def _checked(url: httpx2.URL, missing_key: str | None) -> str:
 
 
 async def _check_body(response: httpx2.Response, shorten: Callable[[str], str]) -> None:
-    """Raise a transport error for an answer that cannot be parsed, so that the client retries the request."""
+    """Raise a transport error for an answer that cannot be parsed, so that the client retries the request.
+
+    What the server does not implement is not asked for again.
+    """
+    if response.status_code == HTTPStatus.NOT_IMPLEMENTED:
+        response.headers["x-should-retry"] = "false"  # the client's own word
     if response.is_success:
         content = await response.aread()
         try:
-            Answer.model_validate_json(content)
-        except ValidationError as error:
-            fault = error.errors(include_input=False, include_url=False)[0]
-            place = ".".join(map(str, fault["loc"])) or "the answer"
+            read_answer(content)
+        except MalformedAnswer as error:
             start = shorten(content.decode(errors="replace"))
-            raise httpx2.DecodingError(f"{place}: {fault['msg']}; the answer begins {start!r}") from None
+            raise httpx2.DecodingError(f"{error}; the answer begins {start!r}") from None

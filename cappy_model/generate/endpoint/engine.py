@@ -4,27 +4,46 @@ The `openai` client sends the requests and retries on 408, 409, 429, 5xx, a time
 that cannot be parsed. It waits half a second, doubled each time up to eight, or as long as the server's Retry-After, up
 to two minutes; a longer Retry-After ends the retries (openai/_base_client.py).
 
+A request that the server refuses for a parameter that it need not have is sent again without (see `concessions`), once
+for each engine: later requests leave the parameter out.
+
 All requests of an engine run on one event loop in a thread of its own, so its counters need no lock.
 """
 
 import asyncio
+import contextlib
 import itertools
+import logging
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
 
 import httpx2
 import openai
 
-from cappy_model.generate.decodings import PRESETS, Decoding, Drawing, Drawn, Failure, GenerationError, Sample
+from cappy_model.generate.decodings import (
+    CONCESSIONS,
+    PRESETS,
+    Decoding,
+    Drawing,
+    Drawn,
+    Failure,
+    GenerationError,
+    Sample,
+)
 from cappy_model.generate.endpoint.allowance import REFUSED, Budget, CircuitBreaker
-from cappy_model.generate.endpoint.completions import Answer, exceeds_limit, request_for, samples_of
+from cappy_model.generate.endpoint.answers import Answer, read_answer
+from cappy_model.generate.endpoint.completions import exceeds_limit, request_for, samples_of
+from cappy_model.generate.endpoint.concessions import Concessions, hint, refusal_words
 from cappy_model.generate.endpoint.connection import EndpointSettings, connect
 from schemas.errors import UsageError
 
+_LOG = logging.getLogger("cappy")
 _MIN_FAILURES = 16
-_REFUSALS = (400, 413, 422)
+_FIRST_ANSWER = 30.0  # seconds that others wait for, to learn whether the server gives several choices
+_REFUSALS = (400, 413, 422, 501)
 _PASSING = (408, 409, 429)
 _NO_CREDIT = ("insufficient_quota", "billing_hard_limit_reached")
 
@@ -32,7 +51,7 @@ _NO_CREDIT = ("insufficient_quota", "billing_hard_limit_reached")
 class Endpoint:
     """An Engine for a model behind an OpenAI-compatible API; thread-safe.
 
-    A prompt that the server refuses (`refused`: 400, 413, 422), or that fails after all retries (`endpoint_429`,
+    A prompt that the server refuses (`refused`: 400, 413, 422, 501), or that fails after all retries (`endpoint_429`,
     `endpoint_5xx`, `timeout`, `disconnected`, `malformed`), has a Failure; other prompts continue.
     """
 
@@ -46,6 +65,7 @@ class Endpoint:
         self._excerpt = connection.excerpt
         self._slots = asyncio.Semaphore(settings.concurrency)
         self._breaker = CircuitBreaker(self._url, max(_MIN_FAILURES, 2 * settings.concurrency))
+        self._concessions, self._first, self._answered = Concessions(), True, asyncio.Event()
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=_serve, args=(self._loop, self._client), name="endpoint", daemon=True).start()
         weakref.finalize(self, self._loop.call_soon_threadsafe, self._loop.stop)
@@ -109,38 +129,76 @@ class Endpoint:
                 model=self._settings.model, prompt=prompt, seed=seed, have=len(samples),
                 logprobs=self._settings.log_likelihoods,
             )  # fmt: skip
-            resource = self._client.chat.completions if self._drawing.chat else self._client.completions
-            async with self._slots:
-                try:
-                    response = await resource.with_raw_response.create(**request)
-                    answer: Answer | openai.APIError = Answer.model_validate_json(response.content)
-                except openai.APIError as error:
-                    answer = error
-            # Outside of `except`, so that no error chains the server's message, which may hold secrets.
-            if isinstance(answer, openai.APIError):
-                failure = self._judged(answer)
-                self._breaker.failed(decoding.name, failure)
-                return Drawn((), failure, 0, truncated=False)
+            async with self._first_alone(request):
+                answer = await self._ask(request, decoding)
+            if isinstance(answer, Failure):
+                self._breaker.failed(decoding.name, answer)
+                return Drawn((), answer, 0, truncated=False)
             self._accept(answer, decoding)
             samples += samples_of(answer, decoding, len(samples))
             prompt_tokens = answer.usage.prompt_tokens if answer.usage else 0
-        return Drawn(tuple(samples), None, prompt_tokens, truncated=False)
+        several = {"n"} if decoding.samples == 1 else set()
+        conceded = tuple(sorted(self._concessions.made - several))
+        return Drawn(tuple(samples), None, prompt_tokens, truncated=False, concessions=conceded)
+
+    @contextlib.asynccontextmanager
+    async def _first_alone(self, request: Mapping[str, Any]) -> AsyncIterator[None]:
+        """Let the first request for several choices go ahead of the others, so that only it is refused."""
+        if not self._concessions.undecided(request):
+            yield
+        elif self._first:
+            self._first = False
+            try:
+                yield
+            finally:
+                self._answered.set()
+        else:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._answered.wait(), _FIRST_ANSWER)
+            yield
+
+    async def _ask(self, request: Mapping[str, Any], decoding: Decoding) -> Answer | Failure:
+        """Send a request, without the parameters that the server has refused or refuses now."""
+        conceded: set[str] = set()
+        while True:
+            sent = self._concessions.applied(request, conceded)
+            answer = await self._send(sent)
+            if isinstance(answer, Answer):
+                for name in self._concessions.learn(sent, conceded, len(answer.choices)):
+                    _LOG.warning("%s: %s", self._url, CONCESSIONS[name])
+                return answer
+            refused = isinstance(answer, openai.APIStatusError) and answer.status_code in _REFUSALS
+            parameter = self._concessions.next_after(refusal_words(answer), sent) if refused else None
+            if parameter is None:
+                return self._judged(answer, sent, decoding)
+            conceded.add(parameter)
+
+    async def _send(self, request: Mapping[str, Any]) -> Answer | openai.APIError:
+        """Return the answer or the error. Raised, it would chain the server's message, which may hold secrets."""
+        resource: Any = self._client.chat.completions if self._drawing.chat else self._client.completions
+        async with self._slots:
+            try:
+                response = await resource.with_raw_response.create(**request)
+                return read_answer(response.content)
+            except openai.APIError as error:
+                return error
 
     def _accept(self, answer: Answer, decoding: Decoding) -> None:
         self._breaker.served(decoding.name)
         self._budget.add(answer.usage)
         if exceeds_limit(answer, self._drawing.max_new_tokens):
-            name = "max_completion_tokens" if self._drawing.chat else "max_tokens"
+            older = not self._drawing.chat or "max_completion_tokens" in self._concessions.made
+            name = "max_tokens" if older else "max_completion_tokens"
             raise GenerationError(
                 f"{self._url} ignores {name}: asked for {self._drawing.max_new_tokens} tokens at most, it returned "
                 f"{answer.usage.completion_tokens if answer.usage else 0}. Use a server that supports this field, "
                 f"or, for a chat, plain prompts"
             )
 
-    def _judged(self, error: openai.APIError) -> Failure:
+    def _judged(self, error: openai.APIError, request: Mapping[str, Any], decoding: Decoding) -> Failure:
         """Return the failure of one prompt. Raises GenerationError for an error that any prompt would have."""
         if isinstance(error, openai.APIStatusError):
-            return self._judged_status(error)
+            return self._judged_status(error, request, decoding)
         cause, tries = error.__cause__, f"{self._settings.max_retries + 1} tries"
         detail = self._excerpt(f"{type(cause).__name__}: {cause}")
         if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.ProxyError):
@@ -151,9 +209,10 @@ class Endpoint:
             return Failure("malformed", f"{self._excerpt(str(cause))}, in {tries}")
         return Failure("disconnected", f"{detail}, in {tries}")
 
-    def _judged_status(self, error: openai.APIStatusError) -> Failure:
+    def _judged_status(self, error: openai.APIStatusError, request: Mapping[str, Any], decoding: Decoding) -> Failure:
         status, variable = error.status_code, self._settings.key_variable
-        words = f"{status}: {self._excerpt(_words_of(error))}"
+        refusal = refusal_words(error)
+        words = f"{status}: {self._excerpt(refusal)}"
         # Once a key has been accepted, a 403 concerns the prompt: some services refuse disallowed prompts so.
         if status == 401 or (status == 403 and not self._breaker.ever_served):
             held = (
@@ -163,9 +222,7 @@ class Endpoint:
         if error.code in _NO_CREDIT or error.type in _NO_CREDIT or status == 402:
             raise GenerationError(f"{self._url}: the account of the key in {variable} is used up ({words})")
         if status in _REFUSALS or status == 403:
-            if "logprob" in words.lower() and self._settings.log_likelihoods:
-                words += ". For a model without log-likelihoods: --no-log-likelihoods"
-            return Failure(REFUSED, words)
+            return Failure(REFUSED, words + hint(refusal, request, decoding))
         if status in _PASSING or status >= 500:
             return Failure("endpoint_5xx" if status >= 500 else f"endpoint_{status}", words)
         raise GenerationError(
@@ -188,16 +245,12 @@ def _check_drawing(drawing: Drawing) -> None:
         )
 
 
-def _words_of(error: openai.APIStatusError) -> str:
-    body = error.body
-    words = body.get("message") or body if isinstance(body, dict) else body
-    return str(words or "no reason given")
-
-
 def _merged(parts: Sequence[Drawn]) -> Drawn:
     failure = next((part.failure for part in parts if part.failure), None)
     samples = () if failure else tuple(sample for part in parts for sample in part.samples)
-    return Drawn(samples, failure, max((part.prompt_tokens for part in parts), default=0), truncated=False)
+    conceded = tuple(sorted({name for part in parts for name in part.concessions}))
+    prompt_tokens = max((part.prompt_tokens for part in parts), default=0)
+    return Drawn(samples, failure, prompt_tokens, truncated=False, concessions=conceded)
 
 
 def _serve(loop: asyncio.AbstractEventLoop, client: openai.AsyncOpenAI) -> None:

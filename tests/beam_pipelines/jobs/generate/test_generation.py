@@ -12,12 +12,11 @@ import pytest
 from beam_pipelines.io.formats.base import BadRow, InputFile
 from beam_pipelines.io.units import Unit
 from beam_pipelines.jobs.generate.engines import SharedEngine
-from beam_pipelines.jobs.generate.generation import PromptTemplate, Task, generate_unit, instruction_columns
+from beam_pipelines.jobs.generate.generation import PromptTemplate, Task, generate_unit
 from beam_pipelines.jobs.generate.sampling import Sampling
 from beam_pipelines.transforms.results import Result
-from cappy_model.generate.decodings import PAPER, Decoding, Drawing, GenerationError, decodings_named
+from cappy_model.generate.decodings import PAPER, Decoding, Drawing, Drawn, GenerationError, Sample, decodings_named
 from schemas.chunks import CHUNK_BYTES
-from schemas.errors import CappyError
 from schemas.ids import digest, seed_for
 from schemas.records import CANDIDATE
 from tests.beam_pipelines.jobs.generate.fake_engine import BREAKS, FAILS, FakeEngine
@@ -166,6 +165,55 @@ def test_an_engine_without_likelihoods_or_reasons() -> None:
     assert not output.stats.under("log_likelihoods")
 
 
+def test_empty_responses_are_counted_by_reason_and_usual_ones_add_no_key() -> None:
+    class Odd(FakeEngine):
+        """Its responses are told by the instruction: `text|finish reason|what is beside it`."""
+
+        def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Drawn]:
+            return [
+                one._replace(samples=tuple(self._odd(sample, prompt) for sample in one.samples), concessions=("n",))
+                for one, prompt in zip(super().draw(prompts, seeds), prompts, strict=True)
+            ]
+
+        def _odd(self, sample: Sample, prompt: str) -> Sample:
+            response, reason, beside = prompt.split("|")
+            return sample._replace(response=response, finish_reason=reason or None, beside=tuple(beside.split()))
+
+    texts = ["|length|reasoning", " |stop|", "a|stop|reasoning", "b|stop|image_url", "|stop|tool_calls reasoning"]
+    texts += ["<think>hm</think>c|stop|", "hm</think>c|stop|", "I <think>|stop|"]
+    drawing = Drawing((Decoding("two", samples=2),))
+    rows = [{"instruction": text} for text in texts]
+    unit = unit_of(rows, pa.schema([("instruction", pa.string())]))
+    counts = generate_unit(unit, SharedEngine(Odd(drawing)), task_of(drawing=drawing)).stats.counts
+    assert counts["decodings", "two", "empty"] == 6
+    assert {key[1]: count for key, count in counts.items() if key[0] == "empty"} == {
+        "reasoning_cut": 2, "stop": 2, "tool_calls": 2
+    }  # fmt: skip
+    assert counts["beside", "image_url"] == 2 and counts["candidates", "thinking"] == 4
+    assert counts["concessions", "n"] == len(texts)
+    usual = generate_unit(unit_of([{"instruction": "x y z"}]), SharedEngine(FakeEngine(drawing)), task_of()).stats
+    assert not {"empty", "beside", "concessions"} & {key[0] for key in usual.counts}
+
+
+@pytest.mark.parametrize(("empty", "warned"), [(15, 0), (16, 1), (40, 1)])
+def test_a_run_that_begins_with_empty_responses_is_warned_of_once(
+    empty: int, warned: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Mute(FakeEngine):
+        def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Drawn]:
+            nothing = Sample("greedy", 0, "", "length", None, None, 3, ("reasoning",))
+            text = nothing._replace(response="yes")
+            return [Drawn((nothing if prompt == "" else text,), None, 0, truncated=False) for prompt in prompts]
+
+    engine = SharedEngine(Mute(DRAWING))
+    for _ in range(empty):
+        engine.draw([""], [0])
+    engine.draw(["x"], [0])
+    engine.draw([""] * 50, range(50))
+    assert len(caplog.records) == warned
+    assert all("the first 16 responses are all empty: 16 because all tokens" in r.getMessage() for r in caplog.records)
+
+
 def test_long_instructions_are_written_in_chunks() -> None:
     rows = [{**row, "instruction": row["instruction"] + " x" * (CHUNK_BYTES // 40)} for row in some_rows(4)]
     found, output, _ = generated(rows)
@@ -201,33 +249,3 @@ def test_memory_that_ran_out_is_told_once_by_whichever_thread() -> None:
     for thread in threads:
         thread.join()
     assert sum(told) + shared.new_out_of_memory() == engine.memory_errors
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"instruction": None}, "--instruction-column instruction: there is no such column; there are instruction_id"),
-        ({"instruction": pa.int64()}, "--instruction-column instruction: is int64, not text"),
-        ({"instruction_id": pa.int64()}, "column 'instruction_id' is int64 and must be text; convert"),
-        ({"dataset": pa.list_(pa.string())}, "column 'dataset' is list<item: string> and must be text"),
-        ({"references": pa.string()}, "column 'references' is string and must be a list of texts"),
-        ({"references": pa.list_(pa.int8())}, "column 'references' is list<item: int8> and must be a list of texts"),
-        ({"template_id": pa.int64()}, "column 'template_id' is int64 and must be text"),
-    ],
-)
-def test_columns_that_cannot_be(changes: dict[str, pa.DataType | None], message: str) -> None:
-    kinds = {**{field.name: field.type for field in SCHEMA}, "template_id": pa.string(), **changes}
-    schema = pa.schema([(name, kind) for name, kind in kinds.items() if kind is not None])
-    with pytest.raises(CappyError) as caught:
-        instruction_columns(schema, "instruction", per_template=True)
-    assert message in str(caught.value)
-
-
-def test_only_columns_of_use_are_read() -> None:
-    found = pa.schema([*SCHEMA, ("template_id", pa.int64()), ("prompt", pa.large_string()), ("split", pa.null())])
-    assert instruction_columns(found, "instruction", per_template=False).names == SCHEMA.names[:1] + SCHEMA.names[1:]
-    assert instruction_columns(found, "prompt", per_template=False).names == ["prompt", *SCHEMA.names[1:]]
-    texts = pa.schema([("instruction", pa.string()), ("references", pa.null()), ("split", pa.null())])
-    columns = instruction_columns(texts, "instruction", per_template=True)
-    assert columns.names == ["instruction", "references", "split"]
-    assert columns.field("references").type == pa.list_(pa.string()) and columns.field("split").type == pa.string()

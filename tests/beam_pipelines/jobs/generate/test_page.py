@@ -80,7 +80,7 @@ def test_numbers_are_there() -> None:
     assert "2,040 candidates for 120 instructions" in text and "17 sampled per instruction" in text
     assert "of the responses are distinct within their instruction." in text and "There is 1 reject row" in text
     empty = manifest["totals"]["empty"]
-    assert empty and f"{empty:,} responses (" in text
+    assert empty and f"Warning: {empty:,} of 2,040 responses (" in text and "because the model ended" in text
     reasons = manifest["decodings"]["topk40"]["finish_reasons"]
     assert f"topk40: {reasons['stop']} stopped by itself" in text
     assert f"topk40: {reasons['length']} reached the token limit" in text
@@ -94,6 +94,59 @@ def test_a_share_too_large_is_of_prompts_or_of_rows() -> None:
     rejects = manifest_of(tally_of(texts))["rejects"]
     assert (rejects["rate"], rejects["of"], rejects["rows"]) == (0.25, "rows", 3)
     assert manifest_of(Stats())["rejects"]["rate"] == 0
+
+
+def endpoint_manifest() -> dict[str, Any]:
+    """Return the manifest of an API of one choice per request, by which 20 instructions got 2 responses each."""
+    stats = Stats()
+    for name, count in (("candidates", 40), ("distinct", 20), ("empty", 1), ("tokens", 80)):
+        stats.counts["decodings", "two", name] = count
+    stats.counts["empty", "content_filter"] = 1
+    stats.counts["rows", "read"] = stats.counts["rows", "generated"] = stats.counts["concessions", "n"] = 20
+    stats.counts["candidates", "thinking"], stats.counts["beside", "image_url"] = 3, 2
+    facts = {
+        "settings": {
+            "drawing": {"decodings": [{"name": "two", "samples": 2}], "max_new_tokens": 9},
+            "engine": "openai",
+        },
+        "model": {},
+        "files": [],
+    }
+    return generate_manifest(stats, hashed=facts, model="m")
+
+
+def test_what_an_api_does_is_told() -> None:
+    manifest = endpoint_manifest()
+    assert manifest["empty"] == {"content_filter": 1} and manifest["concessions"] == {"n": 20}
+    assert manifest["warnings"] == [
+        "2 messages held image_url beside the text; only the text is kept",
+        "3 responses of 40 hold reasoning (</think>); turn the model's thinking off, or let the server separate it "
+        "(vLLM: --reasoning-parser)",
+        "the 2 samples of decoding 'two' are equal for each of 20 instructions: the server seems to ignore temperature "
+        "and seed, or to repeat cached answers",
+    ]
+    head = {key: value for key, value in MANIFESTS["nothing"]().items() if key not in manifest}
+    text = read(render_report({**head, **manifest})).text
+    assert "1 response (2.5%) was empty: 1 because of a content filter." in text
+    assert "The server gives one choice per request" in text and "Warning: 2 messages held image_url" in text
+    assert "failure" not in manifest
+
+
+def test_only_empty_responses_are_a_failure() -> None:
+    stats = Stats()
+    stats.counts["decodings", "greedy", "candidates"] = stats.counts["decodings", "greedy", "empty"] = 12
+    stats.counts["empty", "reasoning_cut"] = 12
+    manifest = manifest_of(stats, Drawing((Decoding("greedy", temperature=0),)))
+    assert manifest["failure"].startswith("All 12 responses are empty: 12 because all tokens went into reasoning")
+    assert manifest["warnings"] == []
+
+
+def test_a_manifest_of_an_earlier_version_has_its_page() -> None:
+    manifest = MANIFESTS["some"]()
+    empty = manifest["totals"]["empty"]
+    for key in ("empty", "warnings", "concessions"):
+        del manifest[key]
+    assert f"{empty:,} responses (" in read(render_report(manifest)).text
 
 
 def test_what_is_missing_is_said() -> None:

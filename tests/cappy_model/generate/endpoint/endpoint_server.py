@@ -1,5 +1,7 @@
 """An OpenAI-compatible server that misbehaves as the first word of the prompt says; standard library only.
 
+`!no:400,n,seed` refuses requests with one of these fields and names it, `!mute:400,n` does not name it.
+
 Prints its port. What comes before `/v1` in a path is a session of its own, whose requests `GET /SESSION/log` tells.
 """
 
@@ -100,6 +102,11 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(200, {"choices": [{"index": 0}]})
         elif word == "!error-in-200":
             self.reply(200, {"error": {"message": f"no provider for {key}"}})
+        elif word.startswith(("!no:", "!mute:")):
+            status, *fields = word.split(":")[1].split(",")
+            refused = [field for field in fields if field in body]
+            message = f"Unsupported parameter: '{refused[0]}'" if refused and word.startswith("!no:") else "bad request"
+            self.reply(int(status) if refused else 200, {"error": {"message": message}} if refused else good)
         else:
             self.reply(200, bend(word, good))
 
@@ -118,9 +125,9 @@ class Handler(BaseHTTPRequestHandler):
 def answer(body: dict[str, Any], prompt: str, chat: bool) -> dict[str, Any]:
     """Responses that name the prompt, the seed and their number."""
     choices: list[dict[str, Any]] = []
-    for index in range(body["n"]):
+    for index in range(body.get("n", 1)):
         choice: dict[str, Any] = {"index": index, "finish_reason": "stop", "logprobs": None}
-        text = f"{prompt} {body['seed']} {index}"
+        text = f"{prompt} {body.get('seed')} {index}"
         if chat:
             choice["message"] = {"role": "assistant", "content": text}
         else:

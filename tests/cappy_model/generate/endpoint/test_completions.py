@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from cappy_model.generate.decodings import PRESETS, Decoding, Drawing
-from cappy_model.generate.endpoint.completions import Answer, exceeds_limit, request_for, samples_of
+from cappy_model.generate.endpoint.answers import Answer, read_answer
+from cappy_model.generate.endpoint.completions import exceeds_limit, request_for, samples_of
 
 TWO = Decoding("two", samples=2, temperature=0.7)
 
@@ -22,7 +22,7 @@ def asked(
 
 
 def answer_of(*choices: dict[str, Any], **rest: Any) -> Answer:
-    return Answer.model_validate_json(json.dumps({"choices": choices, **rest}))
+    return read_answer(json.dumps({"choices": choices, **rest}).encode())
 
 
 def test_a_completion() -> None:
@@ -40,6 +40,12 @@ def test_a_chat() -> None:
         "model": "tiny", "messages": [{"role": "user", "content": "Why?"}], "n": 2, "temperature": 1.0, "top_p": 0.5,
         "max_completion_tokens": 9, "logprobs": True, "stop": ["\n", "Q:"],
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_one_choice_is_asked_for_without_n(chat: bool) -> None:
+    assert asked(have=0, chat=chat)["n"] == 2
+    assert "n" not in asked(have=1, chat=chat)
 
 
 @pytest.mark.parametrize("chat", [False, True])
@@ -82,13 +88,13 @@ CHAT = {"message": {"role": "assistant", "content": "yes"}, "finish_reason": "st
 )
 def test_log_likelihoods(choice: dict[str, Any], logprobs: dict[str, Any]) -> None:
     (sample,) = samples_of(answer_of({**choice, "logprobs": logprobs}), TWO, 1)
-    assert sample == ("two", 1, "yes", "stop", -1.5, -0.75, 2)
+    assert sample == ("two", 1, "yes", "stop", -1.5, -0.75, 2, ())
 
 
 @pytest.mark.parametrize("values", [[None, -0.5], [-9999.0, -0.5], [float("-inf"), -0.5], [float("nan"), -0.5]])
 def test_a_token_of_unknown_likelihood_leaves_the_response_without(values: list[float | None]) -> None:
     (sample,) = samples_of(answer_of({**TEXT, "logprobs": {"token_logprobs": values}}), TWO, 0)
-    assert sample[4:] == (None, None, 2)
+    assert sample[4:7] == (None, None, 2)
 
 
 @given(st.lists(st.floats(-50, 0), min_size=1))
@@ -112,26 +118,38 @@ def test_samples_are_in_the_order_of_their_index_and_no_more_than_wanted() -> No
 
 
 @pytest.mark.parametrize(
-    ("choice", "reason"),
+    ("choice", "reason", "beside"),
     [
-        ({"message": {"content": None, "refusal": "I would rather not"}, "finish_reason": "stop"}, "refusal"),
-        ({"message": {"content": None}, "finish_reason": "tool_calls"}, "tool_calls"),
-        ({"message": {}, "finish_reason": "content_filter"}, "content_filter"),
-        ({"text": None, "finish_reason": "length"}, "length"),
-        ({"text": ""}, None),
+        (
+            {"message": {"content": None, "refusal": "I would rather not"}, "finish_reason": "stop"},
+            "refusal",
+            "refusal",
+        ),
+        (
+            {"message": {"content": [{"type": "refusal", "refusal": "no"}]}, "finish_reason": "stop"},
+            "refusal",
+            "refusal",
+        ),
+        ({"message": {"content": None, "tool_calls": [{"id": "1"}]}, "finish_reason": "stop"}, "stop", "tool_calls"),
+        ({"message": {"content": None}, "finish_reason": "tool_calls"}, "tool_calls", None),
+        ({"message": {"content": None, "reasoning_content": "hm"}, "finish_reason": "length"}, "length", "reasoning"),
+        ({"message": {"content": "", "reasoning": "hm", "tool_calls": [], "refusal": None}}, None, "reasoning"),
+        ({"message": {}, "finish_reason": "content_filter"}, "content_filter", None),
+        ({"message": None, "finish_reason": "content_filter"}, "content_filter", None),
+        ({"message": {"content": " \n"}, "error": {"code": 502}}, "error", None),
+        ({"text": None, "finish_reason": "length"}, "length", None),
+        ({"text": ""}, None, None),
     ],
 )
-def test_a_choice_without_text_is_an_empty_response(choice: dict[str, Any], reason: str | None) -> None:
+def test_a_choice_without_text_is_an_empty_response(choice: dict[str, Any], reason: str | None, beside: str) -> None:
     (sample,) = samples_of(answer_of(choice), TWO, 0)
-    assert sample == ("two", 0, "", reason, None, None, 0)
+    assert sample == ("two", 0, "", reason, None, None, 0, (beside,) if beside else ())
 
 
-@pytest.mark.parametrize(
-    "body", ["", "no", "[]", '{"choices": []}', '{"choices": [{}]}', '{"choices": [{"text": 1}]}', '{"choices"']
-)
-def test_answers_that_are_none(body: str) -> None:
-    with pytest.raises(ValidationError):
-        Answer.model_validate_json(body)
+def test_reasoning_is_known_from_the_usage_alone() -> None:
+    usage = {"completion_tokens": 9, "completion_tokens_details": {"reasoning_tokens": 9}}
+    (sample,) = samples_of(answer_of({"text": "", "finish_reason": "length"}, usage=usage), TWO, 0)
+    assert sample.beside == ("reasoning",)
 
 
 @pytest.mark.parametrize(
