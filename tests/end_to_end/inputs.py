@@ -48,6 +48,24 @@ def json_lines(*rows: dict[str, Any] | bytes) -> bytes:
     return b"".join((row if isinstance(row, bytes) else json.dumps(row).encode()) + b"\n" for row in rows)
 
 
+_REPEATABLE = ("--held-out", "--score-column", "--stop")
+
+
+def settled(*words: object) -> list[str]:
+    """Return the words of a command without the flags that later words give again, so that tests may change some."""
+    flags: list[list[str]] = []
+    for word in map(str, words):
+        if word.startswith("--") or not flags:
+            flags.append([word])
+        else:
+            flags[-1].append(word)
+    last = {flag[0].split("=")[0]: number for number, flag in enumerate(flags)}
+    kept = [
+        flag for number, flag in enumerate(flags) if flag[0] in _REPEATABLE or last[flag[0].split("=")[0]] == number
+    ]
+    return [word for flag in kept for word in flag]
+
+
 def good(count: int, start: int = 0) -> list[dict[str, Any]]:
     return [{"text": f"question {i}", "answer": f"answer {i}"} for i in range(start, start + count)]
 

@@ -12,7 +12,7 @@ from transformers import dynamic_module_utils
 
 from tests.cappy_model.models import save_tiny_scorer
 from tests.conftest import WORDS, cappy, data_bytes, manifest_of, rows_of
-from tests.end_to_end.inputs import ONE_PROCESS, json_lines, said
+from tests.end_to_end.inputs import ONE_PROCESS, json_lines, said, settled
 
 
 def candidates(count: int, *, first: int = 0, **more: Any) -> list[dict[str, Any]]:
@@ -75,7 +75,7 @@ def flags(inputs: Path, output: Path, *more: object) -> list[str]:
         "--accumulation",
         1,
     ]
-    return ["adapt", *map(str, [*given, "--device", "cpu", "--dtype", "float32", *ONE_PROCESS, *more])]
+    return ["adapt", *settled(*given, "--device", "cpu", "--dtype", "float32", *ONE_PROCESS, *more)]
 
 
 def test_all_stages_twice(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

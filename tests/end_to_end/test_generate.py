@@ -17,7 +17,7 @@ from schemas.ids import digest, seed_for
 from schemas.records import CANDIDATE, REJECT
 from tests.beam_pipelines.jobs.generate.fake_engine import BREAKS, FAILS, FakeEngine
 from tests.conftest import build, cappy, data_bytes, edit_mixture, manifest_of, rows_of, sentence
-from tests.end_to_end.inputs import ALL_MAY_FAIL, ONE_PROCESS, TWO_THREADS, json_lines, parquet, said
+from tests.end_to_end.inputs import ALL_MAY_FAIL, ONE_PROCESS, TWO_THREADS, json_lines, parquet, said, settled
 
 Rows = list[dict[str, Any]]
 EACH = 17
@@ -75,7 +75,7 @@ def generate(content: bytes | Rows | Path, output: Path, *flags: object, name: s
     path = content if isinstance(content, Path) else output.parent / name
     if not isinstance(content, Path):
         path.write_bytes(content if isinstance(content, bytes) else parquet(table(content)))
-    return cappy("generate", "--input", path, "--model", "/models/mine", "--output", output, *flags)
+    return cappy("generate", *settled("--input", path, "--model", "/models/mine", "--output", output, *flags))
 
 
 def candidates_of(output: Path) -> Rows:

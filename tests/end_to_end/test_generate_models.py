@@ -16,7 +16,7 @@ from cappy_model.generate.generator import Generator
 from schemas.ids import seed_for
 from tests.cappy_model.models import save_tiny_generator, save_tiny_scorer
 from tests.conftest import build, cappy, data_bytes, manifest_of, sentence
-from tests.end_to_end.inputs import ONE_PROCESS, PORTABLE, TWO_THREADS, parquet, said
+from tests.end_to_end.inputs import ONE_PROCESS, PORTABLE, TWO_THREADS, parquet, said, settled
 from tests.end_to_end.test_generate import candidates_of, check_accounts, some_rows, table
 
 FAMILIES = ("t5", "bart", "llama")
@@ -25,7 +25,7 @@ SHORT = ["--max-new-tokens", 12]
 
 
 def generate(path: Path, model: Path, output: Path, *flags: object) -> int:
-    return cappy("generate", "--input", path, "--model", model, "--output", output, *CPU, *SHORT, *flags)
+    return cappy("generate", *settled("--input", path, "--model", model, "--output", output, *CPU, *SHORT, *flags))
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from tests.end_to_end.inputs import (
     json_lines,
     parquet,
     said,
+    settled,
 )
 
 Rows = list[dict[str, Any]]
@@ -45,7 +46,8 @@ def score(content: bytes | Rows | Path, model: Path, output: Path, *flags: objec
     path = content if isinstance(content, Path) else output.parent / name
     if not isinstance(content, Path):
         path.write_bytes(content if isinstance(content, bytes) else parquet(content))
-    return cappy("score", "--input", path, "--model", model, "--output", output, "--device", "cpu", *flags)
+    given = settled("--input", path, "--model", model, "--output", output, "--device", "cpu", *flags)
+    return cappy("score", *given)
 
 
 def table_of(output: Path) -> pa.Table:

@@ -18,7 +18,7 @@ from tests.cappy_model.models import save_tiny_scorer
 from tests.cappy_model.score.families import save_decoder, save_encoder
 from tests.cappy_model.score.references import TOLERANCE, chat_logits, encoder_logits, word_logits
 from tests.conftest import cappy, data_bytes, manifest_of, rows_of, sentence
-from tests.end_to_end.inputs import ONE_PROCESS, TWO_THREADS, json_lines, said
+from tests.end_to_end.inputs import ONE_PROCESS, TWO_THREADS, json_lines, said, settled
 
 torch.set_num_threads(1)
 
@@ -73,7 +73,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def score(case: Case, inputs: Path, output: Path, *more: object) -> int:
     flags = ["--input", inputs / "*.jsonl", "--model", case.model, "--output", output, *case.flags]
-    return cappy("score", *flags, "--device", "cpu", "--dtype", "float32", *more)
+    return cappy("score", *settled(*flags, "--device", "cpu", "--dtype", "float32", *more))
 
 
 def test_scores_are_the_plain_ones_and_the_manifest_says_what_they_are(

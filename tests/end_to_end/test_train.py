@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -24,7 +23,8 @@ from cappy_model.score.scorer import Scorer
 from tests.cappy_model.models import save_tiny_generator, save_tiny_scorer
 from tests.cappy_model.train.corpora import some_rows, write_corpus, write_pairs
 from tests.conftest import cappy, manifest_of, metrics_of
-from tests.end_to_end.inputs import json_lines, said
+from tests.end_to_end.inputs import json_lines, said, settled
+from tests.store import Store
 
 torch.set_num_threads(1)  # as OMP_NUM_THREADS does for the processes below: other sums, other bits
 
@@ -42,7 +42,7 @@ def inputs(tmp_path: Path) -> Path:
 
 def flags(inputs: Path, *more: object) -> list[str]:
     given = ["--corpus", inputs / "pairs" / "*.parquet", "--model", inputs / "init", *QUICK, *more]
-    return ["train", *map(str, given)]
+    return ["train", *settled(*given)]
 
 
 def weights(folder: Path) -> dict[str, np.ndarray]:
@@ -292,7 +292,7 @@ def test_corpus_moved_between_launches(inputs: Path, tmp_path: Path, monkeypatch
         with pytest.raises(Interrupted):
             cappy(*given)
     (inputs / "pairs").rename(inputs / "moved")
-    assert cappy(*given, "--corpus", str(inputs / "moved" / "*.parquet")) == 0
+    assert cappy(*settled(*given, "--corpus", inputs / "moved" / "*.parquet")) == 0
     (inputs / "moved").rename(inputs / "pairs")
     assert cappy(*flags(inputs, "--output", tmp_path / "plain", "--max-steps", 3, "--save-every", 1)) == 0
     assert same(tmp_path / "out", tmp_path / "plain")
@@ -314,17 +314,17 @@ def pushed_until(monkeypatch: pytest.MonkeyPatch, last: str = "") -> list[str]:
 
 
 def test_object_store(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    memory = fsspec.filesystem("memory")
+    store = Store()
     assert cappy(*flags(inputs, "--output", tmp_path / "out", "--max-steps", 4, "--save-every", 1)) == 0
     for path in (tmp_path / "init").iterdir():
-        memory.pipe_file(f"/store/init/{path.name}", path.read_bytes())
-    more = ("--model", "memory://store/init", "--output", "memory://store/out", "--max-steps", 4, "--save-every", 1)
+        store.pipe_file(f"/store/init/{path.name}", path.read_bytes())
+    more = ("--model", "store://store/init", "--output", "store://store/out", "--max-steps", 4, "--save-every", 1)
     monkeypatch.setenv("CAPPY_CACHE", str(tmp_path / "first"))
     with monkeypatch.context() as patched:
         pushed_until(patched, "checkpoint-3")
         with pytest.raises(Interrupted):
             cappy(*flags(inputs, *more))
-    names = {name.split("/")[4] for name in memory.find("/store/out/checkpoints")}
+    names = {name.split("/")[4] for name in store.find("/store/out/checkpoints")}
     assert names == {"checkpoint-2", "checkpoint-3"}
     # Another machine, with an empty cache, resumes from the checkpoints in the store.
     monkeypatch.setenv("CAPPY_CACHE", str(tmp_path / "second"))
@@ -332,9 +332,9 @@ def test_object_store(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         pushed = pushed_until(patched)
         assert cappy(*flags(inputs, *more)) == 0
     assert pushed == ["checkpoint-4"]
-    memory.get("/store/out", str(tmp_path / "fetched"), recursive=True)
+    store.get("/store/out", str(tmp_path / "fetched"), recursive=True)
     assert same(tmp_path / "out", tmp_path / "fetched")
-    assert not memory.find("/store/out/checkpoints")
+    assert not store.find("/store/out/checkpoints")
     assert not list((tmp_path / "second" / "training").iterdir())
 
 
@@ -342,7 +342,7 @@ def test_overwrite_on_an_object_store_starts_again(
     inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CAPPY_CACHE", str(tmp_path / "cache"))
-    given = flags(inputs, "--output", "memory://again/out", "--max-steps", 3, "--save-every", 1)
+    given = flags(inputs, "--output", "store://again/out", "--max-steps", 3, "--save-every", 1)
     for last in ("checkpoint-2", "checkpoint-3"):
         with monkeypatch.context() as patched:
             pushed_until(patched, last)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -21,6 +20,7 @@ from beam_pipelines.runners import pipeline_job
 from schemas.errors import HandedOver
 from tests.cappy_model.models import save_tiny_generator, save_tiny_scorer
 from tests.conftest import cappy, template
+from tests.store import Store
 
 IMAGE = "registry.example/cappy:1"
 ACCELERATOR = "type:nvidia-l4;count:1;machine_type:g2-standard-8;install-nvidia-driver"
@@ -52,9 +52,9 @@ Build = Callable[[beam.Pipeline], None]
 
 
 def fill(folder: str, files: Mapping[str, bytes]) -> None:
-    """Write files below a folder of fsspec's `memory://`."""
+    """Write files below a folder of `store://`."""
     for name, content in files.items():
-        fsspec.filesystem("memory").pipe_file(f"{folder}/{name}", content)
+        Store().pipe_file(f"{folder}/{name}", content)
 
 
 def fill_with_rows() -> None:
@@ -76,11 +76,11 @@ def fill_with_models(tmp_path: Path) -> None:
 
 
 COMMANDS: dict[str, tuple[str, ...]] = {
-    "build-corpus": ("--mixture=memory://bucket/in/mixture.yaml", "--candidates=memory://bucket/in/rows/a.parquet"),
-    "generate": ("--input=memory://bucket/in/rows/*", "--model=memory://bucket/generator", *GPU),
-    "score": ("--input=memory://bucket/in/rows/*", "--model=memory://bucket/scorer", "--score-column=s", *GPU),
-    "rerank": ("--input=memory://bucket/in/rows/*",),
-    "evaluate": ("--input=memory://bucket/in/rows/*",),
+    "build-corpus": ("--mixture=store://bucket/in/mixture.yaml", "--candidates=store://bucket/in/rows/a.parquet"),
+    "generate": ("--input=store://bucket/in/rows/*", "--model=store://bucket/generator", *GPU),
+    "score": ("--input=store://bucket/in/rows/*", "--model=store://bucket/scorer", "--score-column=s", *GPU),
+    "rerank": ("--input=store://bucket/in/rows/*",),
+    "evaluate": ("--input=store://bucket/in/rows/*",),
 }
 COMPUTING = ("generate", "score")
 
@@ -94,7 +94,7 @@ def submitted(monkeypatch: pytest.MonkeyPatch, job: str, *flags: str) -> tuple[B
         raise HandedOver("not run")
 
     monkeypatch.setattr(pipeline_job, "execute", execute)
-    assert cappy(job, *COMMANDS[job], "--output=memory://bucket/out", *flags) == 0
+    assert cappy(job, *COMMANDS[job], "--output=store://bucket/out", *flags) == 0
     return found[0]
 
 

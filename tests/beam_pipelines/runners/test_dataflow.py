@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -49,6 +48,7 @@ from tests.beam_pipelines.runners.dataflow_jobs import (
     translated,
 )
 from tests.conftest import cappy
+from tests.store import Store
 
 REQUEST_LIMIT = 10 * 10**6
 """Maximum bytes of a job's graph on Dataflow."""
@@ -57,17 +57,16 @@ REMOTE = Placement(local=False, one_process=False)
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Return the files of `memory://bucket`."""
+    """Return the files of `store://bucket`."""
     fill_with_rows()
     fill_with_models(tmp_path_factory.mktemp("models"))
-    memory: Any = fsspec.get_filesystem_class("memory")
-    return dict(memory.store)
+    return dict(Store.store)
 
 
 @pytest.fixture(autouse=True)
 def bucket(filled: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Restore `memory://bucket` for each test, and make no request to Google about buckets."""
-    monkeypatch.setattr(fsspec.get_filesystem_class("memory"), "store", dict(filled))
+    """Restore `store://bucket` for each test, and make no request to Google about buckets."""
+    monkeypatch.setattr(Store, "store", dict(filled))
     monkeypatch.setenv("CAPPY_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(GoogleCloudOptions, "_warn_if_soft_delete_policy_enabled", lambda self, name: None)
 
@@ -100,7 +99,7 @@ def test_what_holds_a_shard_asks_for_its_memory(job: str, steps: set[str], monke
 
 
 def test_larger_shards_ask_for_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    planned = rerank.plan(RerankConfig(input="memory://bucket/in/rows/*", output="memory://bucket/out"), REMOTE)
+    planned = rerank.plan(RerankConfig(input="store://bucket/in/rows/*", output="store://bucket/out"), REMOTE)
     large = replace(planned, inputs=(replace(planned.inputs[0], bytes=10**12),), shards=2_000)
 
     def build(root: beam.Pipeline) -> None:
@@ -131,7 +130,7 @@ def test_nothing_refers_to_this_machine(job: str, tmp_path: Path, monkeypatch: p
     places = {str(tmp_path), os.getcwd(), str(Path.home()), sys.prefix, str(Path(beam.__file__).parents[1])}
     seen = 0
     for step, payload in payloads(proto):
-        seen += payload.count(b"memory://bucket/")
+        seen += payload.count(b"store://bucket/")
         for place in places:
             for mention in re.findall(re.escape(place.encode()) + rb"[\w./-]*", payload):
                 # A function that is pickled by value names its source for tracebacks.
@@ -163,8 +162,8 @@ def test_an_element_is_a_unit_of_16_mb(ending: str) -> None:
     else:
         sink.write(b"".join(json.dumps(each).encode() + b"\n" for each in texts.to_pylist()))
     data = gzip.compress(sink.getvalue(), 1) if ending.endswith("gz") else sink.getvalue()
-    fsspec.filesystem("memory").pipe_file(f"/bucket/large/rows.{ending}", data)
-    source = open_input([f"memory://bucket/large/*.{ending}"], {})
+    Store().pipe_file(f"/bucket/large/rows.{ending}", data)
+    source = open_input([f"store://bucket/large/*.{ending}"], {})
     spec, coder = ReadSpec(source.schema, CHUNK_ROWS), coders.registry.get_coder(Unit)
     (file,) = source.files
     sizes = [len(coder.encode(unit)) for read in list_reads(file, CHUNK_ROWS) for unit in read_units(read, spec)]
@@ -173,7 +172,7 @@ def test_an_element_is_a_unit_of_16_mb(ending: str) -> None:
 
 def _many(job: str, count: int) -> Any:
     """Return the function that builds a job over `count` files, each with a hash of its own."""
-    files: dict[str, Any] = {"output": "memory://bucket/out", "input": "memory://bucket/in/rows/*"}
+    files: dict[str, Any] = {"output": "store://bucket/out", "input": "store://bucket/in/rows/*"}
 
     def more(found: Any) -> Any:
         name = "some/folder/of/generated/candidates-{0:05d}-of-02000.parquet"
@@ -194,7 +193,7 @@ def _many(job: str, count: int) -> Any:
         return _builder(rerank, replace(chosen, inputs=(more(chosen.inputs[0]),)))
     config = ScoreConfig(
         **files,
-        model="memory://bucket/scorer",
+        model="store://bucket/scorer",
         score_column="s",
         device="cuda",
         dtype="bfloat16",
@@ -212,7 +211,7 @@ def _builder(job: Any, plan: Any) -> Any:
 
 def test_the_fingerprint_does_not_know_of_hints() -> None:
     config = ScoreConfig(
-        input="memory://bucket/in/rows/*", output="memory://bucket/out", model="memory://bucket/scorer",
+        input="store://bucket/in/rows/*", output="store://bucket/out", model="store://bucket/scorer",
         score_column="s", device="cuda", dtype="bfloat16", tokens_per_batch=8192,
     )  # fmt: skip
     plain, hinted = (score.plan(each, REMOTE) for each in (config, replace(config, accelerator=ACCELERATOR)))
@@ -230,7 +229,7 @@ def test_the_fingerprint_does_not_know_of_hints() -> None:
     ],
 )
 def test_accelerators_that_cannot_be(flags: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cappy("score", *COMMANDS["score"][:3], "--output=memory://bucket/out", *DATAFLOW, *flags) == 2
+    assert cappy("score", *COMMANDS["score"][:3], "--output=store://bucket/out", *DATAFLOW, *flags) == 2
     assert message in capsys.readouterr().err
 
 
@@ -241,7 +240,7 @@ def test_files_of_this_machine_are_refused(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_a_flag_that_dataflow_needs_is_missed_before_anything_is_read(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cappy("rerank", "--input=memory://none", "--output=memory://o", *DATAFLOW[:1], *DATAFLOW[2:]) == 2
+    assert cappy("rerank", "--input=store://none", "--output=store://o", *DATAFLOW[:1], *DATAFLOW[2:]) == 2
     assert "Missing required option: project" in capsys.readouterr().err
 
 
@@ -266,7 +265,7 @@ def test_dataflows_own_job_file(job: str, uploads: dict[str, bytes], capsys: pyt
     template = "--template_location=gs://some-bucket/templates/job"
     hint = [f"--accelerator={ACCELERATOR}"] if job in COMPUTING else []
     threads = ("--experiments=no_use_multiple_sdk_containers", "--number_of_worker_harness_threads=4")
-    output = "--output=memory://bucket/out"
+    output = "--output=store://bucket/out"
     assert cappy(job, *COMMANDS[job], output, *DATAFLOW, *threads, *hint, template, "--no_auth") == 0
     assert "the same command without --template_location finds it finished" in capsys.readouterr().out
     request = json.loads(uploads["gs://some-bucket/templates/job"])
@@ -278,7 +277,7 @@ def test_dataflows_own_job_file(job: str, uploads: dict[str, bytes], capsys: pyt
     proto = beam_runner_api_pb2.Pipeline.FromString(graph)
     kinds = {kind for each in hints(proto).values() for kind in each}
     assert kinds == ({"accelerator"} if job in COMPUTING else {"min_ram_bytes"})
-    assert fsspec.filesystem("memory").exists("/bucket/out/run.json")
+    assert Store().exists("/bucket/out/run.json")
 
 
 def test_dataflow_is_known_by_any_of_its_names() -> None:

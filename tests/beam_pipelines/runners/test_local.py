@@ -3,7 +3,6 @@ from contextlib import nullcontext
 from typing import Any, NoReturn
 
 import apache_beam as beam
-import fsspec
 import pytest
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
 from apache_beam.runners.dataflow.dataflow_runner import DataflowRuntimeException
@@ -14,6 +13,7 @@ from beam_pipelines.runners.options import beam_options
 from schemas.errors import CappyError
 from tests.beam_pipelines.runners.dataflow_jobs import COMMANDS, DATAFLOW, fill_with_rows
 from tests.conftest import cappy
+from tests.store import Store
 
 
 def fail(element: str) -> str:
@@ -93,17 +93,17 @@ def test_hints_are_for_those_who_heed_them(
 @pytest.fixture
 def dataflow(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return a command that submits to Dataflow; nothing is sent."""
-    monkeypatch.setattr(fsspec.get_filesystem_class("memory"), "store", {})
+    monkeypatch.setattr(Store, "store", {})
     monkeypatch.setattr(GoogleCloudOptions, "_warn_if_soft_delete_policy_enabled", lambda self, name: None)
     fill_with_rows()
-    return ["rerank", *COMMANDS["rerank"], "--output=memory://bucket/out", *DATAFLOW]
+    return ["rerank", *COMMANDS["rerank"], "--output=store://bucket/out", *DATAFLOW]
 
 
 def test_what_the_job_wrote_of_its_failure_comes_before_what_the_runner_says(
     dataflow: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail_there(pipeline: beam.Pipeline) -> NoReturn:
-        fsspec.filesystem("memory").pipe_file("/bucket/out/failure.json", b'{"reason": "2.00% of them were rejected"}')
+        Store().pipe_file("/bucket/out/failure.json", b'{"reason": "2.00% of them were rejected"}')
         raise DataflowRuntimeException("Dataflow pipeline failed. State: FAILED, Error:\nworkflow failed", None)
 
     monkeypatch.setattr(launch, "_run", fail_there)
