@@ -78,7 +78,8 @@ def restored(table: pa.Table) -> pa.Table:
         if exact is not None:
             own = pa.ipc.read_schema(pa.py_buffer(exact)).field(0)
             column = pa.chunked_array([convert(chunk, own.type) for chunk in column.chunks] or [pa.nulls(0, own.type)])
-            field = pa.field(field.name, column.type, nullable=field.nullable, metadata=own.metadata)
+            kind = own.type if column.type.equals(own.type) else column.type  # equal but for metadata of its fields
+            field = pa.field(field.name, kind, nullable=field.nullable, metadata=own.metadata)
         columns.append(column)
         fields.append(field)
     return pa.table(columns, schema=pa.schema(fields))

@@ -96,26 +96,39 @@ def _map(array: pa.Array, kind: pa.DataType) -> pa.Array:
     return pa.MapArray.from_arrays(pc.subtract(array.offsets, first), keys, items, type=kept, mask=_mask(array))
 
 
-def _list(array: pa.Array, kind: pa.DataType) -> pa.Array:
-    field = kind.value_field
+def list_slots(array: pa.Array) -> tuple[pa.Array, np.ndarray, np.ndarray]:
+    """Return the items of all lists of an array, and where each list starts and stops in them, int64[n] each."""
+    kind = array.type
     if pa.types.is_fixed_size_list(kind):
-        if not pa.types.is_fixed_size_list(array.type) or array.type.list_size != kind.list_size:
+        starts = (array.offset + np.arange(len(array))) * kind.list_size
+        return array.values, starts, starts + kind.list_size
+    offsets = np.asarray(array.offsets, np.int64)
+    if pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind):
+        return array.values, offsets, offsets + np.asarray(array.sizes, np.int64)
+    return array.values, offsets[:-1], offsets[1:]
+
+
+def _list(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    items, starts, stops = list_slots(array)
+    lengths = stops - starts
+    if np.array_equal(starts[1:], stops[:-1]):
+        first = int(starts[0]) if len(starts) else 0
+        values = convert(items.slice(first, int(lengths.sum())), kind.value_type)
+    else:  # views in any order
+        places = [np.arange(*place) for place in zip(starts, stops, strict=True)]
+        values = convert(items, kind.value_type).take(pa.array(np.concatenate(places)))
+    kept = with_item(kind, kind.value_field.with_type(values.type))
+    if pa.types.is_fixed_size_list(kind):
+        if np.any(lengths != kind.list_size):
             raise pa.ArrowInvalid(f"lists of {array.type} do not all have {kind.list_size} items")
-        size = kind.list_size
-        values = convert(array.values.slice(array.offset * size, len(array) * size), kind.value_type)
-        kept = with_item(kind, field.with_type(values.type))
         return pa.FixedSizeListArray.from_arrays(values, type=kept, mask=_mask(array))
-    values = convert(array.flatten(), kind.value_type)
-    kept = with_item(kind, field.with_type(values.type))
     wide = pa.types.is_large_list(kind) or pa.types.is_large_list_view(kind)
-    lengths = np.asarray(pc.fill_null(pc.list_value_length(array), 0), np.int64)
     offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int64() if wide else pa.int32())
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         layout = pa.LargeListArray if wide else pa.ListArray
         return layout.from_arrays(offsets, values, type=kept, mask=_mask(array))
     layout = pa.LargeListViewArray if wide else pa.ListViewArray
-    sizes = pa.array(lengths, offsets.type)
-    return layout.from_arrays(offsets[:-1], sizes, values, type=kept, mask=_mask(array))
+    return layout.from_arrays(offsets[:-1], pa.array(lengths, offsets.type), values, type=kept, mask=_mask(array))
 
 
 def _text(array: pa.Array, kind: pa.DataType) -> pa.Array:

@@ -6,7 +6,7 @@ Rows that are only carried never become Python objects.
 import codecs
 import json
 from collections.abc import Callable, Iterable
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.carried import restored
-from schemas.conversion import is_list
+from schemas.conversion import is_list, list_slots
 from schemas.scalars import temporal_values
 
 _READ: dict[str, Callable[[Any], object]] = {
@@ -86,9 +86,11 @@ def _values(array: pa.Array) -> list[object]:
         pairs = list(zip(keys, items, strict=True))
         return _where_valid(array, (pairs[a - offsets[0] : b - offsets[0]] for a, b in pairwise(offsets)))
     if is_list(kind):
-        values = python_values(array.flatten())
-        lengths = pc.fill_null(pc.list_value_length(array), 0).to_pylist()
-        return _where_valid(array, (values[a:b] for a, b in pairwise(accumulate(lengths, initial=0))))
+        items, starts, stops = list_slots(array)
+        first, last = (int(starts.min()), int(stops.max())) if len(starts) else (0, 0)
+        values = python_values(items.slice(first, last - first))
+        places = zip((starts - first).tolist(), (stops - first).tolist(), strict=True)
+        return _where_valid(array, (values[start:stop] for start, stop in places))
     return temporal_values(array) or _texts(array)
 
 
