@@ -32,7 +32,7 @@ from schemas.records import EXCERPT_CHARACTERS
 
 TRUNCATED = "unreadable"
 
-_DELIMITERS = {";": "';'", "\t": "tab", "|": "'|'", ",": "','"}
+_DELIMITERS = {";": "';'", "\t": "tab", "|": "'|'", ",": ","}
 """Delimiters that a file may have instead of its own, and the value of --csv-delimiter for each."""
 
 Fault = tuple[str, str]
@@ -69,8 +69,8 @@ def inspect(url: str, storage: StorageOptions, dialect: Dialect) -> FileSummary:
                     head.append(fields)
             rows += 1
             size += sum(map(len, fields))
-    if len(header) == 1:
-        _check_delimiter(url, line, begun)
+    if len(header) == 1 or 2 * len(head) < len(begun):
+        _check_delimiter(url, line, begun, delimiter)
     return _summary(url, _names(header), head, rows, size)
 
 
@@ -118,6 +118,7 @@ class _Lines:
     def begin_record(self) -> None:
         self.begun = ""
         self._quotes = 0
+        self._count = 0
 
     def __iter__(self) -> "_Lines":
         return self
@@ -126,7 +127,13 @@ class _Lines:
         line = next(self._text)
         self.begun = self.begun or line[:EXCERPT_CHARACTERS]
         self._quotes += line.count('"')
+        self._count += 1
         return line
+
+    @property
+    def spanned(self) -> str:
+        """How many lines the current record has, if several: those behind a quote that should not be there."""
+        return f"; a quote in its first line takes in {self._count - 1:,} more lines" if self._count > 1 else ""
 
     def skip_record(self) -> None:
         """Read up to the line that closes an open quote, or to the end of the file."""
@@ -177,19 +184,23 @@ def _names(header: list[str]) -> list[str]:
     return names
 
 
-def _check_delimiter(url: str, header: str, rows: list[str]) -> None:
-    """Raise UnreadableFile if another delimiter cuts a header of one column, and most rows into as many fields."""
+def _check_delimiter(url: str, header: str, rows: list[str], own: str) -> None:
+    """Raise UnreadableFile if another delimiter cuts the header, and most rows, into one number of fields above 1."""
     if header.lower().startswith("sep="):
         raise UnreadableFile(
             f"{url}: its first line is Excel's {header.strip()!r}; delete it, and give --csv-delimiter {header[4:5]!r}"
         )
     for delimiter, value in _DELIMITERS.items():
-        count = header.count(delimiter)
-        if count and 2 * sum(row.count(delimiter) >= count for row in rows) >= len(rows):
+        count = 1 if delimiter == own else _width(header, delimiter)
+        if count > 1 and 2 * sum(_width(row, delimiter) == count for row in rows) >= len(rows):
             raise UnreadableFile(
-                f"{url}: its header is one column, {header.strip()[:200]!r}; if a file has other separators than "
-                f"commas, name them, here --csv-delimiter {value}"
+                f"{url}: the fields of its header, {header.strip()[:200]!r}, are separated by another character than "
+                f"is expected; give --csv-delimiter {value}"
             )
+
+
+def _width(line: str, delimiter: str) -> int:
+    return len(next(csv.reader([line], delimiter=delimiter), []))
 
 
 def _records(lines: _Lines, width: int, delimiter: str) -> Iterator[_CsvRecord]:
@@ -205,7 +216,7 @@ def _records(lines: _Lines, width: int, delimiter: str) -> Iterator[_CsvRecord]:
         except StopIteration:
             return
         except csv.Error as error:
-            fault = ("broken_csv", str(error))
+            fault = ("broken_csv", f"{error}{lines.spanned}")
             if "limit" in str(error):
                 fault = _TOO_LARGE
                 lines.skip_record()

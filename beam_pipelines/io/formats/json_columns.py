@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from beam_pipelines.io.formats.base import AsWritten
-from beam_pipelines.io.formats.json_types import as_texts, infinite_rows, is_text_list, make_array
+from beam_pipelines.io.formats.json_types import DoesNotFit, as_texts, infinite_rows, is_text_list, make_array
 from beam_pipelines.io.formats.text import Column, ParsedRow
 
 _DETAIL_CHARACTERS = 100
@@ -61,7 +61,7 @@ def convert_column(rows: Sequence[JsonRow], field: pa.Field) -> Column:
     unfit: dict[int, str] = {}
     try:
         array = make_array(values, field.type)
-    except ValueError:
+    except DoesNotFit:
         convert = _convert_texts if pa.types.is_string(field.type) or is_text_list(field.type) else _drop_unfit
         array = make_array(convert(rows, values, field, unfit), field.type)
     for row in infinite_rows(array):
@@ -77,7 +77,7 @@ def _convert_texts(rows: Sequence[JsonRow], values: list[Any], field: pa.Field, 
             value = json.loads(fields_of(row.text)[field.name], parse_int=str, parse_float=str, parse_constant=str)
         try:
             converted.append(as_texts(value, field.type))
-        except ValueError:
+        except DoesNotFit:
             unfit[number] = _describe(row, field)
             converted.append(None)
     return converted
@@ -91,7 +91,7 @@ def _drop_unfit(rows: Sequence[JsonRow], values: list[Any], field: pa.Field, unf
         start, stop = ranges.pop()
         try:
             make_array(values[start:stop], field.type)
-        except ValueError:
+        except DoesNotFit:
             if stop - start > 1:
                 middle = (start + stop) // 2
                 ranges += [(start, middle), (middle, stop)]

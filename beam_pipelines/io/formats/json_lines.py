@@ -132,7 +132,7 @@ def _parsed_rows(file: InputFile, span: Span, spec: ReadSpec) -> Iterator[Parsed
                     write_columns(row, text, spec.as_written)
                     yield ParsedRow(position, row, None, len(line), text)
                 except _BadLine as error:
-                    excerpt = line[:_EXCERPT_BYTES].decode("utf-8", "backslashreplace")
+                    excerpt = line[:_EXCERPT_BYTES].rstrip(b"\r\n").decode("utf-8", "backslashreplace")
                     yield ParsedRow(position, None, BadRow(position, error.reason, str(error), excerpt), len(line), "")
         except OSError as error:
             detail = f"the rest of the file after this position: {error}"
@@ -173,7 +173,7 @@ def _skip_line(file: IO[bytes]) -> int:
 
 
 BROKEN = "broken_json"
-_EXCERPT_BYTES = 4096
+_EXCERPT_BYTES = 4096  # of which a reject keeps 500 characters
 
 
 def _parse(line: bytes, dialect: Dialect) -> _Line:

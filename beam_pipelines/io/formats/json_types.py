@@ -13,7 +13,10 @@ MAX_DEPTH = 63
 """Levels of lists and objects that a column may have; its values are one level more, and Arrow ships 64."""
 
 _EXACT_FLOATS = 2**53
-_SCALARS = {str, int, float, bool, type(None)}
+
+
+class DoesNotFit(ValueError):
+    """A value does not fit the type of its column."""
 
 
 def infer_type(values: Iterable[object], depth: int = 1) -> pa.DataType | None:
@@ -28,9 +31,11 @@ def infer_type(values: Iterable[object], depth: int = 1) -> pa.DataType | None:
         return pa.null()
     if kinds <= {int, float}:
         return _number_type(present)  # type: ignore[arg-type]
-    if len(kinds) > 1 or depth > MAX_DEPTH:
+    if len(kinds) > 1:
         return None
     kind = kinds.pop()
+    if kind in (list, dict) and depth > MAX_DEPTH:
+        return None
     if kind is list:
         item = infer_type(chain.from_iterable(present), depth + 1)  # type: ignore[arg-type]
         return None if item is None else pa.list_(item)
@@ -61,29 +66,33 @@ def _number_type(numbers: Sequence[int | float]) -> pa.DataType | None:
     return pa.uint64() if max(fitting) >= 2**63 and min(fitting) >= 0 else pa.int64()
 
 
-def most_common_type(values: Iterable[object]) -> pa.DataType:
-    """Return the type of most values: of the numbers, or the texts, and so on. string where no type holds them."""
+def most_common_type(values: Iterable[object], depth: int = 1) -> pa.DataType:
+    """Return the type of most values: of the numbers, or the texts, and so on. string where no type holds them.
+
+    In lists of mixed items it is that of most items. Some value must not be None.
+    """
     kinds = [(float if type(value) is int else type(value), value) for value in values if value is not None]
     most = Counter(kind for kind, _ in kinds).most_common(1)[0][0]
     chosen = [value for kind, value in kinds if kind is most]
-    inferred = infer_type(chosen)
+    inferred = infer_type(chosen, depth)
     if inferred is not None:
         return inferred
-    items = {type(item) for value in chosen if isinstance(value, list) for item in value}
-    return pa.list_(pa.string()) if items and items <= _SCALARS else pa.string()
+    if most is list and depth < MAX_DEPTH:
+        return pa.list_(most_common_type(chain.from_iterable(chosen), depth + 1))  # type: ignore[arg-type]
+    return pa.string()
 
 
 def make_array(values: Sequence[object], kind: pa.DataType) -> pa.Array:
-    """Convert JSON values to an array of type `kind`. Raises ValueError if a value does not fit.
+    """Convert JSON values to an array of type `kind`. Raises DoesNotFit if a value is of another type.
 
     Arrow alone would truncate 1.5 to 1, split a text into a list of its characters, and drop unknown fields.
     """
     if not _conforms(values, kind):
-        raise ValueError
+        raise DoesNotFit
     try:
         return pa.array(values, kind)
     except (pa.ArrowException, OverflowError) as error:
-        raise ValueError from error
+        raise DoesNotFit from error
 
 
 def _conforms(values: Sequence[object], kind: pa.DataType) -> bool:
@@ -135,7 +144,7 @@ def is_text_list(kind: pa.DataType) -> bool:
 
 
 def as_texts(value: object, kind: pa.DataType) -> object:
-    """Convert a JSON value to text, or to the lists of text that `kind` is. Raises ValueError for another shape.
+    """Convert a JSON value to text, or to the lists of text that `kind` is. Raises DoesNotFit for another shape.
 
     Args:
       value: parsed with numbers left as texts.
@@ -147,4 +156,4 @@ def as_texts(value: object, kind: pa.DataType) -> object:
         return [as_texts(item, kind.value_type) for item in value]
     if value is None or (isinstance(value, str) and pa.types.is_string(kind)):
         return value
-    raise ValueError
+    raise DoesNotFit

@@ -121,7 +121,7 @@ class _Decompressed(io.RawIOBase):
         elif compression == "bz2":
             self._stream = bz2.BZ2File(file)
         elif compression == "xz":
-            self._stream = lzma.LZMAFile(file)  # noqa: SIM115 - closed with `file`
+            self._stream = lzma.LZMAFile(file, format=lzma.FORMAT_XZ)  # noqa: SIM115 - closed with `file`
         else:
             self._stream = pa.CompressedInputStream(pa.PythonFile(file, "r"), compression)
 
@@ -157,6 +157,7 @@ class _Recoded(io.RawIOBase):
 
     def __init__(self, file: IO[bytes], encoding: str) -> None:
         self._file = file
+        self._encoding = encoding
         self._decoder = codecs.getincrementaldecoder(encoding)("cappy-undecodable")
         self._ready = b""
         self._ended = False
@@ -171,7 +172,8 @@ class _Recoded(io.RawIOBase):
             try:
                 self._ready = self._decoder.decode(data, final=self._ended).encode("utf-8", "surrogatepass")
             except UnicodeError as error:  # UTF-16 without a byte order mark
-                raise OSError(str(error)) from error
+                name = self._encoding
+                raise OSError(f"{error}; name the order of bytes, --encoding {name}-le or {name}-be") from error
         count = min(len(buffer), len(self._ready))
         buffer[:count] = self._ready[:count]
         self._ready = self._ready[count:]

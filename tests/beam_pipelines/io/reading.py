@@ -1,21 +1,26 @@
 """Read the rows of input files, as the jobs do."""
 
+import bz2
 import gzip
-from collections.abc import Iterator
+import lzma
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import zstandard
 
 from beam_pipelines.io.inputs import open_input
 from beam_pipelines.io.units import Unit, list_reads, read_units
 
 
-def units(pattern: str | Path, unit_rows: int = 7, limit: int | None = None, **flags: bool) -> Iterator[Unit]:
-    source = open_input([str(pattern)], {}, limit=limit)
+def units(
+    pattern: str | Path, unit_rows: int = 7, limit: int | None = None, *, exact: bool = False, **options: Any
+) -> Iterator[Unit]:
+    source = open_input([str(pattern)], {}, limit=limit, **options)
     for file in source.files:
         for read in list_reads(file, unit_rows):
-            yield from read_units(read, source.read_spec(source.schema, unit_rows, **flags))
+            yield from read_units(read, source.read_spec(source.schema, unit_rows, exact=exact))
 
 
 def good(found: list[Unit]) -> list[dict[str, Any]]:
@@ -31,4 +36,19 @@ def bad(found: list[Unit]) -> list[tuple[str, str]]:
 
 
 def compressed(data: bytes, ending: str) -> bytes:
-    return {"": lambda d: d, ".gz": gzip.compress, ".zst": zstandard.compress}[ending](data)
+    compress: dict[str, Callable[[bytes], bytes]] = {
+        "": lambda plain: plain,
+        ".gz": gzip.compress,
+        ".zst": zstandard.compress,
+        ".bz2": lambda plain: bz2.compress(plain, 1),  # in blocks of 100 kB
+        ".xz": lambda plain: lzma.compress(plain, preset=0),
+        ".lz4": _lz4,
+    }
+    return compress[ending.lower()](data)
+
+
+def _lz4(data: bytes) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, "lz4") as stream:
+        stream.write(data)
+    return sink.getvalue().to_pybytes()
