@@ -34,6 +34,7 @@ from beam_pipelines.runs.job import package_of
 from beam_pipelines.runs.manifest import manifest_header
 from beam_pipelines.runs.progress import Progress, Stage
 from beam_pipelines.runs.report import render_report
+from cappy_model.paths import encodable
 from schemas.errors import UsageError
 from schemas.manifest import FORMAT_VERSION, REPORT
 from schemas.stats import Stats
@@ -53,7 +54,7 @@ class Plan:
     @property
     def output(self) -> OutputDir:
         """The output folder."""
-        return OutputDir(absolute(self.config.output), self.config.storage)
+        return OutputDir(encodable(absolute(self.config.output)), self.config.storage)
 
     @property
     def urls(self) -> list[str]:

@@ -29,6 +29,7 @@ from beam_pipelines.transforms.shuffle import GroupIntoShards, ReduceUnits, fini
 from cappy_model.metrics.evaluation import SELF_SCORES
 from cappy_model.metrics.ranking import REPLICATES
 from cappy_model.metrics.rouge import RougeL
+from cappy_model.paths import encodable
 from schemas.chunks import CHUNK_ROWS
 from schemas.errors import CappyError
 from schemas.manifest import METRICS, to_json
@@ -139,7 +140,7 @@ class EvaluateJob(PipelineJob[EvaluatePlan]):
     def run(self, config: EvaluateConfig, options: PipelineOptions) -> dict[str, Any]:
         """Run the job as `PipelineJob.run` does, then write metrics.json unless it is up to date."""
         manifest = super().run(config, options)
-        output, content = OutputDir(absolute(config.output), config.storage), to_json(metrics(manifest))
+        output, content = OutputDir(encodable(absolute(config.output)), config.storage), to_json(metrics(manifest))
         if read_bytes(join(output.url, METRICS), config.storage) != content:
             output.write(METRICS, content)
         return manifest

@@ -12,6 +12,7 @@ from beam_pipelines.jobs.train.files import read_weights
 from beam_pipelines.models.settle import model_source, needing_extra, read_template
 from beam_pipelines.runs.folder import earlier_facts
 from beam_pipelines.runs.inputs import open_inputs
+from cappy_model.paths import encodable
 from cappy_model.train.recipe import GROUPED, LISTWISE, OLDER, RANDOM, VERSION
 from schemas.errors import CappyError, UsageError
 from schemas.manifest import FORMAT_VERSION
@@ -57,7 +58,7 @@ class TrainPlan:
     @property
     def output(self) -> str:
         """The URL of the output folder."""
-        return absolute(self.config.output)
+        return encodable(absolute(self.config.output))
 
     @property
     def rows(self) -> int:
