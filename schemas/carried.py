@@ -68,15 +68,20 @@ def carried_field(field: pa.Field) -> pa.Field:
     return pa.field(field.name, plain, metadata={_EXACT: exact.serialize().to_pybytes()})
 
 
+def exact_field(field: pa.Field) -> pa.Field:
+    """Return a field with the type that its column has in files."""
+    exact = (field.metadata or {}).get(_EXACT)
+    return field if exact is None else pa.ipc.read_schema(pa.py_buffer(exact)).field(0)
+
+
 def restored(table: pa.Table) -> pa.Table:
     """Return a table whose carried columns have their own types, under whatever name they have now."""
     if not any(_EXACT in (field.metadata or {}) for field in table.schema):
         return table
     columns, fields = [], []
     for field, column in zip(table.schema, table.columns, strict=True):
-        exact = (field.metadata or {}).get(_EXACT)
-        if exact is not None:
-            own = pa.ipc.read_schema(pa.py_buffer(exact)).field(0)
+        if _EXACT in (field.metadata or {}):
+            own = exact_field(field)
             column = pa.chunked_array([convert(chunk, own.type) for chunk in column.chunks] or [pa.nulls(0, own.type)])
             kind = own.type if column.type.equals(own.type) else column.type  # equal but for metadata of its fields
             field = pa.field(field.name, kind, nullable=field.nullable, metadata=own.metadata)

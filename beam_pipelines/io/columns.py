@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
+from schemas.carried import exact_field
 from schemas.conversion import is_list, with_item
 from schemas.errors import CappyError
 from schemas.records import is_binary, is_text
@@ -43,6 +44,22 @@ def nested_types(kind: pa.DataType) -> Iterator[tuple[pa.DataType, int]]:
             waiting.append((current.value_type, depth))
         else:
             waiting += [(current.field(i).type, depth + 1) for i in range(current.num_fields)]
+
+
+def layouts_in(schema: pa.Schema) -> dict[str, str]:
+    """Return the types of columns with another layout of text or lists than `string` and `list`.
+
+    They belong to the fingerprint of a job that copies them: older versions wrote such columns as `string` and `list`.
+    """
+    fields = [exact_field(field) for field in schema]
+    return {field.name: str(field.type) for field in fields if field.metadata or _has_layout(field.type)}
+
+
+def _has_layout(kind: pa.DataType) -> bool:
+    return any(
+        (is_text(inner) and not pa.types.is_string(inner)) or (is_list(inner) and not pa.types.is_list(inner))
+        for inner, _ in nested_types(kind)
+    )
 
 
 def widen(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:

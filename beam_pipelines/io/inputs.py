@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pyarrow as pa
 
-from beam_pipelines.io.columns import UnreadableFile
+from beam_pipelines.io.columns import UnreadableFile, widen
 from beam_pipelines.io.formats.base import UTF_8, AsWritten, Dialect, FileSummary, InputFile, ReadSpec
 from beam_pipelines.io.formats.registry import format_of
 from beam_pipelines.io.patterns import find
@@ -170,7 +170,19 @@ def _columns(
         except Unresolved as error:
             unusable[name] = str(error)
             continue
-        fields.append(carried_field(resolved))
+        fields.append(_carried(resolved, columns, everywhere=len(columns) == len(urls)))
         if how is not None:
             as_written[name] = how
     return pa.schema(fields), as_written, unusable
+
+
+def _carried(resolved: pa.Field, found: Sequence[Found], *, everywhere: bool) -> pa.Field:
+    """Return the field that jobs carry; `everywhere` says whether all files have the column, which is null elsewhere.
+
+    The name of an extension type remains if all files have it.
+    """
+    if not everywhere:
+        resolved = resolved.with_type(widen(resolved.type, pa.null()))
+    if any(not column.field.equals(resolved, check_metadata=True) for column in found):
+        resolved = resolved.remove_metadata()
+    return carried_field(resolved)

@@ -9,6 +9,7 @@ import apache_beam as beam
 import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from beam_pipelines.io.columns import layouts_in
 from beam_pipelines.io.formats.base import ReadSpec
 from beam_pipelines.io.inputs import Input
 from beam_pipelines.io.output import parquet_bytes
@@ -132,7 +133,7 @@ def _open(config: Any) -> Input:
 
 def fingerprint_inputs(plan: ScorePlan) -> dict[str, Any]:
     """Return everything that shapes the bytes of the output."""
-    columns = plan.columns
+    columns, layouts = plan.columns, layouts_in(plan.inputs[0].schema)
     return {
         "settings": {
             "instruction_column": columns.instruction,
@@ -142,6 +143,7 @@ def fingerprint_inputs(plan: ScorePlan) -> dict[str, Any]:
         },
         "model": dict(plan.model),
         "files": [file.fingerprint_inputs() for file in plan.inputs[0].files],
+        **({"layouts": layouts} if layouts else {}),
     }
 
 

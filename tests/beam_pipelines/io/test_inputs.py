@@ -41,11 +41,11 @@ def test_files_of_one_input_must_agree(tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": ["x"], "b": pa.array([None], pa.null())}), tmp_path / "1.parquet")
     pq.write_table(pa.table({"a": pa.array(["y"], pa.large_string()), "b": [2]}), tmp_path / "2.parquet")
     source = open_input([f"{tmp_path}/*.parquet"], {})
-    assert source.schema == pa.schema([("a", pa.string()), ("b", pa.int64())])
+    assert source.schema == pa.schema([("a", pa.large_string()), ("b", pa.int64())])
     assert good(list(units(tmp_path / "*.parquet"))) == [{"a": "x", "b": None}, {"a": "y", "b": 2}]
     pq.write_table(pa.table({"a": [1]}), tmp_path / "3.parquet")
-    with pytest.raises(CappyError, match=r"column 'a' is int64 in .*3\.parquet and string in .*1\.parquet"):
-        open_input([f"{tmp_path}/*.parquet"], {})
+    with pytest.raises(CappyError, match=r"column 'a' is int64 in .*3\.parquet and large_string in .*2\.parquet"):
+        open_input([f"{tmp_path}/*.parquet"], {}).check_usable(["a"])
 
 
 @pytest.mark.parametrize(
@@ -71,9 +71,6 @@ def test_the_wider_type_wins(tmp_path: Path, one: object, other: object, kind: p
 def test_parquet_numbers_of_two_widths(tmp_path: Path) -> None:
     pq.write_table(pa.table({"n": [1, 2**53 + 1, 3]}), tmp_path / "1.parquet")
     pq.write_table(pa.table({"n": pa.array([0.5], pa.float32())}), tmp_path / "2.parquet")
-    with pytest.raises(CappyError, match="column 'n' is float in .* and int64 in"):
-        open_input([f"{tmp_path}/*.parquet"], {})
-    pq.write_table(pa.table({"n": [0.5]}), tmp_path / "2.parquet")
     pq.write_table(pa.table({"n": pa.array([0.25], pa.float32())}), tmp_path / "3.parquet")
     found = list(units(f"{tmp_path}/*.parquet"))
     assert [row["n"] for row in good(found)] == [1.0, 3.0, 0.5, 0.25]
@@ -93,19 +90,6 @@ def test_json_that_no_type_holds_is_carried_as_text(tmp_path: Path) -> None:
     assert [json.loads(read[name]) for name in ("empty", "inside", "too_deep")] == [{}, [{"a": {}}], [deep]]
     assert read["deep"] == deep
     assert chunks.from_ipc(chunks.to_ipc(unit.rows)).equals(unit.rows)
-
-
-def test_duplicate_column_names_are_refused(tmp_path: Path) -> None:
-    numbers = pa.array([1])
-    twice = pa.StructArray.from_arrays([numbers, numbers], ["k", "k"])
-    for columns, message in (
-        ([numbers, numbers], r"f\.parquet: has 2 columns named 'a'; rename"),
-        ([numbers, twice], r"f\.parquet: column 'b' has a duplicate field: k, k; rename"),
-    ):
-        names = ["a", "b"] if columns[1] is twice else ["a", "a"]
-        pq.write_table(pa.Table.from_arrays(columns, names), tmp_path / "f.parquet")
-        with pytest.raises(CappyError, match=message):
-            open_input([f"{tmp_path}/f.parquet"], {})
 
 
 def test_patterns_name_files_relative_to_their_fixed_part(tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 """Parquet: units are consecutive rows, independent of row groups; damage costs only the rows it hits."""
 
 import gc
+import io
+from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,9 +12,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from beam_pipelines.io.columns import UnreadableFile, layouts_in
 from beam_pipelines.io.formats import base, parquet
+from beam_pipelines.io.inputs import open_input
+from beam_pipelines.io.output import parquet_bytes
+from beam_pipelines.io.resolve import Roles
+from beam_pipelines.io.units import list_reads, read_units
 from schemas import chunks
 from schemas.chunks import row_bytes
+from schemas.values import python_values
 from tests.beam_pipelines.io.reading import bad, good, units
 
 anywhere = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -107,3 +116,95 @@ def test_a_damaged_row_group_loses_its_rows_and_no_others(tmp_path: Path) -> Non
     found = list(units(path, 40))
     assert [row["t"] for row in good(found)] == [f"text number {i}" for i in (*range(100), *range(200, 300))]
     assert bad(found) == [(f"f.parquet#{i}", "unreadable") for i in range(100, 200)]
+
+
+def test_columns_that_cannot_be_read_stop_only_who_reads_them(tmp_path: Path) -> None:
+    numbers = pa.array([1, 2])
+    twice = pa.StructArray.from_arrays([numbers, numbers], ["k", "k"])
+    table = pa.Table.from_arrays([numbers, numbers, twice, numbers], ["a", "a", "b", "c"])
+    pq.write_table(table, tmp_path / "f.parquet")
+    source = open_input([f"{tmp_path}/f.parquet"], {})
+    assert source.schema.names == ["c"]
+    with pytest.raises(UnreadableFile, match=r"f\.parquet: has 2 columns named 'a'; rename all but one"):
+        source.check_usable(["a"])
+    with pytest.raises(UnreadableFile, match=r"f\.parquet: column 'b' has a duplicate field: k, k; rename one"):
+        source.check_usable(["b", "c"])
+    assert good(list(units(tmp_path / "f.parquet"))) == [{"c": 1}, {"c": 2}]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected", "rejected"),
+    [
+        (pa.array([1, 2], pa.int32()), pa.array([2**40]), [1, 2, 2**40], 0),
+        (pa.array([1.5], pa.float32()), pa.array([1, 2**53 + 1]), [1.5, 1.0], 1),
+        (
+            pa.array([{"a": 1}], pa.struct({"a": pa.int32()})),
+            pa.array([{"a": 2**40, "b": "x"}]),
+            [{"a": 1, "b": None}, {"a": 2**40, "b": "x"}],
+            0,
+        ),
+        (
+            pa.array([[1]], pa.list_(pa.int8(), 1)),
+            pa.array([[1, 2], None], pa.large_list(pa.int64())),
+            [[1], [1, 2], None],
+            0,
+        ),
+        (pa.array(["a"]).dictionary_encode(), pa.array(["b"], pa.large_string()), ["a", "b"], 0),
+        (pa.array([b"ab"], pa.binary(2)), pa.array([b"abc"]), [b"ab", b"abc"], 0),
+        (pa.array([0], pa.timestamp("ns")), pa.array([72_000_000], pa.date32()), [datetime(1970, 1, 1)], 1),
+        (
+            pa.array([[("k", 1)]], pa.map_(pa.string(), pa.int8())),
+            pa.array([[("k", 300)]], pa.map_(pa.string(), pa.int64())),
+            [[("k", 1)], [("k", 300)]],
+            0,
+        ),
+        (pa.array([[1, 2]], pa.list_(pa.int8(), 2)), None, [[1, 2], None], 0),
+    ],
+)
+def test_types_of_two_files_widen(
+    tmp_path: Path, one: pa.Array, other: pa.Array | None, expected: list[object], rejected: int
+) -> None:
+    pq.write_table(pa.table({"v": one}), tmp_path / "1.parquet")
+    pq.write_table(pa.table({"v": other} if other is not None else {"w": [1]}), tmp_path / "2.parquet")
+    found = list(units(f"{tmp_path}/*.parquet"))
+    values = [value for unit in found for value in python_values(unit.rows["v"])]
+    assert values == expected
+    assert [reason for _, reason in bad(found)] == ["does_not_fit"] * rejected
+    written = pq.read_table(io.BytesIO(parquet_bytes([unit.rows for unit in found], found[0].rows.schema)))
+    assert written.num_rows == len(expected), "and Arrow can read what is written of them"
+
+
+def test_bytes_numbers_and_dictionaries_are_text_where_text_is_wanted(tmp_path: Path) -> None:
+    columns = {
+        "bytes": pa.array([b"caf\xc3\xa9", b"\xff", None]),
+        "coded": pa.array([b"a", b"b", None]).dictionary_encode(),
+        "whole": pa.array([1, 2, None], pa.uint8()),
+        "truth": pa.array([True, False, None]),
+        "lists": pa.array([[b"x", None], [], None], pa.large_list(pa.large_binary())),
+        "exact": pa.array([Decimal("3.50"), None, None]),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "f.parquet")
+    source = open_input([f"{tmp_path}/f.parquet"], {}, roles=Roles(text=tuple(columns)))
+    assert source.schema.types == [pa.string()] * 4 + [pa.list_(pa.string()), pa.string()]
+    (part,) = list_reads(source.files[0], 9)
+    (unit,) = read_units(part, source.read_spec(source.schema, 9))
+    assert [(row.position, row.reason) for row in unit.bad] == [(1, "invalid_utf8")]
+    assert unit.rows.to_pylist() == [
+        {"bytes": "café", "coded": "a", "whole": "1", "truth": "true", "lists": ["x", None], "exact": "3.50"},
+        dict.fromkeys(columns),
+    ]
+
+
+def test_layouts_of_text_and_lists_are_known(tmp_path: Path) -> None:
+    columns = {
+        "plain": pa.array([["a"]]),
+        "large": pa.array(["a"], pa.large_string()),
+        "fixed": pa.array([[1]], pa.list_(pa.int8(), 1)),
+        "coded": pa.array([["a"]], pa.list_(pa.dictionary(pa.int32(), pa.string()))),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "f.parquet")
+    assert layouts_in(open_input([f"{tmp_path}/f.parquet"], {}).schema) == {
+        "large": "large_string",
+        "fixed": "fixed_size_list<item: int8>[1]",
+        "coded": "list<item: dictionary<values=string, indices=int32, ordered=0>>",
+    }
