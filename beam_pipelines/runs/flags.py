@@ -4,7 +4,6 @@ Imports neither Beam nor pyarrow, so that `cappy --help` and errors in our own f
 """
 
 import argparse
-import codecs
 import dataclasses
 import json
 import math
@@ -14,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass
 from typing import Any
 
+from beam_pipelines.io.dialect import parse_delimiter, parse_encoding
 from schemas.errors import UsageError
 
 _FLAG = "flag"
@@ -216,21 +216,18 @@ def names(text: str) -> tuple[str, ...]:
 
 def character(text: str) -> str:
     """Parse one character, or `tab`."""
-    if text in ("tab", "\\t"):
-        return "\t"
-    if len(text) != 1 or text in '"\r\n':
-        raise argparse.ArgumentTypeError(f"{text!r} is not a character that separates fields, such as ; or tab")
-    return text
+    try:
+        return parse_delimiter(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def codec(text: str) -> str:
     """Parse the name of a text encoding that Python knows."""
     try:
-        if codecs.lookup(text)._is_text_encoding:  # Python has no public name for it
-            return text
-    except LookupError:
-        pass
-    raise argparse.ArgumentTypeError(f"{text!r} is not an encoding of text, such as utf-8, utf-16 or cp1252")
+        return parse_encoding(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def json_object(text: str) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from beam_pipelines.io.dialect import parse_delimiter, parse_encoding
 from beam_pipelines.io.patterns import absolute_pattern
 from beam_pipelines.io.storage import StorageOptions, absolute, read_bytes
 from beam_pipelines.templates.files import PlainLoader, Template, load_templates
@@ -52,6 +53,9 @@ class DatasetEntry(_Section):
       rename: source column -> template variable.
       max_examples: T0's cap on examples (`docs/semantics.md`); None for no cap.
       templates: "all", "original_task", or a list of template names.
+      csv_delimiter: separator of CSV fields; None: that of --csv-delimiter.
+      encoding: encoding of its text files; None: that of --encoding.
+      text_columns: columns to read as text; None: those of --text-columns.
     """
 
     name: str
@@ -61,6 +65,15 @@ class DatasetEntry(_Section):
     rename: dict[str, str] = {}
     max_examples: Annotated[int, Field(ge=1)] | None = 500_000
     templates: Literal["all", "original_task"] | list[str] = "all"
+    csv_delimiter: Annotated[str, AfterValidator(parse_delimiter)] | None = None
+    encoding: Annotated[str, AfterValidator(parse_encoding)] | None = None
+    text_columns: list[str] | None = None
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How its text files are read, where that differs from what the flags of the job say."""
+        given = {"csv_delimiter": self.csv_delimiter, "encoding": self.encoding, "text_columns": self.text_columns}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 class DecodingEntry(_Section):

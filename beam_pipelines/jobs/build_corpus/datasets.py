@@ -58,22 +58,23 @@ def _read_spec(dataset: Dataset, source: Input) -> ReadSpec:
             used_by.setdefault(variable, template.name)
     names = [*source.schema.names, *source.unusable]
     present = f"the columns are {', '.join(names)}"
-    unknown = sorted(set(dataset.entry.rename) - set(names))
-    if unknown:
-        raise CappyError(f"dataset {dataset.label}: `rename` names {unknown[0]!r}; {present}")
+    for key, columns in (("rename", dataset.entry.rename), ("text_columns", dataset.entry.text_columns or ())):
+        unknown = sorted(set(columns) - set(names))
+        if unknown:
+            raise CappyError(f"dataset {dataset.label}: `{key}` names {unknown[0]!r}; {present}")
     for variable, template_name in sorted(used_by.items()):
         use = f"dataset {dataset.label}: template {template_name!r} uses {variable!r}"
-        columns = [name for name in names if dataset.variable(name) == variable]
-        if not columns:
+        origins = [name for name in names if dataset.variable(name) == variable]
+        if not origins:
             raise CappyError(
                 f"{use}; {present}. `rename` maps columns to variables, and `templates` can leave a template out."
             )
-        if len(columns) > 1:
+        if len(origins) > 1:
             raise CappyError(
-                f"{use}, which two columns become: {' and '.join(map(repr, columns))}; `rename` gives one another name"
+                f"{use}, which two columns become: {' and '.join(map(repr, origins))}; `rename` gives one another name"
             )
-        if columns[0] in source.unusable:
-            raise UnreadableFile(f"{use}: {source.unusable[columns[0]]}")
+        if origins[0] in source.unusable:
+            raise UnreadableFile(f"{use}: {source.unusable[origins[0]]}")
     fields = [field for field in source.schema if dataset.variable(field.name) in used_by]
     if not source.schema.names:
         source.check_usable()

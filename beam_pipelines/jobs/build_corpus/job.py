@@ -1,7 +1,7 @@
 """The job `build-corpus`: how it is planned, fingerprinted and built."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -23,7 +23,7 @@ from beam_pipelines.jobs.build_corpus.estimate import corpus_cost
 from beam_pipelines.jobs.build_corpus.labelling import finish_shard
 from beam_pipelines.jobs.build_corpus.manifest import corpus_manifest
 from beam_pipelines.jobs.build_corpus.negatives import LABELLED_INSTRUCTION, reduce_instructions
-from beam_pipelines.jobs.build_corpus.page import few_wrong, page, silent_templates
+from beam_pipelines.jobs.build_corpus.page import few_wrong, page, warnings
 from beam_pipelines.jobs.build_corpus.preview import preview, show, silent_in
 from beam_pipelines.jobs.build_corpus.render import RenderTemplates
 from beam_pipelines.report.text import plural
@@ -39,6 +39,7 @@ from beam_pipelines.transforms.results import write_result
 from beam_pipelines.transforms.shuffle import FinishShards, GroupIntoShards, ReduceUnits, finishing_memory, shards_for
 from cappy_model.metrics.rouge import RougeL
 from schemas.chunks import CHUNK_ROWS
+from schemas.errors import CappyError
 from schemas.ids import digest
 
 
@@ -77,14 +78,20 @@ def plan(config: BuildCorpusConfig, placement: Placement) -> CorpusPlan:
     inputs: list[Input] = []
     for group, dataset in enumerate(mixture.datasets):
         first = sum(len(source.files) for source in inputs)
-        inputs.append(open_inputs(config, dataset.paths, templates=True, group=group, first=first))
+        reading = replace(config, **dataset.entry.reading)
+        inputs.append(open_inputs(reading, dataset.paths, templates=True, group=group, first=first))
         datasets.append(plan_dataset(dataset, inputs[-1], mixture=mixture.file, seed=config.seed))
     candidates, size = None, sum(dataset.pair_bytes(mixture.file.negatives) for dataset in datasets)
     if config.candidates:
-        candidates = open_inputs(config, config.candidates, text=TEXTS_OF_CANDIDATES)
+        fixed = replace(config, text_columns=())  # the types of their columns are
+        candidates = open_inputs(fixed, config.candidates, text=TEXTS_OF_CANDIDATES)
         candidate_columns(candidates.schema)
         inputs.append(candidates)
         size += candidates.bytes
+    known = {name for source in inputs for name in (*source.schema.names, *source.unusable)}
+    unknown = [name for name in config.text_columns if name not in known]
+    if unknown:
+        raise CappyError(f"--text-columns {unknown[0]}: no dataset of {config.mixture} has such a column")
     shards = config.shards or shards_for(size)
     return CorpusPlan(config, tuple(inputs), mixture.file, tuple(datasets), candidates, size, shards)
 
@@ -107,6 +114,7 @@ def fingerprint_inputs(plan: CorpusPlan) -> dict[str, Any]:
                 "name": planned.dataset.label,
                 "rename": planned.dataset.entry.rename,
                 "max_examples": planned.dataset.entry.max_examples,
+                **({"reading": planned.dataset.entry.reading} if planned.dataset.entry.reading else {}),
                 "templates": [
                     {"name": template.name, "id": template.id, "texts": digest(template.jinja, template.answer_choices)}
                     for template in planned.dataset.templates
@@ -216,9 +224,8 @@ def summarise(manifest: Mapping[str, Any]) -> str:
     written = f"{plural(totals['instructions'], 'instruction')}{pairs}"
     read = f"{plural(totals['rows'], 'source row')}{candidates}"
     line = f"{written} from {read}, {plural(rejects['rows'], 'reject row')}, in {manifest['seconds']} s"
-    return "\n".join(
-        [line, *(f"warning: {warning}" for warning in (*silent_templates(manifest), *few_wrong(manifest)))]
-    )
+    found = [*warnings(manifest), *few_wrong(manifest)]
+    return "\n".join([line, *(f"warning: {warning}" for warning in found)])
 
 
 JOB = PipelineJob(

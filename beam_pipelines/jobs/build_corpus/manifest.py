@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from beam_pipelines.jobs.build_corpus.render import example_key
+from beam_pipelines.report.text import number, plural
 from beam_pipelines.runs.manifest import count_rejects, samples
-from schemas.records import LABEL_SOURCES, OUTCOMES
+from beam_pipelines.transforms.wordless import WORDLESS, wordless_warnings
+from schemas.records import GENERATED, LABEL_SOURCES, OUTCOMES
 from schemas.stats import LABEL_BINS, LENGTH_EDGES, Stats
 
 CANDIDATES = "(candidates)"
@@ -25,6 +27,9 @@ def corpus_manifest(stats: Stats, *, hashed: Mapping[str, Any], places: Mapping[
     attempted = sum(outcomes.values()) + candidates.get("read", 0)
     lost = outcomes["rejected"] + candidates.get("rejected", 0)
     pairs = {source: stats.under("pairs", source) for source in LABEL_SOURCES if stats.under("pairs", source)}
+    made = pairs.get(GENERATED, {}).get("made", 0)
+    remedy = "`rouge: unicode` in the mixture"
+    wordless = wordless_warnings(stats.under(WORDLESS), made, remedy=remedy, worth="get the label 0")
     failure = {} if outcomes["rendered"] else {"failure": _describe_empty(outcomes)}
     return {
         **failure,
@@ -43,28 +48,33 @@ def corpus_manifest(stats: Stats, *, hashed: Mapping[str, Any], places: Mapping[
         "generators": stats.under("generators"),
         "rejects": count_rejects(stats, lost=lost, attempted=attempted, of="row x template renderings and candidates"),
         "notes": stats.under("notes"),
-        "warnings": _silent_templates(datasets),
+        "warnings": [*_silent_templates(datasets), *wordless],
         "samples": {"pairs": _sample_pairs(stats, hashed), **samples(stats, "rejects")},
     }
 
 
 def _describe_empty(outcomes: Mapping[str, int]) -> str:
-    others = ", ".join(f"{outcomes[name]:,} {name.replace('_', ' ')}" for name in OUTCOMES[1:])
+    found = _outcomes(outcomes) or "the input has no rows"
     return (
-        f"the corpus is empty: no template made an instruction of any row (of the row x template renderings {others}). "
-        "`build-corpus --show 1` shows what each template makes of the first rows."
+        f"the corpus is empty: no template made an instruction ({found}). "
+        "build-corpus --show 1 prints what each template makes of the first rows."
     )
 
 
 def _silent_templates(datasets: Mapping[str, Any]) -> list[str]:
-    """Return a warning for each template that made no instruction of the rows that it was to render."""
+    """Return a warning for each template that made no instruction."""
     return [
-        f"{label}: template {template['name']!r} made no instruction: {template['not_applicable']:,} rows not "
-        f"applicable, {template['rejected']:,} rejected"
+        f"{label}: template {template['name']!r} made no instruction of {plural(dataset['rows'], 'row')}: "
+        f"{_outcomes(template) or 'there is nothing to render'}"
         for label, dataset in datasets.items()
         for template in dataset["templates"].values()
-        if not template["rendered"] and template["not_applicable"] + template["rejected"]
+        if not template["rendered"]
     ]
+
+
+def _outcomes(counts: Mapping[str, int]) -> str:
+    """Return the outcomes other than rendered that occurred, in words."""
+    return ", ".join(f"{number(counts[name])} {name.replace('_', ' ')}" for name in OUTCOMES[1:] if counts[name])
 
 
 def _datasets(stats: Stats, hashed: Mapping[str, Any], places: Mapping[str, Place]) -> dict[str, Any]:
@@ -116,8 +126,8 @@ def _over_templates(datasets: Mapping[str, Any], outcome: str) -> int:
 
 def _histogram(counts: Mapping[str, int], bins: int) -> list[int]:
     dense = [0] * bins
-    for number, count in counts.items():
-        dense[int(number)] = count
+    for index, count in counts.items():
+        dense[int(index)] = count
     return dense
 
 

@@ -25,9 +25,9 @@ _OPEN_SAMPLES = 2
 """Sample pairs of a source that are not folded."""
 
 
-def silent_templates(manifest: Mapping[str, Any]) -> list[str]:
-    """Return warnings about templates that made no instruction."""
-    return _first(manifest.get("warnings", []))
+def warnings(manifest: Mapping[str, Any]) -> list[str]:
+    """Return the first warnings of the manifest; those of earlier versions have none."""
+    return _first(manifest.get("warnings", []), "warning")
 
 
 def few_wrong(manifest: Mapping[str, Any]) -> list[str]:
@@ -40,12 +40,12 @@ def few_wrong(manifest: Mapping[str, Any]) -> list[str]:
         for template in dataset["templates"].values()
         if template["without_wrong"] > template["rendered"] / 2
     ]
-    return _first(found)
+    return _first(found, "template")
 
 
-def _first(found: Sequence[str]) -> list[str]:
+def _first(found: Sequence[str], noun: str) -> list[str]:
     more = len(found) - _MOST_WARNINGS
-    return [*found[:_MOST_WARNINGS], *([f"and {text.plural(more, 'more template')}"] if more > 0 else [])]
+    return [*found[:_MOST_WARNINGS], *([f"and {text.plural(more, f'more {noun}')}"] if more > 0 else [])]
 
 
 def page(manifest: Mapping[str, Any]) -> Page:
@@ -72,7 +72,7 @@ def page(manifest: Mapping[str, Any]) -> Page:
             "template_accounting": tables.accounting(manifest, by_template=True),
             "notes": _notes(manifest),
             "few_wrong": few_wrong(manifest),
-            "silent_templates": silent_templates(manifest),
+            "warnings": warnings(manifest),
             "examples": _examples(manifest),
             "samples": [(source, manifest["samples"]["pairs"].get(source.key, [])) for source in SOURCES],
             "open_samples": _OPEN_SAMPLES,

@@ -104,8 +104,8 @@ def silent_in(previews: Sequence[DatasetPreview]) -> list[str]:
     Raises CappyError if these are all rows, and no template renders any of them.
     """
     sentences = [
-        f"dataset {dataset.label}: template {template.name!r} renders none of the first "
-        f"{plural(dataset.rows, 'row')}: {template.why_not}"
+        f"dataset {dataset.label}: template {template.name!r} renders none of its "
+        f"{'' if dataset.whole else 'first '}{plural(dataset.rows, 'row')}: {template.why_not}"
         for dataset in previews
         for template in dataset.templates
         if dataset.rows and not template.examples
