@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -76,9 +77,10 @@ def inspect(url: str, storage: StorageOptions, dialect: Dialect) -> FileSummary:
 
 def _summary(url: str, names: list[str], head: list[list[str]], rows: int, size: int) -> FileSummary:
     fields, mostly, unusable = [], {}, {}
+    counts = Counter(names)
     for index, name in enumerate(names):
-        if (count := names.count(name)) > 1:
-            unusable[name] = f"{url}: has {count} columns named {name!r}; rename all but one"
+        if counts[name] > 1:
+            unusable[name] = f"{url}: has {counts[name]} columns named {name!r}; rename all but one"
             continue
         kind, likely = infer_type([record[index] for record in head])
         fields.append(pa.field(name, kind))

@@ -122,7 +122,7 @@ def read(file: InputFile, span: Span, spec: ReadSpec) -> Iterator[RowBlock]:
 def _parsed_rows(file: InputFile, span: Span, spec: ReadSpec) -> Iterator[ParsedRow[dict[str, Any]]]:
     allowed = frozenset(spec.schema.names) if spec.exact else None
     position = span.start
-    with open_text(file.url, file.storage, file.dialect) as handle:
+    with open_text(file.url, file.storage, file.dialect, span.start) as handle:
         try:
             for position, line in islice(_lines(handle, span.start, span.stop), file.limit):
                 try:
@@ -200,7 +200,8 @@ def _parse(line: bytes, dialect: Dialect) -> _Line:
         try:
             json.dumps(row, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
-            raise _BadLine("invalid_utf8", str(error)) from error
+            half = error.object[error.start]
+            raise _BadLine("invalid_utf8", f"\\u{ord(half):x} is half of a surrogate pair, not a character") from error
     return _Line(text, row)
 
 

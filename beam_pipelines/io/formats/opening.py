@@ -37,15 +37,16 @@ def is_utf8(dialect: Dialect) -> bool:
     return dialect.encoding is None or codecs.lookup(dialect.encoding).name in _UTF_8_NAMES
 
 
-def open_text(url: str, storage: StorageOptions, dialect: Dialect) -> IO[bytes]:
+def open_text(url: str, storage: StorageOptions, dialect: Dialect, start: int = 0) -> IO[bytes]:
     """Open a text file as bytes of UTF-8, decompressed as the ending of its name says.
 
+    A file that will be read from the byte `start` on is not looked at before, which would be one more request.
     Bytes that are invalid in the dialect's encoding become bytes that are invalid in UTF-8, in the same line. Raises
     OSError, there and while reading, for a truncated or corrupt file, and UnreadableFile for one of another kind.
     """
     compression = compression_of(url)
     file = open_file(url, storage)
-    head = peek(file)
+    head = b"" if start else peek(file)
     _check_compression(url, head, compression)
     if compression and head:
         file = io.BufferedReader(_Decompressed(file, compression), _BUFFER_BYTES)

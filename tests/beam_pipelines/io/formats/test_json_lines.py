@@ -276,6 +276,7 @@ def test_lines_that_are_no_rows_have_a_place_and_a_reason(tmp_path: Path) -> Non
         start += len(line) + 1
     assert bad(found) == expected
     assert "nested more than 200 levels deep" in found[0].bad[-1].detail
+    assert found[0].bad[7].detail == "\\ud83d is half of a surrogate pair, not a character"
 
 
 @pytest.mark.parametrize(
