@@ -12,6 +12,7 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import glob_translate
 
 from beam_pipelines.io.braces import expand_braces, top_level
@@ -143,8 +144,14 @@ def _match(pattern: str, options: StorageOptions, outside: str | None) -> _Match
 
 
 def _glob(fs: fsspec.AbstractFileSystem, fixed: str, rest: str) -> Iterator[str]:
-    """Yield the files below the folder `fixed` whose path relative to it matches `rest`."""
+    """Yield the files below the folder `fixed` whose path relative to it matches `rest`.
+
+    Folders that are links are entered by a name or `*`, but not by `**`, as in bash.
+    """
     parts = [part if part == "**" else re.sub(r"\*+", "*", part) for part in rest.split("/")]
+    if isinstance(fs, LocalFileSystem) and "**" not in parts:
+        yield from _glob_here(fixed, parts)
+        return
     matches = re.compile(glob_translate("/".join(parts))).match
     web = is_web(fixed)
     for name, info in fs.find(fixed, maxdepth=None if "**" in parts else len(parts), detail=True).items():
@@ -153,6 +160,20 @@ def _glob(fs: fsspec.AbstractFileSystem, fixed: str, rest: str) -> Iterator[str]
             continue
         if info.get("type") == "file" or not fs.isdir(name):
             yield name
+
+
+def _glob_here(folder: str, parts: Sequence[str]) -> Iterator[str]:
+    """Yield the files below a folder on this machine whose path relative to it has names that match `parts`."""
+    matches = re.compile(glob_translate(parts[0])).match
+    if not os.path.isdir(folder):
+        return
+    for entry in os.scandir(folder):
+        if not matches(entry.name):
+            continue
+        if len(parts) > 1:
+            yield from _glob_here(f"{entry.path}/", parts[1:])
+        elif not entry.is_dir():
+            yield entry.path
 
 
 def _leave_out(
@@ -252,5 +273,7 @@ def _nothing(pattern: str, hidden: str) -> str:
             "no file matches: memory:// is the memory of this process, which is empty when a command starts; give "
             "files on a disk or an object store"
         )
+    if is_web(pattern) and path_of(pattern) != pattern and _WEB_WILDCARD.search(path_of(pattern)):
+        return "no file matches: a URL with a query names one file; give the files one by one, separated by commas"
     brackets = ". Brackets are wildcards, too: write [[] for a [ as such" if "[" in pattern else ""
     return f"no file matches; check the path and the working directory. In a pattern, {_SYNTAX}{brackets}"

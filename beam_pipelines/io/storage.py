@@ -80,12 +80,8 @@ def join(folder: str, *names: str) -> str:
     return posixpath.join(folder, *names)
 
 
-def open_file(url: str, options: StorageOptions, compression: str | None = None) -> IO[bytes]:
-    """Open a file for reading bytes, decompressed if `compression` is "gzip" or "zstd".
-
-    Arrow decompresses, because it raises OSError for a truncated stream and reads all frames of a stream; the zstandard
-    package does neither by default. Raises OSError, and CappyError for other exceptions of the file system.
-    """
+def open_file(url: str, options: StorageOptions) -> IO[bytes]:
+    """Open a file for reading bytes. Raises OSError, and CappyError for other exceptions of the file system."""
     fs, path = file_system(url, options)
     try:
         file: IO[bytes] = fs.open(path, "rb")
@@ -93,11 +89,10 @@ def open_file(url: str, options: StorageOptions, compression: str | None = None)
         raise
     except Exception as error:
         raise CappyError(f"{url}: cannot be opened: {_reason(error)}") from error
-    if compression is None and isinstance(file, io.BytesIO | LocalFileOpener):
+    if isinstance(file, io.BytesIO | LocalFileOpener):
         return file
     # The file objects of remote file systems are incomplete: `readline` takes no size, or reads byte by byte.
-    raw = pa.PythonFile(file, "r")
-    return io.BufferedReader(raw if compression is None else pa.CompressedInputStream(raw, compression))
+    return io.BufferedReader(pa.PythonFile(file, "r"))
 
 
 def read_bytes(url: str, options: StorageOptions) -> bytes | None:

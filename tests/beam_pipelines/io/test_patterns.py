@@ -296,6 +296,18 @@ def test_brackets_are_escaped_in_brackets(here: Path) -> None:
     assert names("run [v1]-?/*.jsonl") == ["run v-2/a.jsonl"]
 
 
+def test_folders_that_are_links(here: Path) -> None:
+    make(here, "real/deep/a.csv", "data/b/c.csv")
+    (here / "data" / "link").symlink_to(here / "real")
+    (here / "data" / "loop").symlink_to(here / "data")
+    (here / "data" / "d.csv").symlink_to(here / "real/deep/a.csv")
+    assert names("data/link/*/a.csv") == ["deep/a.csv"]
+    assert names("data/*/*/a.csv") == ["link/deep/a.csv"]
+    assert names("data/l*k/deep/*.csv") == ["link/deep/a.csv"]
+    assert names("data/**/*.csv") == ["b/c.csv", "d.csv"]
+    assert names("data/*") == ["d.csv"]
+
+
 def test_two_stars_within_a_name_are_one(here: Path) -> None:
     make(here, "a/x.csv", "y.csv")
     assert names("**.csv") == ["y.csv"]
@@ -371,8 +383,10 @@ def test_files_of_the_web(server: str) -> None:
     assert names(f"{server}/links.jsonl") == ["links.jsonl"]
     assert names(f"{server}/in/{{a,b}}.jsonl") == ["a.jsonl", "b.jsonl"]
     assert names(f"{server}/in/a.jsonl?t=1,{server}/d.jsonl?t=2,3") == ["d.jsonl", "in/a.jsonl"]
-    with pytest.raises(CappyError, match="no file matches"):
+    with pytest.raises(CappyError, match="no file matches; check"):
         find(f"{server}/none.jsonl", {})
+    with pytest.raises(CappyError, match="a URL with a query names one file"):
+        find(f"{server}/*.jsonl?token=abc", {})
     for folder in ("in", "in/"):
         with pytest.raises(CappyError, match=r"is a folder; give a pattern of files, such as http://.*/in/\*\.jsonl"):
             find(f"{server}/{folder}", {})
