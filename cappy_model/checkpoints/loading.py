@@ -1,5 +1,6 @@
 """Loading a model: its configuration and tokenizer, then its weights, merged with an adapter's."""
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -26,6 +27,8 @@ from cappy_model.checkpoints.unsuitable import check_known
 
 _TOKENIZER = ("tokenizer_config.json", "tokenizer.json")
 _CHAT_TEMPLATE = "chat_template.jinja"
+_OF_PROCESSOR = ("chat_template.json", "processor_config.json")
+"""Files in which the processors of earlier versions of transformers keep the chat template, under this name."""
 
 
 def load_config(checkpoint: Checkpoint) -> tuple[PreTrainedConfig, PreTrainedTokenizerBase]:
@@ -55,6 +58,9 @@ def _load_tokenizer(checkpoint: Checkpoint, config: PreTrainedConfig) -> PreTrai
     template = checkpoint.folder_of(_CHAT_TEMPLATE) / _CHAT_TEMPLATE
     if template.is_file() and template.parent != folder:
         tokenizer.chat_template = template.read_text(encoding="utf-8")
+    for path in (folder / name for name in _OF_PROCESSOR if not tokenizer.chat_template):
+        if path.is_file():
+            tokenizer.chat_template = json.loads(path.read_bytes()).get("chat_template")
     return tokenizer
 
 

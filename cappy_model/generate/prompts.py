@@ -20,6 +20,8 @@ ENCODER_TOKENS = 512
 DECODER_TOKENS = 2_048
 """Default maximum tokens of a prompt for a decoder-only model."""
 
+_MARK = "the prompt"
+
 
 class EncodedPrompt(NamedTuple):
     """Token ids int64[n] of a prompt, special tokens included, and whether the prompt was cut."""
@@ -33,14 +35,14 @@ class PromptEncoder:
 
     Longer prompts are cut on the `side` left or right. With `chat` the prompt is the user's turn in the tokenizer's own
     chat template. Raises UsageError for an unknown side and for `max_tokens` without room for a prompt, ModelError for
-    a tokenizer without a chat template.
+    a tokenizer without a chat template, or with one that shows no user's turn.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, *, max_tokens: int, side: str, chat: bool) -> None:
         if side not in SIDES:
             raise UsageError(f"unknown truncation side {side!r}: choose from {', '.join(SIDES)}")
-        if chat and not tokenizer.chat_template:
-            raise ModelError("the tokenizer has no chat template; leave --chat out, or give a chat model")
+        if chat:
+            _check_chat_template(tokenizer)
         self._tokenizer, self._chat = tokenizer, chat
         self.max_tokens, self.side = max_tokens, side
         self._lock = threading.Lock()  # the tokenizer keeps the truncation as its state
@@ -89,6 +91,24 @@ class PromptEncoder:
 
     def _frame_tokens(self) -> int:
         return len(self._ids([""])[0])
+
+
+def _check_chat_template(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise ModelError unless the tokenizer has one chat template to use, which renders a user's turn."""
+    template = tokenizer.chat_template
+    if not template:
+        raise ModelError("the tokenizer has no chat template; leave --chat out, or give a chat model")
+    if isinstance(template, dict) and "default" not in template:
+        raise ModelError(
+            f"the tokenizer has several chat templates ({', '.join(sorted(template))}), and none is the default; save "
+            "the one to use as chat_template.jinja beside its tokenizer.json"
+        )
+    try:
+        text = str(tokenizer.apply_chat_template([{"role": "user", "content": _MARK}], tokenize=False))
+    except Exception as error:  # a template raises errors of any type, for a missing system turn among others
+        raise ModelError(f"the chat template of the tokenizer cannot show a user's turn: {error}") from error
+    if _MARK not in text:
+        raise ModelError("the chat template of the tokenizer does not show a user's turn; leave --chat out")
 
 
 def prompt_encoder(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, drawing: Drawing) -> PromptEncoder:

@@ -62,6 +62,35 @@ def test_candidates_of_a_server_and_refused_prompts(tmp_path: Path, url: str, ch
     assert KEY not in everything(tmp_path / "out")
 
 
+def test_a_server_of_one_choice_is_asked_one_by_one(
+    tmp_path: Path, url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = prompts(tmp_path, ["!no:400,n one", "!no:400,n two"])
+    assert generate(source, tmp_path / "out", url, "--chat", "--max-retries", "0") == 0
+    rows = rows_of(tmp_path / "out")
+    assert len(rows) == 16 == len({row["response"] for row in rows})
+    manifest = manifest_of(tmp_path / "out")
+    assert (manifest["concessions"], manifest["warnings"], manifest["empty"]) == ({"n": 2}, [], {})
+    assert said(capsys).count("gives one choice per request") == 1
+    assert "The server gives one choice per request" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_empty_responses_are_told_and_nothing_else_is_a_failure(
+    tmp_path: Path, url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    why = "because all tokens went into reasoning (raise --max-new-tokens"
+    assert generate(prompts(tmp_path, ["!reasoning a", "b"]), tmp_path / "some", url, "--chat") == 0
+    output, log = capsys.readouterr()
+    assert f"8 empty responses: 8 {why}" in output and f"8 of 16 responses (50.0%) are empty: 8 {why}" in log
+    assert why in manifest_of(tmp_path / "some")["warnings"][0]
+    assert manifest_of(tmp_path / "some")["empty"] == {"reasoning_cut": 8}
+    engines.load_engine.cache_clear()
+    for _ in range(2):
+        assert generate(prompts(tmp_path, ["!reasoning a", "!reasoning b"]), tmp_path / "all", url, "--chat") == 1
+        assert f"All 16 responses are empty: 16 {why}" in said(capsys)
+    assert not (tmp_path / "all" / "manifest.json").exists()
+
+
 def test_a_spent_budget_stops_and_more_of_it_goes_on(
     tmp_path: Path, url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

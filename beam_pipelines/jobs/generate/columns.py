@@ -8,7 +8,7 @@ import pyarrow as pa
 from beam_pipelines.jobs.generate.sampling import ID, TEMPLATE_COLUMNS, Template, templates_of
 from schemas.errors import CappyError
 from schemas.ids import digest
-from schemas.records import is_text
+from schemas.records import as_text, is_text
 
 COPIED = ("dataset", "references")
 """The columns that candidates copy from their instruction."""
@@ -26,7 +26,8 @@ def instruction_columns(found: pa.Schema, instruction: str, *, per_template: boo
             f"--instruction-column {instruction}: there is no such column; there are {', '.join(found.names)}"
         )
     if not is_text(found.field(instruction).type):
-        raise CappyError(f"--instruction-column {instruction}: is {found.field(instruction).type}, not text")
+        kind = found.field(instruction).type
+        raise CappyError(f"--instruction-column {instruction}: is {kind}, not text; {_remedy(instruction, kind)}")
     names = [ID, *COPIED, *(TEMPLATE_COLUMNS if per_template else ())]
     columns = {instruction: pa.string()}
     for name in dict.fromkeys(names):
@@ -43,7 +44,13 @@ def _type_of(field: pa.Field) -> pa.DataType:
     if may_be_list and pa.types.is_list(kind) and (is_text(kind.value_type) or pa.types.is_null(kind.value_type)):
         return pa.list_(pa.string())
     expected = "text or a list of texts" if may_be_list else "text"
-    raise CappyError(f"column {field.name!r} is {kind} and must be {expected}; convert, rename or drop it")
+    raise CappyError(f"column {field.name!r} is {kind} and must be {expected}; {_remedy(field.name, kind)}")
+
+
+def _remedy(name: str, kind: pa.DataType) -> str:
+    if as_text(kind, floats=True) == pa.string():
+        return f"--text-columns {name} reads it as text"
+    return "convert, rename or drop it"
 
 
 class Instruction(NamedTuple):

@@ -199,7 +199,8 @@ class Endpoint:
         """Return the failure of one prompt. Raises GenerationError for an error that any prompt would have."""
         if isinstance(error, openai.APIStatusError):
             return self._judged_status(error, request, decoding)
-        cause, tries = error.__cause__, f"{self._settings.max_retries + 1} tries"
+        number = self._settings.max_retries + 1
+        cause, tries = error.__cause__, "1 try" if number == 1 else f"{number} tries"
         detail = self._excerpt(f"{type(cause).__name__}: {cause}")
         if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.ProxyError):
             raise GenerationError(f"{self._url} cannot be reached, in {tries} ({detail}). Check the address")

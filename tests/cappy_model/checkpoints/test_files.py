@@ -126,6 +126,22 @@ def test_a_chat_template_comes_with_a_url(model: Path) -> None:
     assert load_config(found(model))[1].chat_template == "{{ messages[0].content }}"
 
 
+@pytest.mark.parametrize("name", ["chat_template.json", "processor_config.json"])
+def test_a_chat_template_of_a_processor(model: Path, name: str) -> None:
+    write(model, name, json.dumps({"chat_template": "{{ messages[0].content }}"}))
+    assert load_config(found(model))[1].chat_template == "{{ messages[0].content }}"
+    write(model, "chat_template.jinja", "the tokenizer's own")
+    assert load_config(found(model))[1].chat_template == "the tokenizer's own"
+
+
+def test_a_processor_without_a_chat_template(model: Path) -> None:
+    write(model, "processor_config.json", "{}")
+    assert not load_config(found(model))[1].chat_template
+    write(model, "chat_template.json", "[]")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_config(found(model))
+
+
 def test_a_folder_with_brackets_in_its_name(tmp_path: Path) -> None:
     folder = save_tiny_scorer(tmp_path / "run [v1]")
     assert found(folder).content == found(folder).content

@@ -14,6 +14,7 @@ from cappy_model.checkpoints import ModelError
 from cappy_model.generate import generator as generator_module
 from cappy_model.generate.decodings import PRESETS, Decoding, Drawing, Drawn, GenerationError
 from cappy_model.generate.generator import Generator
+from cappy_model.generate.prompts import PromptEncoder
 from schemas.errors import UsageError
 from tests.cappy_model.models import save_tiny_generator, save_tiny_scorer
 
@@ -190,6 +191,27 @@ def test_the_chat_template_frames_the_prompt(llama: Path) -> None:
     assert generator_of(llama, drawing).draw(["yes or no?"], [0])[0].samples[0].response == wanted
     cut = generator_of(llama, replace(drawing, max_prompt_tokens=30)).draw(["the fox " * 40], [0])[0]
     assert cut.truncated and cut.prompt_tokens <= 30 and cut.samples
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (
+            {"tool_use": "{{ messages }}", "rag": ""},
+            r"several chat templates \(rag, tool_use\), and none is",
+        ),
+        ("{{ raise_exception('give a system turn') }}", "cannot show a user's turn: give a system turn"),
+        ("{% for message in", "cannot show a user's turn: "),
+        ("{{ messages[1].content }}", "cannot show a user's turn: |does not show a user's turn"),
+        ("hello", "does not show a user's turn; leave --chat out"),
+        ("", "has no chat template; leave --chat out"),
+    ],
+)
+def test_chat_templates_that_cannot_be_used(llama: Path, template: Any, message: str) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(llama)
+    tokenizer.chat_template = template
+    with pytest.raises(ModelError, match=message):
+        PromptEncoder(tokenizer, max_tokens=50, side="left", chat=True)
 
 
 def test_prompts_without_tokens_fail_alone(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,15 +19,21 @@ SCHEMA = pa.schema([("instruction", TEXT), ("instruction_id", TEXT), ("dataset",
     ("changes", "message"),
     [
         ({"instruction": None}, "--instruction-column instruction: there is no such column; there are instruction_id"),
-        ({"instruction": pa.float64()}, "--instruction-column instruction: is double, not text"),
-        ({"instruction_id": pa.float64()}, "column 'instruction_id' is double and must be text; convert"),
-        ({"dataset": TEXTS}, "column 'dataset' is list<item: string> and must be text"),
+        (
+            {"instruction": pa.float64()},
+            "--instruction-column instruction: is double, not text; --text-columns instruction reads it",
+        ),
+        (
+            {"instruction_id": pa.float64()},
+            "column 'instruction_id' is double and must be text; --text-columns instruction_id",
+        ),
+        ({"dataset": TEXTS}, "column 'dataset' is list<item: string> and must be text; convert"),
         ({"references": pa.float32()}, "column 'references' is float and must be text or a list of texts"),
         (
             {"references": pa.list_(pa.float64())},
             "column 'references' is list<item: double> and must be text or a list",
         ),
-        ({"template_id": pa.date32()}, "column 'template_id' is date32[day] and must be text"),
+        ({"template_id": pa.date32()}, "column 'template_id' is date32[day] and must be text; convert, rename or drop"),
     ],
 )
 def test_columns_that_cannot_be(changes: dict[str, pa.DataType | None], message: str) -> None:

@@ -161,6 +161,10 @@ def bend(word: str, good: dict[str, Any]) -> dict[str, Any]:
         good = {**good, "choices": [{**choice, "logprobs": None} for choice in good["choices"]]}
     elif word == "!no-usage":
         good = {"choices": good["choices"]}
+    elif word == "!reasoning":
+        message = {"role": "assistant", "content": None, "reasoning_content": "let me think"}
+        bent = [{**choice, "message": message, "finish_reason": "length"} for choice in good["choices"]]
+        good = {**good, "choices": bent, "usage": None}
     elif word == "!endless":
         good = {**good, "usage": usage(100_000)}
     else:
