@@ -74,7 +74,8 @@ def _encoded(values: pa.Array, kind: pa.DataType) -> pa.Array:
     """Return the dictionary of `values`, in order of first appearance."""
     encoded = values.dictionary_encode()
     indices = encoded.indices
-    if len(encoded.dictionary) <= np.iinfo(kind.index_type.to_pandas_dtype()).max:
+    index = kind.index_type
+    if len(encoded.dictionary) <= 1 << (index.bit_width - pa.types.is_signed_integer(index)):
         indices = indices.cast(kind.index_type)
     return pa.DictionaryArray.from_arrays(indices, encoded.dictionary, ordered=kind.ordered)
 

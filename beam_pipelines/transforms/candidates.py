@@ -13,8 +13,9 @@ import pyarrow.compute as pc
 from beam_pipelines.io.units import Unit
 from beam_pipelines.transforms.results import reject_row
 from schemas.errors import CappyError
-from schemas.records import is_text
+from schemas.records import as_text, is_binary, is_text
 from schemas.stats import FIXED_POINT
+from schemas.values import python_columns
 
 GROUP = "group"
 """The column of the shuffle that holds the digest of a group."""
@@ -56,7 +57,10 @@ def check_types(schema: pa.Schema, checks: Iterable[tuple[str, str, bool, str]])
     """Raise CappyError for the first (flag, column, whether its type fits, the types that fit) that does not fit."""
     for flag, name, good, required in checks:
         if not good:
-            raise CappyError(f"{flag}: column {name!r} is {schema.field(name).type} and must be {required}")
+            kind = schema.field(name).type
+            textual = required.startswith("text") and as_text(kind, floats=True) is not None
+            remedy = f"; --text-columns {name} reads it as text" if textual else ""
+            raise CappyError(f"{flag}: column {name!r} is {kind} and must be {required}{remedy}")
 
 
 def is_number(kind: pa.DataType) -> bool:
@@ -66,7 +70,22 @@ def is_number(kind: pa.DataType) -> bool:
 
 def is_group(kind: pa.DataType) -> bool:
     """Return whether a column of this type can define groups."""
+    others = (pa.types.is_decimal, pa.types.is_date, pa.types.is_time, pa.types.is_timestamp, is_binary)
+    return _casts_to_text(kind) or any(test(kind) for test in others)
+
+
+def _casts_to_text(kind: pa.DataType) -> bool:
     return bool(is_text(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind))
+
+
+def group_texts(rows: pa.RecordBatch, name: str) -> pa.Array:
+    """Return the values of a column that defines groups as text, which is equal for equal values only."""
+    values = rows[name]
+    if _casts_to_text(values.type):
+        return values.cast(pa.string())
+    (found,) = python_columns(rows.select([name]))
+    texts = (value.hex() if isinstance(value, bytes) else str(value) for value in found if value is not None)
+    return pa.array([None if value is None else next(texts) for value in found], pa.string())
 
 
 def row_faults(rows: pa.RecordBatch, columns: CandidateColumns) -> dict[int, tuple[str, str]]:

@@ -129,7 +129,9 @@ def test_columns_of_rows() -> None:
 def test_pandas_makes_no_difference(tmp_path: Path) -> None:
     program = """
 import pyarrow as pa
+from schemas.conversion import convert
 from schemas.values import python_values
+assert convert(pa.array(["a", None]), pa.dictionary(pa.uint8(), pa.string())).to_pylist() == ["a", None]
 kinds = [pa.timestamp("ns"), pa.timestamp("ns", "Europe/Berlin"), pa.time64("ns"), pa.duration("ns")]
 print([python_values(pa.array([1, 1000, None], pa.int64()).view(kind)) for kind in kinds])
 """

@@ -17,6 +17,7 @@ from beam_pipelines.transforms.candidates import (
     candidate_places,
     candidate_values,
     count_lost,
+    group_texts,
     reject_read,
     row_faults,
 )
@@ -28,6 +29,8 @@ from schemas.ids import digest, text_key
 from schemas.records import EXCERPT_CHARACTERS
 from schemas.stats import Stats
 from schemas.values import excerpt_of
+
+_LARGEST_WHOLE = 2.0**53
 
 NO_DATASET = "unnamed dataset"
 """The dataset of rows that name none."""
@@ -107,21 +110,27 @@ def _candidate_faults(columns: EvaluatedColumns, found: Mapping[str, pa.Array]) 
     """Return the reason and the detail of each candidate that cannot be used."""
     faults: dict[int, tuple[str, str]] = {}
     if columns.label is not None:
-        label = _label(found[columns.label])
+        label = _floats(found[columns.label])
         for index in np.flatnonzero(~(np.abs(label) <= LARGEST)).tolist():
             faults[index] = ("label_not_usable", f"{columns.label} is {label[index]}")
         if columns.task == CLASSIFICATION:
             for index in np.flatnonzero(~np.isin(label, (0, 1))).tolist():
                 faults[index] = ("label_not_binary", f"{columns.label} is {label[index]}, and neither 0 nor 1")
+    if columns.sample_index is not None and pa.types.is_floating(found[columns.sample_index].type):
+        number = _floats(found[columns.sample_index])
+        whole = np.isnan(number) | ((np.floor(number) == number) & (np.abs(number) <= _LARGEST_WHOLE))  # NaN is null
+        for index in np.flatnonzero(~whole).tolist():
+            faults[index] = ("does_not_fit", f"{columns.sample_index} is {number[index]}, and no whole number")
     for name in filter(None, (columns.label, columns.response)):
         for index in np.flatnonzero(found[name].is_null()).tolist():
             faults[index] = ("null_value", f"null in {name}")
     return faults
 
 
-def _label(values: pa.Array) -> np.ndarray:
-    label: np.ndarray = pc.cast(values, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-    return label
+def _floats(values: pa.Array) -> np.ndarray:
+    """Return numbers or booleans as float64[n], NaN for null."""
+    numbers: np.ndarray = pc.cast(values, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    return numbers
 
 
 def _values(
@@ -135,7 +144,7 @@ def _values(
     """Return the value of each candidate, float64[n]; count texts without Rouge tokens."""
     if columns.references is None:
         assert columns.label is not None
-        return _label(found[columns.label])
+        return _floats(found[columns.label])
     references, responses = _references(rows, columns.references), found[columns.response].to_pylist()
     if columns.task == CLASSIFICATION:
         right = [{text.strip() for text in texts} for texts in references]
@@ -177,7 +186,10 @@ def _chunk(
         "sample_index": pa.nulls(len(row), pa.int64()),
     }
     if columns.sample_index:
-        arrays["sample_index"] = found[columns.sample_index].cast(pa.int64())
+        index = found[columns.sample_index]
+        if pa.types.is_floating(index.type):
+            index = pc.if_else(pc.is_nan(index), None, index)
+        arrays["sample_index"] = index.cast(pa.int64())
     for method, name in columns.methods.items():
         arrays[method] = pa.array(as_numbers(unit, name, row, found[name]), pa.float64(), from_pandas=True)
     schema = measured_schema(columns)
@@ -198,7 +210,7 @@ def _row_texts(unit: Unit, columns: EvaluatedColumns) -> dict[str, pa.Array]:
     rows = unit.rows
     nothing = pa.nulls(rows.num_rows, pa.string())
     instruction = rows[columns.instruction].fill_null("")
-    name = rows[columns.group].cast(pa.string()).fill_null("").to_pylist()
+    name = group_texts(rows, columns.group).fill_null("").to_pylist()
     if columns.group == columns.instruction:
         name = [digest(text) for text in name]
     dataset = [_dataset(*parts) for parts in zip(*_dataset_parts(rows, columns), strict=True)]

@@ -12,6 +12,7 @@ from beam_pipelines.transforms.candidates import (
     best_of,
     dense_ranks,
     fixed_point,
+    group_texts,
     over_groups,
 )
 from beam_pipelines.transforms.results import Result
@@ -85,7 +86,7 @@ def reduce_unit(unit: Unit, columns: ScoredColumns, top_k: int) -> Result:
 
 def _chunks(unit: Unit, columns: ScoredColumns, found: Candidates, top_k: int) -> list[pa.RecordBatch]:
     """Return the chunks of `reduce_unit` for at least one candidate."""
-    codes, values = _distinct(unit.rows[columns.group].cast(pa.string()))
+    codes, values = _distinct(group_texts(unit.rows, columns.group))
     present, group = np.unique(codes[found.row], return_inverse=True)
     ids = pa.array([digest(value) for value in values.take(pa.array(present)).to_pylist()], pa.string())
     order = pa.nulls(unit.rows.num_rows, pa.int8()) if columns.order is None else unit.rows[columns.order]

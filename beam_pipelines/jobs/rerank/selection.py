@@ -12,7 +12,7 @@ from beam_pipelines.transforms.results import Result
 from beam_pipelines.transforms.shuffle import text_keys
 from schemas.records import reject
 from schemas.stats import FIXED_POINT, SAMPLES_PER_KEY, Stats, count_scores
-from schemas.values import python_values
+from schemas.values import python_columns
 
 
 class Groups(NamedTuple):
@@ -97,8 +97,8 @@ def select(kept: pa.RecordBatch, parts: pa.RecordBatch, columns: ScoredColumns, 
     best = best_of(group, score, _places(kept), top_k)
     mixed = groups.mixed[group[best]]
     wrong = best[mixed & (ranks(group[best]) == 1)]
-    shown = [kept["row"].field(name).take(pa.array(wrong)) for name in (columns.written_group, "instruction")]
-    values, instructions = map(python_values, shown)
+    shown = pa.RecordBatch.from_struct_array(kept["row"].take(pa.array(wrong)))
+    values, instructions = python_columns(shown.select([columns.written_group, "instruction"]))
     named = zip(group[wrong].tolist(), values, instructions, strict=True)
     rejects = [_reject_mixed(groups, *found, columns) for found in named]
     best = best[~mixed]
@@ -137,8 +137,9 @@ def count_selected(selected: Selected) -> Stats:
     _count_gain(stats, groups, selected.group[winners], selected.group[measured], selected.score[measured])
     for index in measured[:SAMPLES_PER_KEY].tolist():
         group = selected.group[index]
-        one = rows.slice(index, 1)
-        texts = {name: str(python_values(one[name])[0]) for name in ("instruction_id", "instruction", "response")}
+        names = ["instruction_id", "instruction", "response"]
+        found = python_columns(rows.slice(index, 1).select(names))
+        texts = {name: str(value) for name, (value,) in zip(names, found, strict=True)}
         mean = float(groups.sum[group] / FIXED_POINT / groups.candidates[group])
         scores = {"score": float(selected.score[index]), "first": float(groups.first[group]), "mean": mean}
         row = {**texts, **scores, "num_candidates": int(groups.candidates[group])}
