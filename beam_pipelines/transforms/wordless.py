@@ -22,12 +22,15 @@ def count_wordless(stats: Stats, rouge: RougeL, response: str, references: Seque
 
     Blank texts are none of them: they have nothing to compare in any script.
     """
-    if not response.strip():
+    texts = [text for text in references if text.strip()]
+    if not response.strip() or not texts or _readable(rouge, response, texts):
         return
-    texts = [response] if rouge.is_wordless(response) else [text for text in references if text.strip()]
-    if texts and all(map(rouge.is_wordless, texts)):
-        stats.counts[WORDLESS, "all"] += 1
-        stats.counts[WORDLESS, "unicode"] += not all(map(_unicode().is_wordless, texts))
+    stats.counts[WORDLESS, "all"] += 1
+    stats.counts[WORDLESS, "unicode"] += _readable(_unicode(), response, texts)
+
+
+def _readable(rouge: RougeL, response: str, references: Sequence[str]) -> bool:
+    return not (rouge.is_wordless(response) or all(map(rouge.is_wordless, references)))
 
 
 @cache

@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from string import ascii_lowercase, digits
 from typing import Any
 
 import pyarrow as pa
@@ -10,9 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import dynamic_module_utils
 
+from beam_pipelines.jobs.adapt import AdaptConfig, run
+from beam_pipelines.runners.options import beam_options
+from schemas.errors import UsageError
 from tests.cappy_model.models import save_tiny_scorer
 from tests.conftest import WORDS, cappy, data_bytes, manifest_of, rows_of
-from tests.end_to_end.inputs import ONE_PROCESS, json_lines, said, settled
+from tests.end_to_end.inputs import ONE_PROCESS, PORTABLE, TWO_PROCESSES, json_lines, said, settled
 
 
 def candidates(count: int, *, first: int = 0, **more: Any) -> list[dict[str, Any]]:
@@ -137,7 +141,7 @@ def test_lost_stages_are_rebuilt(inputs: Path, tmp_path: Path) -> None:
     ("change", "status", "message"),
     [
         ({"references": None}, 1, "no_references: the candidate has no reference that it could be compared with"),
-        ({"references": "text"}, 1, "--train: has no column 'references' (lists of text), it is string"),
+        ({"references": {"a": "text"}}, 1, "--train: has no column 'references' (text, or lists of it), it is struct"),
         ({"response": None}, 1, "cannot be used"),
         ({"sample_index": "x"}, 1, "--train: column 'sample_index' is string and must be int32"),
     ],
@@ -158,7 +162,7 @@ def test_candidates_without_references(inputs: Path, tmp_path: Path, capsys: pyt
     (inputs / "train.jsonl").write_bytes(json_lines(*rows))
     assert cappy(*flags(inputs, tmp_path / "out")) == 1
     error = said(capsys)
-    assert "--train: has no column 'references' (lists of text); candidates are labelled by their" in error
+    assert "--train: has no column 'references' (text, or lists of it); candidates are labelled by their" in error
     assert "There are instruction_id, instruction, dataset, response" in error
 
 
@@ -177,7 +181,7 @@ def test_no_candidates(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
         ({"score": 0.5}, "--validation: column 'score' exists already"),
         ({"rank": 1}, "--validation: the input has a column 'rank'"),
         ({"references": None}, "--validation: --reference-column: column 'references' is null"),
-        ({"references": [1]}, "--validation: --reference-column: column 'references' is list<item: int64>"),
+        ({"references": {"a": 1}}, "--validation: --reference-column: column 'references' is struct<a: int64>"),
         ({"response": ["a", "b"]}, "--validation: column 'decoding' is string and column 'response' is list"),
     ],
 )
@@ -201,6 +205,74 @@ def test_validation_is_checked_first(
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert cappy(*flags(inputs, tmp_path / "out")) == 2
     assert "adapt runs in one process" in said(capsys)
+
+
+def with_chinese(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows with one text as reference, in Chinese, as most responses are."""
+    translation = {ord(letter): chr(0x4E00 + number) for number, letter in enumerate(ascii_lowercase + digits)}
+    texts = [row["references"][0].translate(translation) for row in rows]
+    return [
+        {**row, "references": text, "response": row["response"].translate(translation)}
+        for row, text in zip(rows, texts, strict=True)
+    ]
+
+
+def test_rouge_in_chinese(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (inputs / "train.jsonl").write_bytes(json_lines(*with_chinese(candidates(30))))
+    (inputs / "validation.jsonl").write_bytes(json_lines(*with_chinese(candidates(10, first=30))))
+    assert cappy(*flags(inputs, tmp_path / "parity")) == 0
+    told = said(capsys)
+    assert "responses (100%) get the label 0, since" in told and "responses (100%) are worth 0, since" in told
+    assert told.count("--rouge unicode reads all of them") == 2
+    assert cappy(*flags(inputs, tmp_path / "unicode", "--rouge", "unicode")) == 0
+    assert "--rouge" not in said(capsys)
+    generated = [row["label"] for row in rows_of(tmp_path / "unicode" / "pairs") if row["label_source"] == "generated"]
+    assert any(0 < label < 1 for label in generated)
+    assert manifest_of(tmp_path / "unicode" / "evaluation")["configuration"]["rouge"] == "unicode"
+    macro = manifest_of(tmp_path / "unicode" / "evaluation")["results"]["measures"]["rouge_l"]["macro"]
+    assert macro["methods"]["oracle"]["value"] == 1
+    # The tokenizer of earlier versions has no entry of its own, so that their folders stay finished.
+    assert "rouge" not in json.loads((tmp_path / "parity" / "pairs" / "run.json").read_text())["facts"]["settings"]
+
+
+def test_lost_files_of_the_stages(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "out"
+    assert cappy(*flags(inputs, output)) == 0
+    before = data_bytes(output)
+    (output / "pairs" / "shard-00000-of-00001.parquet").unlink()
+    (output / "evaluation" / "metrics.parquet").write_bytes(b"")
+    capsys.readouterr()
+    assert cappy(*flags(inputs, output)) == 0
+    told = said(capsys)
+    assert "shard-00000-of-00001.parquet is missing; the pairs are made again" in told
+    assert "metrics.parquet has 0 bytes" in told and data_bytes(output) == before
+    (output / "scorer" / "model.safetensors").unlink()
+    assert cappy(*flags(inputs, output)) == 1
+    assert "model.safetensors is missing; copy the scorer's files back, or give --overwrite" in said(capsys)
+
+
+def test_how_files_are_read_reaches_every_stage(
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, first, count in (("train", 0, 30), ("validation", 30, 10)):
+        (inputs / f"{name}.jsonl").unlink()
+        rows = [{**row, "references": row["references"][0], name: "1.50"} for row in candidates(count, first=first)]
+        lines = [";".join(map(str, line)) for line in (rows[0], *(row.values() for row in rows))]
+        (inputs / f"{name}.csv").write_text("\n".join(lines), "utf-16")
+    given = [word.replace(".jsonl", ".csv") for word in flags(inputs, tmp_path / "out")]
+    given += ["--csv-delimiter", ";", "--encoding", "utf-16"]
+    assert cappy(*given, "--text-columns", "absent,train") == 1
+    assert "--text-columns absent: neither --train nor --validation has such a column" in said(capsys)
+    assert cappy(*given, "--text-columns", "train,validation") == 0
+    assert {row["validation"] for row in rows_of(tmp_path / "out" / "selections")} == {"1.50"}
+    assert manifest_of(tmp_path / "out" / "evaluation")["totals"]["examples"] == 10
+
+
+def test_an_output_in_memory_is_refused_before_training(inputs: Path) -> None:
+    config = AdaptConfig(train="a", validation="b", model="m", output="memory://out")
+    for flags_of in (TWO_PROCESSES, PORTABLE):
+        with pytest.raises(UsageError, match="memory://out: is in the memory of this process, which the job's workers"):
+            run(config, beam_options(flags_of, local_mode="multi_processing"))
 
 
 def test_there_are_no_epochs(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,10 +1,11 @@
 """The job `adapt`: its stages, each a run of its own in a folder of its own below the output folder."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
+import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_pipelines.io.storage import absolute, join
@@ -27,6 +28,7 @@ from beam_pipelines.runs.folder import refuse_foreign
 from beam_pipelines.runs.job import LocalJob
 from cappy_model.train.recipe import RANDOM
 from schemas.errors import CappyError, UsageError
+from schemas.records import as_text
 
 PAIRS, SCORER, SCORED, SELECTIONS, EVALUATION = "pairs", "scorer", "scored", "selections", "evaluation"
 """The stages, and the folders below the output folder."""
@@ -110,12 +112,20 @@ def _check(config: AdaptConfig) -> None:
     try:
         scored = score.output_columns(_scoring(config))
         rerank.columns_of(_reranking(config), scored)
-        evaluate.columns_of(_evaluating(config), scored)
+        evaluating = _evaluating(config)
+        evaluate.columns_of(evaluating, _with_texts(scored, evaluate.texts_of(evaluating)))
     except CappyError as error:
         raise CappyError(
             f"--validation: {error}. In adapt the columns have the names that generate writes, without flags for "
             "others: rename or drop those of the files"
         ) from error
+
+
+def _with_texts(schema: pa.Schema, texts: Sequence[str]) -> pa.Schema:
+    """Return a schema as a job reads it that takes the columns `texts` as text."""
+    names = [name for name in texts if name in schema.names and not pa.types.is_null(schema.field(name).type)]
+    kinds = {name: as_text(schema.field(name).type) for name in names}
+    return pa.schema([field.with_type(kinds.get(field.name) or field.type) for field in schema])
 
 
 def dry_run(config: AdaptConfig) -> str:

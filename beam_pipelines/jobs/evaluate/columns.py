@@ -16,6 +16,9 @@ DATASET = ("dataset", "subset", "split")
 
 _TEMPLATES = ("template_name", "template_id")
 _EXAMPLE = "example_id"
+_GENERATED = ("generator", "decoding")
+NAMES = (*DATASET, *_TEMPLATES, _EXAMPLE, *_GENERATED)
+"""The columns that name things, read as text."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +166,8 @@ def _check_types(columns: EvaluatedColumns) -> None:
         checks.append(("decoding", columns.decoding, is_text(of(columns.decoding)), "text"))
     if columns.sample_index is not None:
         kind = of(columns.sample_index)
-        checks.append(("sample index", columns.sample_index, pa.types.is_integer(kind), "integers"))
+        fits = pa.types.is_integer(kind) or pa.types.is_floating(kind)  # pandas makes floats of integers with nulls
+        checks.append(("sample index", columns.sample_index, fits, "integers"))
     for name in (*columns.dataset, *filter(None, [columns.template, columns.example])):
         checks.append(("identity of an example", name, is_group(schema.field(name).type), "text, integers or booleans"))
     check_types(schema, checks)

@@ -11,7 +11,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from beam_pipelines.io.formats.base import ReadSpec
 from beam_pipelines.io.output import OutputDir
 from beam_pipelines.io.storage import absolute, join, read_bytes
-from beam_pipelines.jobs.evaluate.columns import EvaluatedColumns, evaluated_columns
+from beam_pipelines.jobs.evaluate.columns import NAMES, EvaluatedColumns, evaluated_columns
 from beam_pipelines.jobs.evaluate.conclusion import Conclude, EvaluateShards
 from beam_pipelines.jobs.evaluate.config import EvaluateConfig, rouge_settings
 from beam_pipelines.jobs.evaluate.manifest import CARD, evaluation_manifest, metrics, summarise, table
@@ -51,12 +51,16 @@ class EvaluatePlan(Plan):
 
 def plan(config: EvaluateConfig, placement: Placement) -> EvaluatePlan:
     """Inspect scored rows. Raises CappyError for a column that is missing or unsuitable, and for an empty input."""
-    texts = (config.instruction_column, config.response_column, config.reference_column)
     numbers = (*config.score_columns, *filter(None, [config.label_column]), *SELF_SCORES.values())
-    source = open_inputs(config, config.input, text=texts, numbers=numbers)
+    source = open_inputs(config, config.input, text=texts_of(config), numbers=numbers)
     if not source.rows:
         raise CappyError(f"{config.input}: has no rows, so there is nothing to evaluate")
     return EvaluatePlan(config, (source,), columns_of(config, source.schema), config.shards or shards_for(source.bytes))
+
+
+def texts_of(config: EvaluateConfig) -> tuple[str, ...]:
+    """Return the columns that are read as text."""
+    return (config.instruction_column, config.response_column, config.reference_column, *NAMES)
 
 
 def columns_of(config: EvaluateConfig, schema: pa.Schema) -> EvaluatedColumns:

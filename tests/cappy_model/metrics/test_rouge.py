@@ -4,6 +4,7 @@ import pickle
 import random
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -216,6 +217,30 @@ def test_unicode_scores() -> None:
     assert scorer.score(["यह किताब है"], "यह किताब थी") == pytest.approx(2 / 3)
     assert scorer.score(["Größere Hunde running"], "größere runs") == pytest.approx(4 / 5)
     assert scorer.score(["x" * 12 + "é"], "x" * 12 + "è") == 0.0
+
+
+class Characters:
+    """Tokens of Chinese and Japanese as the field takes them: each ideograph or kana alone, other words whole."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return "".join(f" {letter} " if self.is_alone(letter) else letter for letter in text).lower().split()
+
+    @staticmethod
+    def is_alone(letter: str) -> bool:
+        return unicodedata.name(letter, "").startswith(("CJK UNIFIED IDEOGRAPH", "HIRAGANA LETTER", "KATAKANA LETTER"))
+
+
+EAST_ASIAN = st.lists(
+    st.sampled_from([*"我喜欢猫不他讨厌雨的一是在", *"ねこがすき", *"ネコ", " ", " tea ", " 2025 "]), max_size=30
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(EAST_ASIAN, EAST_ASIAN)
+def test_chinese_and_japanese_equal_rouge_score_over_characters(reference: list[str], response: list[str]) -> None:
+    peer = rouge_scorer.RougeScorer(["rougeL"], tokenizer=Characters())
+    texts = "".join(reference), "".join(response)
+    assert RougeL("unicode", stem=False).score([texts[0]], texts[1]) == peer.score(*texts)["rougeL"].fmeasure
 
 
 @settings(max_examples=300, deadline=None)
