@@ -353,3 +353,43 @@ def test_three_commands_fill_the_middle_of_the_labels(corpus: Path, tmp_path: Pa
     assert manifest["totals"]["candidates"] == len(made) and manifest["rejects"]["rows"] == 0
     assert sum(manifest["labels"]["generated"][1:-1]) > 50
     assert manifest["generators"].keys() == {"mine"}
+
+
+INTEGERS = pa.table({"instruction": [1, 2], "instruction_id": [7, 8], "dataset": [True, None], "references": [5, None]})
+CELLS = b'instruction,instruction_id,dataset,references\n3.50,007,true,1e3\n"a, b",8,,\n'
+LINES = json_lines(
+    {"instruction": "a", "dataset": 12, "references": ["x", 1]},
+    {"instruction": True, "references": None},
+    {"instruction": None, "references": ["y"]},
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "copied", "rejects"),
+    [
+        (parquet(INTEGERS), "rows.parquet", [("7", "true", "1", ["5"]), ("8", None, "2", None)], 0),
+        (CELLS, "rows.csv", [("007", "true", "3.50", ["1e3"]), ("8", "", "a, b", None)], 0),
+        (LINES, "rows.jsonl", [(digest("a"), "12", "a", ["x", "1"]), (digest("true"), None, "true", None)], 1),
+    ],
+)
+def test_columns_of_other_types_are_text_as_their_file_has_it(
+    tmp_path: Path, content: bytes, name: str, copied: list[tuple[Any, ...]], rejects: int
+) -> None:
+    assert generate(content, tmp_path / "out", *ALL_MAY_FAIL, name=name) == 0
+    rows = candidates_of(tmp_path / "out")[::EACH]
+    names = ("instruction_id", "dataset", "instruction", "references")
+    assert [tuple(row[each] for each in names) for row in rows] == copied
+    assert manifest_of(tmp_path / "out")["rejects"]["rows"] == rejects
+
+
+@pytest.mark.parametrize(
+    ("kind", "flags", "status"),
+    [(pa.float64(), [], 1), (pa.float64(), ["--text-columns", "references"], 0), (pa.list_(pa.float64()), [], 1)],
+)
+def test_references_that_are_no_text(
+    tmp_path: Path, kind: pa.DataType, flags: list[str], status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = [[1.5]] if pa.types.is_list(kind) else [1.5]
+    content = parquet(pa.table({"instruction": ["a b c"], "references": pa.array(values, kind)}))
+    assert generate(content, tmp_path / "out", *flags) == status
+    assert ("column 'references' is " in said(capsys)) == bool(status)

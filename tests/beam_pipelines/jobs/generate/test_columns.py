@@ -21,11 +21,11 @@ SCHEMA = pa.schema([("instruction", TEXT), ("instruction_id", TEXT), ("dataset",
         ({"instruction": None}, "--instruction-column instruction: there is no such column; there are instruction_id"),
         (
             {"instruction": pa.float64()},
-            "--instruction-column instruction: is double, not text; --text-columns instruction reads it",
+            "instruction: is double, not text; --text-columns instruction reads it as text",
         ),
         (
             {"instruction_id": pa.float64()},
-            "column 'instruction_id' is double and must be text; --text-columns instruction_id",
+            "'instruction_id' is double and must be text; --text-columns instruction_id",
         ),
         ({"dataset": TEXTS}, "column 'dataset' is list<item: string> and must be text; convert"),
         ({"references": pa.float32()}, "column 'references' is float and must be text or a list of texts"),
@@ -33,7 +33,10 @@ SCHEMA = pa.schema([("instruction", TEXT), ("instruction_id", TEXT), ("dataset",
             {"references": pa.list_(pa.float64())},
             "column 'references' is list<item: double> and must be text or a list",
         ),
-        ({"template_id": pa.date32()}, "column 'template_id' is date32[day] and must be text; convert, rename or drop"),
+        (
+            {"template_id": pa.struct([("a", TEXT)])},
+            "is struct<a: string> and must be text; convert, rename",
+        ),
     ],
 )
 def test_columns_that_cannot_be(changes: dict[str, pa.DataType | None], message: str) -> None:
