@@ -108,7 +108,8 @@ def check_words(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
         value = value if equals else words[index + 1]
         if name in given and isinstance(action, argparse._StoreAction):
             both = "" if action.type is json_object else f": {given[name]!r} and {value!r}"  # options hold passwords
-            remedy = "give one pattern that matches both" if action.metavar == _PATTERN else "leave one of them out"
+            pattern = f"give one pattern for both: {name} '{given[name]},{value}'"
+            remedy = pattern if action.metavar == _PATTERN else "leave one of them out"
             raise UsageError(f"{name} takes one value and is given twice{both}; {remedy}")
         given[name] = value
         if action.metavar == _PATTERN and rest and not rest[0].startswith("-"):

@@ -160,7 +160,7 @@ COMMON = ("--output", "o", "--storage-options", "{}")
         (("--limit=1", "--limit", "1"), r"--limit takes one value and is given twice: '1' and '1'"),
         (("--limit", "1", "--limit=2"), r"--limit takes .*'1' and '2'"),
         (("--columns", "a", "--columns", "b"), r"--columns takes .*'a' and 'b'"),
-        (("--files", "a*", "--files=b*"), r"'a\*' and 'b\*'; give one pattern that matches both"),
+        (("--files", "a*", "--files=b*"), r"'a\*' and 'b\*'; give one pattern for both: --files 'a\*,b\*'$"),
         (("--files", "a", "b", "c"), r"unexpected argument 'b' after --files a; quote a pattern, such as --files '"),
         (("--files=a", "b", "--limit", "1"), r"unexpected argument 'b' after --files a; quote"),
         (("--output=memory://x",), r"--output memory://x: is in the memory of this process, and would be gone"),
@@ -209,7 +209,8 @@ def test_every_flag_of_a_command_that_takes_one_value_is_refused_twice(command: 
 def test_the_command_refuses_a_flag_given_twice(capsys: pytest.CaptureFixture[str]) -> None:
     assert cappy("rerank", "--input", "a", "--input", "b", "--output", "o") == 2
     assert capsys.readouterr().err == (
-        "cappy rerank: --input takes one value and is given twice: 'a' and 'b'; give one pattern that matches both\n"
+        "cappy rerank: --input takes one value and is given twice: 'a' and 'b'; give one pattern for both: "
+        "--input 'a,b'\n"
     )
     assert cappy("verify", "o", "--storage-options={}", "--storage-options={}") == 2
     assert "given twice" in capsys.readouterr().err
