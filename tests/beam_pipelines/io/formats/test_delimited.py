@@ -30,17 +30,14 @@ def test_what_csv_writes_gives_back_its_cells(tmp_path: Path, data: st.DataObjec
     columns = data.draw(st.integers(1, 4))
     rows = data.draw(st.lists(st.lists(CELLS, min_size=columns, max_size=columns), max_size=8))
     delimiter = data.draw(st.sampled_from(",;\t|"))
+    quoting = data.draw(st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC]))
+    end = data.draw(st.sampled_from(["\r\n", "\n", "\r"]))
     buffer = io.StringIO(newline="")
-    writer = csv.writer(
-        buffer,
-        delimiter=delimiter,
-        quoting=data.draw(st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC])),
-        lineterminator=data.draw(st.sampled_from(["\r\n", "\n", "\r"])),
-    )
+    writer = csv.writer(buffer, delimiter=delimiter, quoting=quoting, lineterminator=end)
     names = [f"column {i}" for i in range(columns)]
     writer.writerows([names, *rows])
     text = buffer.getvalue()
-    # Python 3.11 leaves a lone CR unquoted if lines end in LF; its own reader takes that for the end of a row.
+    # Python 3.11 leaves CR unquoted if lines end in LF, and LF if they end in CR: its own reader then sees other rows.
     expected = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))[1:]
     (tmp_path / "f.csv").write_bytes(text.encode())
     roles = Roles(text_columns=names)
@@ -48,7 +45,7 @@ def test_what_csv_writes_gives_back_its_cells(tmp_path: Path, data: st.DataObjec
     if all(len(row) == columns for row in expected):
         assert [list(row.values()) for row in good(found)] == expected
         assert not bad(found)
-    if "\r" not in "".join(map("".join, rows)):
+    if quoting != csv.QUOTE_MINIMAL or end == "\r\n":
         assert [list(row.values()) for row in good(found)] == rows
 
 

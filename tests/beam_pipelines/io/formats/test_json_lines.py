@@ -134,7 +134,9 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _holds(read: Any, value: Any) -> bool:
-    """Return whether what was read of a value is the value, or its text in JSON."""
+    """Return whether what was read of a value is the value, or its text in JSON; lists item by item."""
+    if isinstance(read, list) and isinstance(value, list):
+        return len(read) == len(value) and all(map(_holds, read, value))
     return _same(read, value) or (isinstance(read, str) and _same(json.loads(read), value))
 
 
