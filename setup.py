@@ -17,6 +17,7 @@ BASE = [
     "rapidfuzz>=3.14",
     "scipy>=1.15",
     "tqdm>=4.67",
+    "tzdata>=2025.2",
 ]
 OPENAI = ["httpx2>=2.12", "openai>=3"]
 TEST = [

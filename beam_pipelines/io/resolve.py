@@ -51,8 +51,7 @@ def resolve(name: str, found: Sequence[Found], roles: Roles) -> tuple[pa.Field, 
     """Return the field of a column, and how it is read as written. Raises Unresolved, naming both files."""
     first = found[0].field
     if name in roles.text_columns:
-        _check_has_text(name, found)
-        return pa.field(name, pa.string()), "text"
+        return pa.field(name, _asked_text(name, found)), "text"
     if name in roles.text and (kind := _text(found)) is not None:
         return pa.field(name, kind), None
     if name in roles.numbers and (kind := _numbers(found)) is not None:
@@ -63,7 +62,9 @@ def resolve(name: str, found: Sequence[Found], roles: Roles) -> tuple[pa.Field, 
         common = _common([column.field.type for column in found])
         if common is None or any(column.mostly is not None for column in found):
             return first.with_type(pa.string()), "text"
-        return first.with_type(pa.string() if pa.types.is_null(common) and _is_csv(found) else common), None
+        if pa.types.is_null(common):
+            return pa.field(name, pa.string()), None if _is_csv(found) else "text"
+        return first.with_type(common), None
     return _widest(name, found), None
 
 
@@ -72,12 +73,16 @@ def _common(kinds: Sequence[pa.DataType]) -> pa.DataType | None:
     return reduce(lambda kind, other: None if kind is None else widen(kind, other), kinds[1:], kinds[0])
 
 
-def _check_has_text(name: str, found: Sequence[Found]) -> None:
-    for column in found:
-        if column.written is None and as_text(column.field.type, floats=True) is None:
+def _asked_text(name: str, found: Sequence[Found]) -> pa.DataType:
+    """Return string, or list of string for lists of Parquet. Raises Unresolved for a type without a form as text."""
+    kinds = [pa.string() if column.written else as_text(column.field.type, floats=True) for column in found]
+    for column, kind in zip(found, kinds, strict=True):
+        if kind is None or kind != kinds[0]:
             raise Unresolved(
                 f"--text-columns {name}: is {column.field.type} in {column.url}, which has no form as text"
+                + (" that the other files share" if kind is not None else "")
             )
+    return kinds[0]
 
 
 def _text(found: Sequence[Found]) -> pa.DataType | None:

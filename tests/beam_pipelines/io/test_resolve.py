@@ -75,6 +75,8 @@ def test_text_columns_are_text_whatever_they_hold() -> None:
     chosen = Roles(text_columns=["c"])
     assert resolved(chosen, column(pa.struct([("a", INT)]), "json")) == (TEXT, "text")
     assert resolved(chosen, column(FLOAT)) == (TEXT, "text")
+    assert resolved(chosen, column(pa.list_(FLOAT))) == (pa.list_(TEXT), "text")
+    assert resolved(chosen, column(pa.list_(FLOAT), "json")) == (TEXT, "text")
     with pytest.raises(Unresolved, match=r"--text-columns c: is list<.*> in list<.*\.file, which has no form as text"):
         resolve("c", [column(pa.list_(pa.struct([("a", INT)])))], chosen)
 
@@ -86,6 +88,7 @@ def test_carried_columns_keep_their_type() -> None:
     assert resolved(NO_ROLES, column(INT, "json"), column(TEXT, "json")) == (TEXT, "text")
     assert resolved(NO_ROLES, column(TEXT, "json", INT)) == (TEXT, "text")
     assert resolved(NO_ROLES, column(NULL, "cell")) == (TEXT, None)
+    assert resolved(NO_ROLES, column(NULL, "json")) == (TEXT, "text")  # a later row may have any value
     assert resolved(NO_ROLES, column(NULL, "json"), column(INT, "json")) == (INT, None)
 
 
