@@ -118,6 +118,26 @@ def test_other_types_of_the_same_values_give_the_same_results(name: str, tmp_pat
     assert data_bytes(tmp_path / "other") == data_bytes(tmp_path / "plain")
 
 
+NAMED = {
+    "dates": pa.array([0, 0, 19_000, None], pa.date32()),
+    "times": pa.array([0, 0, 2**62, None], pa.timestamp("ns", "Europe/Berlin")),
+    "bytes": pa.array([b"\xff", b"\xff", b"a", None]),
+    "decimals": pa.array([1, 1, 2, None]).cast(pa.decimal256(40, 2)),
+    "booleans": pa.array([True, True, False, None]),
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_names_of_any_type(name: str, tmp_path: Path) -> None:
+    names = dict.fromkeys(("dataset", "split", "example_id", "template_name"), NAMED[name])
+    table = pa.table({**PLAIN, **names})
+    for task in ("generation", "classification"):
+        status = evaluate(table, tmp_path / task, "--task", task, *ALL_MAY_FAIL)
+        assert status == 0
+        assert manifest_of(tmp_path / task)["totals"]["candidates"] == 4
+        assert len(metrics_of(tmp_path / task)["measures"].popitem()[1]["datasets"]) > 0
+
+
 @pytest.mark.parametrize("value", [1.5, 1e300, float("inf")])
 def test_a_fraction_is_no_sample_index(value: float, tmp_path: Path) -> None:
     table = pa.table({**PLAIN, "sample_index": [0.0, value, None, float("nan")]})

@@ -16,6 +16,7 @@ from beam_pipelines.jobs.build_corpus.labelling import (
     labelled_pairs,
 )
 from beam_pipelines.jobs.build_corpus.negatives import LABELLED_INSTRUCTION, Mismatcher
+from beam_pipelines.transforms.candidates import group_texts
 from beam_pipelines.transforms.results import reject_row
 from cappy_model.metrics.rouge import RougeL
 from schemas.chunks import from_rows
@@ -111,7 +112,7 @@ def usable_candidates(unit: Unit) -> UsableCandidates:
 def _with_text_datasets(rows: pa.RecordBatch) -> pa.RecordBatch:
     """Return rows with their `dataset`, if they have one, as text."""
     index = rows.schema.get_field_index("dataset")
-    return rows if index < 0 else rows.set_column(index, "dataset", rows["dataset"].cast(pa.string()))
+    return rows if index < 0 else rows.set_column(index, "dataset", group_texts(rows, "dataset"))
 
 
 def references_of(candidate: Mapping[str, Any]) -> list[str]:

@@ -214,13 +214,13 @@ def _row_texts(unit: Unit, columns: EvaluatedColumns) -> dict[str, pa.Array]:
     if columns.group == columns.instruction:
         name = [digest(text) for text in name]
     dataset = [_dataset(*parts) for parts in zip(*_dataset_parts(rows, columns), strict=True)]
-    example = rows[columns.example].cast(pa.string()).to_pylist() if columns.example else [None] * rows.num_rows
+    example = group_texts(rows, columns.example).to_pylist() if columns.example else [None] * rows.num_rows
     references = _references(rows, columns.references) if columns.references else [[]] * rows.num_rows
     return {
         GROUP: pa.array([digest(*pair) for pair in zip(dataset, name, strict=True)], pa.string()),
         "name": pa.array(name, pa.string()),
         "dataset": pa.array(dataset, pa.string()),
-        "template": rows[columns.template].cast(pa.string()) if columns.template else nothing,
+        "template": group_texts(rows, columns.template) if columns.template else nothing,
         "example": pa.array([e or n for e, n in zip(example, name, strict=True)], pa.string()),
         "source": pa.array([unit.file.name] * rows.num_rows, pa.string()),
         "at": pa.array([unit.position(row) for row in range(rows.num_rows)], pa.string()),
@@ -232,8 +232,7 @@ def _row_texts(unit: Unit, columns: EvaluatedColumns) -> dict[str, pa.Array]:
 def _dataset_parts(rows: pa.RecordBatch, columns: EvaluatedColumns) -> list[list[str | None]]:
     """Return the name, subset and split of the dataset of each row."""
     return [
-        rows[part].cast(pa.string()).to_pylist() if part in columns.dataset else [None] * rows.num_rows
-        for part in DATASET
+        group_texts(rows, part).to_pylist() if part in columns.dataset else [None] * rows.num_rows for part in DATASET
     ]
 
 
