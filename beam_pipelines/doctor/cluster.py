@@ -1,6 +1,7 @@
 """Checks of a runner: a probe runs on a worker and returns its findings."""
 
 import json
+import os
 import platform
 import time
 import uuid
@@ -104,7 +105,7 @@ def _source(request: str) -> str:
 def _temporary_file(folder: str, storage: StorageOptions) -> Iterator[str]:
     """Yield the URL of a new file in `folder` that holds this URL, and delete it afterwards. Raises CappyError."""
     url = join(folder, f"cappy-doctor-{uuid.uuid4().hex}")
-    write_whole(url, url.encode(), storage)
+    write_whole(url, os.fsencode(url), storage)
     try:
         yield url
     finally:
@@ -114,7 +115,7 @@ def _temporary_file(folder: str, storage: StorageOptions) -> Iterator[str]:
 
 
 def _unconfirmed(url: str, storage: StorageOptions) -> str | None:
-    if read_bytes(url, storage) == probe.confirmation(url).encode():
+    if read_bytes(url, storage) == os.fsencode(probe.confirmation(url)):
         return None
     return "this machine does not see the file that the worker wrote: it is not the same folder for both"
 

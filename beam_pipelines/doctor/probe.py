@@ -5,6 +5,7 @@ depends on nothing in the project, and imports within functions whatever may be 
 """
 
 import json
+import os
 import platform
 import socket
 from collections.abc import Callable
@@ -75,9 +76,9 @@ def read_first(pattern: str, storage: dict[str, Any]) -> str | None:
 def confirm(url: str, storage: dict[str, Any]) -> str | None:
     """Overwrite the file at `url` with the confirmation that it was seen; return the problem, if any."""
     fs, path = _file_system(url, storage)
-    if not fs.exists(path) or fs.cat_file(path).decode() != url:
+    if not fs.exists(path) or os.fsdecode(fs.cat_file(path)) != url:
         return "the worker does not see the file that this machine wrote: it is not the same folder for both"
-    fs.pipe_file(path, confirmation(url).encode())
+    fs.pipe_file(path, os.fsencode(confirmation(url)))
     return None
 
 

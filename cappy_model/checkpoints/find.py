@@ -10,6 +10,7 @@ from pathlib import Path
 from cappy_model.checkpoints import hub
 from cappy_model.checkpoints.files import RemoteFolder, content_hash, is_weights, matches
 from cappy_model.checkpoints.source import CONFIG, Checkpoint, ModelError, ModelSource
+from cappy_model.paths import readable
 from schemas.ids import digest
 
 ADAPTER = "adapter_config.json"
@@ -37,6 +38,11 @@ def find_checkpoint(source: ModelSource) -> Checkpoint:
 def _located(source: ModelSource) -> Checkpoint:
     if Path(source.name).is_dir():
         folder = Path(source.name)
+        if readable(source.name) != source.name:
+            raise ModelError(
+                f"{readable(source.name)}: its path holds bytes that are not UTF-8, which safetensors cannot open; "
+                "rename the folder, or give a link to it"
+            )
     elif "://" in source.name:
         with _at_url(source) as remote:
             folder = remote.copy()

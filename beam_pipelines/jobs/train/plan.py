@@ -12,7 +12,7 @@ from beam_pipelines.jobs.train.files import read_weights
 from beam_pipelines.models.settle import model_source, needing_extra, read_template
 from beam_pipelines.runs.folder import earlier_facts
 from beam_pipelines.runs.inputs import open_inputs
-from cappy_model.paths import encodable
+from cappy_model.paths import local_path, readable
 from cappy_model.train.recipe import GROUPED, LISTWISE, OLDER, RANDOM, VERSION
 from schemas.errors import CappyError, UsageError
 from schemas.manifest import FORMAT_VERSION
@@ -58,7 +58,7 @@ class TrainPlan:
     @property
     def output(self) -> str:
         """The URL of the output folder."""
-        return encodable(absolute(self.config.output))
+        return absolute(self.config.output)
 
     @property
     def rows(self) -> int:
@@ -83,6 +83,7 @@ def plan(config: TrainConfig) -> TrainPlan:
     Raises CappyError or UsageError for anything that is wrong before a pair is read.
     """
     config.check()
+    _check_output(config.output)
     begun_before = begun_before_groups(config)
     batches = _settle_batches(config, begun_before=begun_before)
     corpus = _open_corpus(config)
@@ -117,6 +118,16 @@ def plan(config: TrainConfig) -> TrainPlan:
         processes=state.num_processes,
         main=state.is_main_process,
     )
+
+
+def _check_output(output: str) -> None:
+    """Raise UsageError for a local folder that safetensors cannot write to."""
+    path = local_path(absolute(output))
+    if path is not None and readable(path) != path:
+        raise UsageError(
+            f"--output {readable(path)}: its path holds bytes that are not UTF-8, where safetensors cannot write; give "
+            "another folder"
+        )
 
 
 def begun_before_groups(config: TrainConfig) -> bool:
