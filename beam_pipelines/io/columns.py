@@ -9,7 +9,7 @@ from schemas.conversion import is_list, with_item
 from schemas.errors import CappyError
 from schemas.records import is_binary, is_text
 
-_MAX_DEPTH = 64  # of Arrow's IPC
+_MAX_DEPTH = 63  # Arrow's IPC takes 64, one of which is the struct that rerank carries rows in
 _UNITS = ("s", "ms", "us", "ns")
 _DIGITS = {8: 3, 16: 5, 32: 10, 64: 19}  # of integers, by bits
 _DECIMALS = ((9, pa.decimal32), (18, pa.decimal64), (38, pa.decimal128), (76, pa.decimal256))
