@@ -84,8 +84,13 @@ def test_a_template_without_an_instruction_is_told_before_and_after_the_run(
     manifest = manifest_of(tmp_path / "out")
     assert manifest["warnings"] == [after]
     templates = manifest["datasets"]["d"]["templates"]
-    assert templates["n"]["example"] is None
-    assert templates["g"]["example"] == {"example_id": "a.jsonl@0", "instruction": "a", "target": "5", "choices": None}
+    assert templates["d n"]["example"] is None
+    assert templates["d g"]["example"] == {
+        "example_id": "a.jsonl@0",
+        "instruction": "a",
+        "target": "5",
+        "choices": None,
+    }
     page = (tmp_path / "out" / "report.html").read_text()
     assert "One example of each template" in page
     assert "made no instruction of 2 rows" in page

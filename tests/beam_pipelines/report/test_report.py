@@ -8,7 +8,7 @@ import pytest
 
 from beam_pipelines.jobs.build_corpus import plots as corpus_plots
 from beam_pipelines.jobs.build_corpus import tables as corpus_tables
-from beam_pipelines.jobs.build_corpus.page import warnings
+from beam_pipelines.jobs.build_corpus.page import few_wrong
 from beam_pipelines.report import plots, svg
 from beam_pipelines.report import tables as common
 from beam_pipelines.report import text as words
@@ -193,18 +193,18 @@ def test_datasets_stand_in_the_order_of_the_mixture() -> None:
 
 def test_templates_with_few_wrong_responses_are_named() -> None:
     manifest = tiny()
-    assert warnings(manifest) == [] and "Few wrong responses" not in render_report(manifest)
+    assert few_wrong(manifest) == [] and "Few wrong responses" not in render_report(manifest)
     templates = manifest["datasets"]["ag_news:test"]["templates"].values()
     for template in templates:
         template["without_wrong"] = template["rendered"] // 2 + 1
-    assert len(warnings(manifest)) == 3 and all("ag_news:test" in line for line in warnings(manifest))
-    assert warnings(manifest)[0] in read(render_report(manifest)).text
-    assert len(warnings(big())) == 0
+    assert len(few_wrong(manifest)) == 3 and all("ag_news:test" in line for line in few_wrong(manifest))
+    assert few_wrong(manifest)[0] in read(render_report(manifest)).text
+    assert len(few_wrong(big())) == 0
     many = big()
     for dataset in many["datasets"].values():
         for template in dataset["templates"].values():
             template["without_wrong"] = template["rendered"]
-    assert len(warnings(many)) == 11 and warnings(many)[-1].endswith("more templates")
+    assert len(few_wrong(many)) == 11 and few_wrong(many)[-1].endswith("more templates")
 
 
 def test_candidates_are_no_input_of_source_rows() -> None:
