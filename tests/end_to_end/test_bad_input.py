@@ -31,12 +31,9 @@ UNREADABLE = {
     "empty.parquet": (b"", "is not a whole Parquet file"),
     "foreign.parquet": (b"hello" * 100, "is not a whole Parquet file"),
     "no_footer.parquet": (b"PAR1\0\0\0\0PAR1", "is not a whole Parquet file"),
-    "empty.jsonl": (b"", "holds no row"),
     "prose.jsonl": (b"once upon\na time\n", "holds no row"),
-    "foreign.jsonl.gz": (b"not compressed at all", "cannot be read"),
-    "mixed.jsonl": (json_lines({"text": "a", "answer": "b"}, {"text": 1, "answer": "b"}), "'text' mixes types"),
-    "empty.csv": (b"", "its first line must name each column once"),
-    "repeated.csv": (b"text,text\na,b\n", "its first line must name each column once"),
+    "foreign.jsonl.gz": (b"not compressed at all", "gzip"),
+    "repeated.csv": (b"text,text\na,b\n", "has 2 columns named 'text'; rename all but one"),
     "latin.csv": (b"text,answer,caf\xe9\na,b,c\n", "latin.csv"),
     "utf16.csv": ("text,answer\na,b\n".encode("utf-16"), "utf16.csv"),
     "page.html": (b"<html>", "unknown input format"),
@@ -51,6 +48,21 @@ def test_unreadable_file_is_named(name: str, tmp_path: Path, capsys: pytest.Capt
     error = said(capsys)
     assert name in error and message in error
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["empty.jsonl", "empty.csv", "blank.json", "header.tsv"])
+def test_empty_files_are_files_without_rows(name: str, tmp_path: Path) -> None:
+    content = {"blank.json": b"\n \n", "header.tsv": b"text\tanswer\n"}.get(name, b"")
+    mixture = mixture_of(tmp_path, {"d": ({"good.parquet": WHOLE, name: content}, PLAIN)})
+    assert build(mixture, tmp_path / "out") == 0
+    assert manifest_of(tmp_path / "out")["totals"]["instructions"] == 20
+
+
+def test_texts_and_numbers_in_one_column_are_texts(tmp_path: Path) -> None:
+    rows = json_lines({"text": "a", "answer": "b"}, {"text": 1, "answer": 2.50})
+    assert build(mixture_of(tmp_path, {"d": ({"mixed.jsonl": rows}, PLAIN)}), tmp_path / "out") == 0
+    found = [(row["instruction"], row["references"]) for row in rows_of(tmp_path / "out" / "instructions")]
+    assert found == [("a", ["b"]), ("1", ["2.5"])]
 
 
 DISAGREEING = {
