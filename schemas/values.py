@@ -49,9 +49,13 @@ def python_columns(rows: pa.RecordBatch) -> list[list[object]]:
 
 def excerpt_of(rows: pa.RecordBatch, row: int) -> str:
     """Return a row as JSON for a reject record; bytes as their text, or the first of them in hexadecimal."""
-    names = _distinct(rows.schema.names)
     values = (column[0] for column in python_columns(rows.slice(row, 1)))
-    return json.dumps(dict(zip(names, values, strict=True)), ensure_ascii=False, default=_shown)
+    return json_of(dict(zip(_distinct(rows.schema.names), values, strict=True)))
+
+
+def json_of(value: object) -> str:
+    """Return values of `python_values` as JSON; bytes as their text, or the first of them in hexadecimal."""
+    return json.dumps(value, ensure_ascii=False, default=_shown)
 
 
 def _is_simple(kind: pa.DataType) -> bool:

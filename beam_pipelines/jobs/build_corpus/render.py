@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from beam_pipelines.io.formats.base import AsWritten
 from beam_pipelines.io.units import Unit
-from beam_pipelines.jobs.build_corpus.variables import holds, row_excerpt, variable_rows
+from beam_pipelines.jobs.build_corpus.variables import Variables, holds
 from beam_pipelines.templates.compile import SENTINEL, CompiledTemplate, Rendered, RenderError, check_label
 from beam_pipelines.templates.mixture import Dataset
 from beam_pipelines.transforms.results import Result, reject_row, unreadable_rows
@@ -96,15 +96,17 @@ class UnitRenderer:
         used is one reject row, and counts as rejected under every template.
         """
         stats, label = Stats(), self.spec.dataset.label
-        rejects = unreadable_rows(unit, origin=label)
-        lost = len(unit.bad)
+        variables = self._variables(unit)
+        faults: list[_Fault] = []
         columns: dict[str, list[Any]] = {name: [] for name in INSTRUCTION.names}
-        for number, (row, fault) in enumerate(self._rows(unit)):
-            if fault is None:
-                self._render_row(unit, number, row, columns, rejects, stats)
+        for number, (row, error) in enumerate(self._rows(unit, variables)):
+            if error is None:
+                self._render_row(unit, number, row, columns, faults, stats)
             else:
-                rejects.append(self._reject(unit, number, "check", fault.reason, fault.detail))
-                lost += 1
+                faults.append(_Fault(number, "check", error.reason, error.detail))
+        lost = len(unit.bad) + sum(fault.stage == "check" for fault in faults)
+        rejects = unreadable_rows(unit, origin=label)
+        rejects += [self._reject(unit, variables, fault) for fault in faults]
         stats.counts["rows", label] += unit.rows.num_rows + len(unit.bad)
         for template in self._templates:
             stats.counts["templates", label, template.id, "rejected"] += lost
@@ -118,7 +120,7 @@ class UnitRenderer:
         for bad in unit.bad:
             error = RenderError(bad.reason, bad.detail)
             yield from (Attempt(template.id, "", error) for template in self._templates)
-        for number, (row, fault) in enumerate(self._rows(unit)):
+        for number, (row, fault) in enumerate(self._rows(unit, self._variables(unit))):
             example_id = f"{unit.file.name}{unit.position(number)}"
             for template in self._templates:
                 outcome: Rendered | RenderError | None = fault
@@ -129,14 +131,14 @@ class UnitRenderer:
                         outcome = error
                 yield Attempt(template.id, example_id, outcome)
 
-    def _renamed(self, unit: Unit) -> pa.RecordBatch:
-        """Return the rows with the names of template variables."""
-        return unit.rows.rename_columns([self.spec.dataset.variable(column) for column in unit.rows.schema.names])
+    def _variables(self, unit: Unit) -> Variables:
+        names = [self.spec.dataset.variable(column) for column in unit.rows.schema.names]
+        return Variables(unit.rows.rename_columns(names), self.spec.as_written)
 
-    def _rows(self, unit: Unit) -> Iterator[tuple[dict[str, Any], RenderError | None]]:
+    def _rows(self, unit: Unit, variables: Variables) -> Iterator[tuple[dict[str, Any], RenderError | None]]:
         """Yield the rows by the names of template variables, each with the reason why no template can use it."""
         suspicious = _may_hold(unit.rows, SENTINEL)
-        for row in variable_rows(self._renamed(unit), self.spec.as_written):
+        for row in variables.rows():
             fault = None
             try:
                 if suspicious and holds(row, SENTINEL):
@@ -153,7 +155,7 @@ class UnitRenderer:
         number: int,
         row: dict[str, Any],
         columns: dict[str, list[Any]],
-        rejects: list[dict[str, Any]],
+        faults: list["_Fault"],
         stats: Stats,
     ) -> None:
         label, example_id = self.spec.dataset.label, f"{unit.file.name}{unit.position(number)}"
@@ -162,7 +164,7 @@ class UnitRenderer:
                 outcome = self._render_template(template, row, example_id, columns)
             except RenderError as error:
                 outcome, detail = "rejected", f"template {template.name!r}: {error.detail}"
-                rejects.append(self._reject(unit, number, "render", error.reason, detail))
+                faults.append(_Fault(number, "render", error.reason, detail))
             stats.counts["templates", label, template.id, outcome] += 1
 
     def _render_template(
@@ -208,8 +210,8 @@ class UnitRenderer:
         constant = {"dataset": entry.name, "subset": entry.subset, "split": entry.split}
         return {**columns, **{name: [value] * count for name, value in constant.items()}}
 
-    def _reject(self, unit: Unit, number: int, stage: str, reason: str, detail: str) -> dict[str, Any]:
-        excerpt = row_excerpt(self._renamed(unit), number, self.spec.as_written)
+    def _reject(self, unit: Unit, variables: Variables, fault: "_Fault") -> dict[str, Any]:
+        number, stage, reason, detail = fault
         return reject_row(
             unit,
             int(unit.positions[number]),
@@ -217,8 +219,17 @@ class UnitRenderer:
             stage=stage,
             reason=reason,
             detail=detail,
-            excerpt=excerpt,
+            excerpt=variables.excerpt(number),
         )
+
+
+class _Fault(NamedTuple):
+    """Why a row of a unit, by its number there, cannot be used at all (`check`) or under a template (`render`)."""
+
+    number: int
+    stage: str
+    reason: str
+    detail: str
 
 
 def example_key(dataset: str, template_id: str) -> str:

@@ -1,6 +1,5 @@
 """Values of template variables: from the columns of a unit to Python values as their file has them."""
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -9,21 +8,43 @@ import pyarrow as pa
 from beam_pipelines.io.formats.base import AsWritten
 from cappy_model.sandbox.budget import Unusable
 from cappy_model.sandbox.written import parse_cell, parse_json
-from schemas.values import excerpt_of, python_columns
+from schemas.values import json_of, python_columns
 
 
-def variable_rows(rows: pa.RecordBatch, as_written: Mapping[str, AsWritten]) -> Iterator[dict[str, Any]]:
-    """Yield rows whose columns are variables; `as_written` says how text columns were read (see `ReadSpec`).
+class Variables:
+    """The values of template variables in the rows of a unit.
 
     Numbers of text files print as written. Bytes are text where they are UTF-8, at any depth: old Spark and Impala
     write text without marking it. Other bytes are Unusable.
+
+    Args:
+      rows: the rows; their columns are named like the variables.
+      as_written: how text columns were read (see `ReadSpec`).
     """
-    columns = [
-        _variable(values, field.type, as_written.get(field.name))
-        for values, field in zip(python_columns(rows), rows.schema, strict=True)
-    ]
-    for row in zip(*columns, strict=True):
-        yield dict(zip(rows.schema.names, row, strict=True))
+
+    def __init__(self, rows: pa.RecordBatch, as_written: Mapping[str, AsWritten]) -> None:
+        self._fields = list(rows.schema)
+        self._columns = python_columns(rows)
+        self._as_written = as_written
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield the rows."""
+        names = [field.name for field in self._fields]
+        columns = [
+            _variable(values, field.type, self._as_written.get(field.name))
+            for values, field in zip(self._columns, self._fields, strict=True)
+        ]
+        for row in zip(*columns, strict=True):
+            yield dict(zip(names, row, strict=True))
+
+    def excerpt(self, row: int) -> str:
+        """Return the JSON of a row for a reject; values that were read as JSON stand as in their file."""
+        values = {field.name: column[row] for field, column in zip(self._fields, self._columns, strict=True)}
+        parts = {name: values[name] or "null" for name in values if self._as_written.get(name) == "json"}
+        if not parts:
+            return json_of(values)
+        parts = {name: parts.get(name) or json_of(value) for name, value in values.items()}
+        return f"{{{', '.join(f'{json_of(name)}: {part}' for name, part in parts.items())}}}"
 
 
 def _variable(values: list[Any], kind: pa.DataType, how: AsWritten | None) -> list[Any]:
@@ -83,14 +104,3 @@ def holds(value: Any, text: str) -> bool:
         elif isinstance(item, list | tuple):
             waiting += item
     return False
-
-
-def row_excerpt(rows: pa.RecordBatch, row: int, as_written: Mapping[str, AsWritten]) -> str:
-    """Return the JSON of a row for a reject; values that were read as JSON stand as in their file."""
-    parts = []
-    for name in rows.schema.names:
-        if as_written.get(name) == "json":
-            parts.append(f"{json.dumps(name, ensure_ascii=False)}: {rows[name][row].as_py() or 'null'}")
-        else:
-            parts.append(excerpt_of(rows.select([name]), row)[1:-1])
-    return f"{{{', '.join(parts)}}}"

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_pipelines.jobs.build_corpus.variables import holds, row_excerpt, variable_rows
+from beam_pipelines.jobs.build_corpus.variables import Variables, holds
 from cappy_model.sandbox.budget import RenderError, Unusable
 from schemas.carried import carried_field
 from schemas.conversion import convert
@@ -19,7 +19,7 @@ from schemas.conversion import convert
 
 def values(array: pa.Array, how: Any = None) -> list[Any]:
     rows = pa.RecordBatch.from_arrays([array], ["a"])
-    return [row["a"] for row in variable_rows(rows, {"a": how} if how else {})]
+    return [row["a"] for row in Variables(rows, {"a": how} if how else {}).rows()]
 
 
 def test_json_and_cells_are_numbers_that_print_as_written() -> None:
@@ -65,7 +65,7 @@ def test_extension_types_dates_and_decimals_are_as_datasets_have_them() -> None:
     ]:
         field = carried_field(pa.field("a", array.type))
         rows = pa.RecordBatch.from_arrays([convert(array, field.type)], schema=pa.schema([field]))
-        (row,) = variable_rows(rows, {})
+        (row,) = Variables(rows, {}).rows()
         assert row["a"] == expected or str(row["a"]) == expected
 
 
@@ -79,8 +79,9 @@ ITEMS = st.recursive(
 @given(ITEMS, st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
 def test_the_excerpt_of_a_row_is_json_of_its_values(value: Any, text: str) -> None:
     rows = pa.RecordBatch.from_arrays([pa.array([json.dumps(value)]), pa.array([text])], ["a-b", "c"])
-    assert json.loads(row_excerpt(rows, 0, {"a-b": "json"})) == {"a-b": value, "c": text}
-    assert row_excerpt(rows, 0, {"a-b": "json"}).startswith(f'{{"a-b": {json.dumps(value)}, ')
+    excerpt = Variables(rows, {"a-b": "json"}).excerpt(0)
+    assert json.loads(excerpt) == {"a-b": value, "c": text}
+    assert excerpt.startswith(f'{{"a-b": {json.dumps(value)}, ')
 
 
 @given(ITEMS, st.text(min_size=1, max_size=2))
