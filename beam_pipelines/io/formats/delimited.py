@@ -4,7 +4,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import islice
 from typing import NamedTuple
@@ -36,6 +36,9 @@ TRUNCATED = "unreadable"
 _DELIMITERS = {";": "';'", "\t": "tab", "|": "'|'", ",": ","}
 """Delimiters that a file may have instead of its own, and the value of --csv-delimiter for each."""
 
+_TRIED_ROWS = 100
+"""Rows that are read with another delimiter, to see whether it is that of the file."""
+
 Fault = tuple[str, str]
 _TOO_LARGE = ("row_too_large", f"more than the {CHUNK_BYTES:,} bytes that a row may have")
 
@@ -56,22 +59,21 @@ def inspect(url: str, storage: StorageOptions, dialect: Dialect) -> FileSummary:
     unusable. Raises UnreadableFile if the file is truncated, or if its delimiter is another.
     """
     head: list[list[str]] = []
-    begun: list[str] = []
-    rows, size = 0, 0
+    rows, broken, size = 0, 0, 0
     delimiter = _delimiter(url, dialect)
     with _opened(url, storage, dialect) as lines:
         header, line = _header(lines, url, dialect, delimiter)
-        for _, fields, fault, first in _records(lines, len(header), delimiter) if header else ():
+        for _, fields, fault, _ in _records(lines, len(header), delimiter) if header else ():
             if fault and fault[0] == TRUNCATED:
                 raise UnreadableFile(f"{url}: {fault[1]}. Fetch or write it again.")
-            if rows < HEAD_ROWS:
-                begun.append(first)
-                if not fault:
-                    head.append(fields)
+            if rows < HEAD_ROWS and fault:
+                broken += 1
+            elif rows < HEAD_ROWS:
+                head.append(fields)
             rows += 1
             size += sum(map(len, fields))
-    if len(header) == 1 or 2 * len(head) < len(begun):
-        _check_delimiter(url, line, begun, delimiter)
+    if len(header) == 1 or broken > len(head):
+        _check_delimiter(url, storage, dialect, line)
     return _summary(url, _names(header), head, rows, size)
 
 
@@ -186,23 +188,22 @@ def _names(header: list[str]) -> list[str]:
     return names
 
 
-def _check_delimiter(url: str, header: str, rows: list[str], own: str) -> None:
+def _check_delimiter(url: str, storage: StorageOptions, dialect: Dialect, header: str) -> None:
     """Raise UnreadableFile if another delimiter cuts the header, and most rows, into one number of fields above 1."""
     if header.lower().startswith("sep="):
         raise UnreadableFile(
             f"{url}: its first line is Excel's {header.strip()!r}; delete it, and give --csv-delimiter {header[4:5]!r}"
         )
     for delimiter, value in _DELIMITERS.items():
-        count = 1 if delimiter == own else _width(header, delimiter)
-        if count > 1 and 2 * sum(_width(row, delimiter) == count for row in rows) >= len(rows):
-            raise UnreadableFile(
-                f"{url}: the fields of its header, {header.strip()[:200]!r}, are separated by another character than "
-                f"is expected; give --csv-delimiter {value}"
-            )
-
-
-def _width(line: str, delimiter: str) -> int:
-    return len(next(csv.reader([line], delimiter=delimiter), []))
+        if delimiter == _delimiter(url, dialect):
+            continue
+        with _opened(url, storage, dialect) as lines, suppress(csv.Error):
+            widths = [len(fields) for fields in islice(csv.reader(lines, delimiter=delimiter), _TRIED_ROWS) if fields]
+            if widths[0] > 1 and 2 * widths.count(widths[0]) >= len(widths) + 1:
+                raise UnreadableFile(
+                    f"{url}: the fields of its header, {header.strip()[:200]!r}, are separated by another character "
+                    f"than is expected; give --csv-delimiter {value}"
+                )
 
 
 def _records(lines: _Lines, width: int, delimiter: str) -> Iterator[_CsvRecord]:

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-MAX_DEPTH = 63
-"""Levels of lists and objects that a column may have; its values are one level more, and Arrow ships 64."""
+MAX_DEPTH = 62
+"""Levels of lists and objects that a column may have. Arrow ships 64, with the values and the struct of a job's own."""
 
 _EXACT_FLOATS = 2**53
 

@@ -80,7 +80,7 @@ def test_parquet_numbers_of_two_widths(tmp_path: Path) -> None:
 
 def test_json_that_no_type_holds_is_carried_as_text(tmp_path: Path) -> None:
     deep: list[Any] = ["x"]
-    for _ in range(62):
+    for _ in range(61):
         deep = [deep]
     row = {"empty": {}, "inside": [{"a": {}}], "too_deep": [deep], "deep": deep}
     (tmp_path / "e.jsonl").write_text(json.dumps(row))

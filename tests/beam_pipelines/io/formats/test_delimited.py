@@ -121,6 +121,7 @@ def test_columns_without_a_name_and_with_the_same_name(tmp_path: Path) -> None:
     [
         ("f.csv", "a;b\n1;2\n", "';'"),
         ("f.csv", "a;b\n1,5;2\n3,5;4\n", "';'"),
+        ("f.csv", 'a;b;c\nx;"a;b";1\ny;"say ""z""\nz";2\n', "';'"),
         ("f.csv", "a;b\n", "';'"),
         ("f.csv", "a;price, EUR\n1;2\n3;4\n", "';'"),
         ("f.csv", "a\tb\n1\t2\n", "tab"),

@@ -63,7 +63,7 @@ def test_the_type_that_holds_values(values: list[object], kind: pa.DataType | No
 
 def test_values_nested_too_deep_have_no_type() -> None:
     value: object = "x"
-    for _ in range(63):
+    for _ in range(62):
         value = [value]
     assert infer_type([value]) is not None
     assert infer_type([[value]]) is None
