@@ -18,7 +18,7 @@ from beam_pipelines.doctor.config import add_model_flags, model_check
 from beam_pipelines.runs.config import RunConfig
 from beam_pipelines.runs.flags import add_flag, add_flags, check_words, config_from, positive
 from beam_pipelines.runs.job import JOBS, load_config, load_job
-from cappy_model.paths import shareable
+from cappy_model.paths import readable, shareable
 from schemas.errors import CappyError, HandedOver, UsageError
 
 _LOG = logging.getLogger("cappy")
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_words(arguments.parser, words)
         return command(arguments, rest)
     except HandedOver as message:
-        print(message)
+        print(readable(str(message)))
         return DONE
     except CappyError as error:
         return _fail(arguments, error, WRONG_USAGE if isinstance(error, UsageError) else FAILED)
@@ -149,7 +149,7 @@ def _run_job(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     else:
         text = job.summary(config, job.run(config, options))
     if os.environ.get("RANK", "0") == "0":  # under torchrun, the first process alone
-        print(text)
+        print(readable(text))
     return DONE
 
 
@@ -176,7 +176,7 @@ def _report(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     lost = lost_files(folder, arguments.storage)
     if lost:
         _LOG.warning("%s: %s; run the job's command again to make them again", folder, describe_lost(lost))
-    print(join(folder, REPORT))
+    print(readable(join(folder, REPORT)))
     return DONE
 
 
@@ -190,7 +190,7 @@ def _verify(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     folder = absolute(arguments.folder)
     faults = verify(folder, arguments.storage)
     for fault in faults:
-        print(fault)
+        print(readable(fault))
     count = len(load_manifest(folder, arguments.storage)["files"])
     if faults:
         print(f"{plural(len(faults), 'fault')} in {plural(count, 'file')}")
@@ -236,7 +236,7 @@ def _doctor(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         storage=arguments.storage,
         seconds=arguments.wait,
     )
-    print(render(findings, f"on {options.view_as(StandardOptions).runner}"))
+    print(readable(render(findings, f"on {options.view_as(StandardOptions).runner}")))
     return exit_status(findings)
 
 

@@ -1,6 +1,5 @@
 """Entry point of `cappy`. Importing Beam takes seconds, and Ctrl-C during them must not print a traceback either."""
 
-import io
 import os
 import sys
 from collections.abc import Sequence
@@ -28,8 +27,6 @@ def interrupted() -> int:
 
 def command(*job: str) -> NoReturn:
     """Run `cappy`, or one `job` of it, in a process of its own, which a signal ends at once."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # paths may hold bytes that are not UTF-8
     try:
         status = main([*job, *sys.argv[1:]])
     except SystemExit as error:

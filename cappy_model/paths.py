@@ -12,7 +12,7 @@ _URL = re.compile(r"[a-z][a-z0-9+.-]+(::[a-z][a-z0-9+.-]+)*://", re.IGNORECASE)
 _FILE_URL = re.compile(r"(?:file|local):(?=/)(?://([^/]*))?(.*)", re.IGNORECASE | re.DOTALL)
 _NO_UTF_8 = re.compile("[\udc80-\udcff]")  # bytes, as os.fsdecode has them
 _WEB = re.compile(r"(?:[a-z0-9+.-]+::)*https?://", re.IGNORECASE)
-_QUERY = re.compile(r"(https?://[^\s?#'\"]*)\?[^\s'\"]+", re.IGNORECASE)
+_QUERY = re.compile(r"(https?://[^\s?#'\"]*)\?[^\s'\"]*[^\s'\".,:;)]", re.IGNORECASE)
 _PASSWORD = re.compile(r"(://[^\s:/@]*):[^\s/@]+@")
 
 
