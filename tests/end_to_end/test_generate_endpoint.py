@@ -78,7 +78,7 @@ def test_a_server_of_one_choice_is_asked_one_by_one(
 def test_empty_responses_are_told_and_nothing_else_is_a_failure(
     tmp_path: Path, url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    why = "because all tokens went into reasoning (raise --max-new-tokens"
+    why = "because all tokens went into reasoning, with finish_reason length (raise --max-new-tokens"
     assert generate(prompts(tmp_path, ["!reasoning a", "b"]), tmp_path / "some", url, "--chat") == 0
     output, log = capsys.readouterr()
     assert f"8 empty responses: 8 {why}" in output and f"8 of 16 responses (50.0%) are empty: 8 {why}" in log

@@ -42,8 +42,8 @@ def test_blanks_are_empty() -> None:
 def test_words_name_the_remedy() -> None:
     words = in_words({"reasoning_cut": 3, "abort": 12_000, "stop": 3})
     assert words == (
-        "12,000 with abort in place of text; 3 because all tokens went into reasoning (raise --max-new-tokens, or turn "
-        "the model's thinking off); 3 because the model ended, or reached a --stop text, before any text (check the "
+        "12,000 with abort in place of text; 3 because all tokens went into reasoning, with finish_reason length (raise "
+        "--max-new-tokens, or turn the model's thinking off); 3 because the model ended, or reached a --stop text, before any text (check the "
         "prompt, --chat and --stop)"
     )
 
