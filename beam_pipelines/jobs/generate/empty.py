@@ -14,8 +14,8 @@ _CUT = frozenset({"length", "max_tokens", "model_length"})
 _STOPPED = frozenset({"stop", "end_turn", "eos", "eos_token"})
 
 _REASONS = {
-    _REASONING_CUT: "because all tokens went into reasoning, with finish_reason length (raise --max-new-tokens, or turn "
-    "the model's thinking off)",
+    _REASONING_CUT: "because all tokens went into reasoning, with finish_reason length (raise --max-new-tokens, or "
+    "turn the model's thinking off)",
     REASONING: "because the model reasoned without an answer (turn its thinking off, or check how it is parsed)",
     "refusal": "because the model refused",
     "content_filter": "because of a content filter",

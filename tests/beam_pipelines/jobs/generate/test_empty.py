@@ -42,9 +42,9 @@ def test_blanks_are_empty() -> None:
 def test_words_name_the_remedy() -> None:
     words = in_words({"reasoning_cut": 3, "abort": 12_000, "stop": 3})
     assert words == (
-        "12,000 with abort in place of text; 3 because all tokens went into reasoning, with finish_reason length (raise "
-        "--max-new-tokens, or turn the model's thinking off); 3 because the model ended, or reached a --stop text, before any text (check the "
-        "prompt, --chat and --stop)"
+        "12,000 with abort in place of text; 3 because all tokens went into reasoning, with finish_reason length "
+        "(raise --max-new-tokens, or turn the model's thinking off); 3 because the model ended, or reached a --stop "
+        "text, before any text (check the prompt, --chat and --stop)"
     )
 
 
@@ -57,12 +57,8 @@ def test_a_twentieth_may_be_empty() -> None:
 def test_a_run_fails_only_if_nothing_has_text() -> None:
     assert failure_of(0, 0, {}) is None and failure_of(11, 12, {"stop": 11}) is None
     failure = failure_of(12, 12, {"reasoning_cut": 12})
-    assert failure and failure.startswith(
-        "All 12 responses are empty: 12 because all tokens went into reasoning (raise"
-    )
-    assert (failure_of(1, 1, {"length": 1}) or "").startswith(
-        "The only response is empty: 1 because --max-new-tokens was"
-    )
+    assert failure and failure.startswith("All 12 responses are empty: 12 because all tokens went into reasoning, with")
+    assert (failure_of(1, 1, {"length": 1}) or "").startswith("The only response is empty: 1 because --max-new-tokens")
 
 
 @given(st.none() | st.text(max_size=9), st.lists(st.text(max_size=9), max_size=3))
