@@ -345,9 +345,9 @@ LAUNCH_ERRORS: list[tuple[dict[str, Any], Sequence[str], int, str]] = [
     ({}, [*RANKING, "--label-column", "references"], 1, "the columns of candidates are all lists, or none is"),
     ({"label": "good"}, [*RANKING, "--label-column", "label"], 1, "column 'label' is string and must be numbers"),
     ({"score": [0.5]}, [], 1, "column 'score' is list<item: double> and column 'response' is string"),
-    ({"references": [7]}, [], 1, "column 'references' is list<item: int64> and must be lists of texts"),
-    ({"decoding": "d", "generator": 7}, [], 1, "language model: column 'generator' is int64 and must be text"),
-    ({"decoding": 7}, [], 1, "decoding: column 'decoding' is int64 and must be text"),
+    ({"references": {"a": 7}}, [], 1, "column 'references' is struct<a: int64> and must be text, or lists of it"),
+    ({"decoding": "d", "generator": {"a": 7}}, [], 1, "column 'generator' is struct<a: int64> and must be text"),
+    ({"decoding": {"a": 7}}, [], 1, "decoding: column 'decoding' is struct<a: int64> and must be text"),
     ({}, ["--group-column", "score"], 1, "column 'score' is double and must be text, integers or booleans"),
 ]
 

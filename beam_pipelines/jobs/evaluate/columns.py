@@ -156,7 +156,9 @@ def _check_types(columns: EvaluatedColumns) -> None:
         flag = "--score-column" if method.startswith(SCORER) else "score of the language model"
         checks.append((flag, name, is_number(of(name)), "numbers, or lists of them"))
     if columns.references is not None:
-        checks.append(("--reference-column", columns.references, is_text(of(columns.references)), "lists of texts"))
+        checks.append(
+            ("--reference-column", columns.references, is_text(of(columns.references)), "text, or lists of it")
+        )
     if columns.label is not None:
         kind = of(columns.label)
         checks.append(("--label-column", columns.label, is_number(kind) or pa.types.is_boolean(kind), "numbers"))
