@@ -227,7 +227,7 @@ LAUNCH_ERRORS: list[tuple[dict[str, Any], Sequence[str], str]] = [
     ),
     ({}, ["--group-column", "nothing"], "--group-column: the input has no column 'nothing'"),
     ({}, ["--group-column", "score"], "column 'score' is double and must be text, integers or booleans"),
-    ({"response": 7}, [], "column 'response' is int64 and must be text"),
+    ({"response": {"a": 7}}, [], "column 'response' is struct<a: int64> and must be text"),
     ({"score": "high"}, [], "column 'score' is string and must be numbers"),
     ({"score": [0.5]}, [], "'score' is list<item: double> and column 'response' is string"),
     ({"rank": 1}, [], "a column 'rank', and the selection writes one of that name itself; rename"),

@@ -208,7 +208,7 @@ def test_columns_that_cannot_be(model: Path, tmp_path: Path, capsys: pytest.Capt
     rows, out = some_rows(5), tmp_path / "out"
     missing = score(rows, model, out, "--response-column", "output")
     refused(capsys, missing, 1, "--response-column output: there is no such column", "id, instruction, response, tags")
-    refused(capsys, score(rows, model, out, "--instruction-column", "id"), 1, "--instruction-column id: is int64")
+    refused(capsys, score(rows, model, out, "--instruction-column", "tags"), 1, "--instruction-column tags: is list<")
     scored = [{**row, "score_error": "?"} for row in rows]
     refused(capsys, score(scored, model, out), 1, "'score_error' exists already", "--score-column")
     assert not out.exists()
