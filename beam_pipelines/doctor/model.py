@@ -17,6 +17,7 @@ from beam_pipelines.runs.inputs import open_inputs
 from cappy_model.architectures import DECODERS
 from cappy_model.checkpoints import ModelSource, find_checkpoint
 from cappy_model.devices import cuda_devices, settle_device, settle_dtype, settle_tokens_per_batch
+from cappy_model.paths import readable
 from cappy_model.score.check import BrokenModel, CheckFailed, compare, plain_scores, refusals
 from cappy_model.score.diagnosis import (
     Verdict,
@@ -58,7 +59,7 @@ class _Subject:
 def doctor_model(config: ModelCheck) -> int:
     """Check a scorer, print the report, and return the exit status. Raises as `check_model`."""
     findings = check_model(config)
-    print(f"{render_blocks(findings)}\n\n{_conclusion(findings, config.model)}")
+    print(readable(f"{render_blocks(findings)}\n\n{_conclusion(findings, config.model)}"))
     return exit_status(findings)
 
 
