@@ -67,7 +67,7 @@ MIXTURES: dict[str, tuple[Change, list[str]]] = {
     "no datasets": (lambda m: m.update(datasets=[]), ["'datasets'"]),
     "twice": (lambda m: m["datasets"].append(m["datasets"][0]), ["duplicate entry d"]),
     "no match": (lambda m: m["datasets"][0].update(paths="data/*.parquet"), ["data/*.parquet", "no file matches"]),
-    "folder": (lambda m: m["datasets"][0].update(paths="data/d"), ["is a folder", "data/d/*.parquet"]),
+    "folder": (lambda m: m["datasets"][0].update(paths="data/d"), ["is a folder", "data/d/*.jsonl"]),
     "protocol": (lambda m: m["datasets"][0].update(paths="foo://a/*.csv"), ["foo://a/*.csv", "`cappy doctor`"]),
     "template": (lambda m: m["datasets"][0].update(templates=["other"]), ["no template 'other'", "'plain'"]),
     "no template": (lambda m: m["datasets"][0].update(templates=[]), ["selects none"]),
@@ -127,7 +127,7 @@ def test_bad_candidates(small: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
             "has no column 'generator' (string), 'sample_index' (int32); there are instruction_id, "
             "instruction, response, decoding",
         ),
-        (table.set_column(2, "response", pa.array(range(12))), "'response' is int64 and must be string"),
+        (table.set_column(2, "response", pa.array([0.5] * 12)), "'response' is double and must be string"),
         (table.set_column(5, "sample_index", table["response"]), "'sample_index' is string and must be int32"),
     ):
         pq.write_table(wrong, path)

@@ -224,7 +224,7 @@ def test_flags_that_do_not_go_together(
     [
         (("--response-column", "x"), "--response-column: the input has no column 'x'"),
         (("--label-column", "response"), "--label-column: column 'response' is string and must be numbers"),
-        (("--instruction-column", "label"), "--instruction-column: column 'label' is bool and must be text"),
+        (("--instruction-column", "references"), "--instruction-column: column 'references' is list<item: string>"),
     ],
 )
 def test_columns_that_are_not_there(
