@@ -179,9 +179,7 @@ def encodable(text: str) -> str:
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise RenderError(
-                "template_error", f"a format makes half of a character: {error}"
-            ) from error
+            raise RenderError("template_error", f"a format makes half of a character: {error}") from error
     return text
 
 
