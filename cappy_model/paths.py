@@ -14,6 +14,7 @@ _NO_UTF_8 = re.compile("[\udc80-\udcff]")  # bytes, as os.fsdecode has them
 _WEB = re.compile(r"(?:[a-z0-9+.-]+::)*https?://", re.IGNORECASE)
 _QUERY = re.compile(r"(https?://[^\s?#'\"]*)\?[^\s'\"]*[^\s'\".,:;)]", re.IGNORECASE)
 _PASSWORD = re.compile(r"(://[^\s:/@]*):[^\s/@]+@")
+_TOKEN = re.compile(r"((?:https?|ftp)://)[^\s:/@]+@", re.IGNORECASE)
 
 
 def local_path(url: str) -> str | None:
@@ -125,7 +126,7 @@ def _is_utf_8(text: str) -> bool:
 
 def shareable(text: str) -> str:
     """Return a text for files and logs: without the passwords and queries (often tokens) of URLs, and valid UTF-8."""
-    return _PASSWORD.sub(r"\1:***@", _QUERY.sub(r"\1?***", readable(text)))
+    return _TOKEN.sub(r"\1***@", _PASSWORD.sub(r"\1:***@", _QUERY.sub(r"\1?***", readable(text))))
 
 
 def shareable_values(value: Any) -> Any:

@@ -12,11 +12,12 @@ def parse_delimiter(text: str) -> str:
     return text
 
 
-def parse_encoding(text: str) -> str:
-    """Return the name of a text encoding that Python knows. Raises ValueError for any other text."""
+def parse_encoding(text: str) -> str | None:
+    """Return Python's own name of a text encoding; None for UTF-8. Raises ValueError for any other text."""
     try:
-        if codecs.lookup(text)._is_text_encoding:  # Python has no public name for it
-            return text
+        found = codecs.lookup(text)
+        if found._is_text_encoding:  # Python has no public name for it
+            return None if found.name in ("utf-8", "utf-8-sig") else found.name
     except LookupError:
         pass
     raise ValueError(f"{text!r} is not an encoding of text, such as utf-8, utf-16 or cp1252")

@@ -37,12 +37,9 @@ class RunConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class InputConfig(RunConfig):
+class TextFileConfig(RunConfig):
     """Options shared by the jobs that read files of their users: how text files are read."""
 
-    text_columns: tuple[str, ...] = flag(
-        (), parse=names, metavar="C[,C]", help="columns to read as text, as the file has them, whatever their values"
-    )
     csv_delimiter: str | None = flag(
         None,
         parse=character,
@@ -54,6 +51,15 @@ class InputConfig(RunConfig):
         parse=codec,
         metavar="NAME",
         help="encoding of text files, such as utf-16 or cp1252 (default: UTF-8)",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputConfig(TextFileConfig):
+    """Options shared by the jobs that read all or any columns of their input."""
+
+    text_columns: tuple[str, ...] = flag(
+        (), parse=names, metavar="C[,C]", help="columns to read as text, as the file has them, whatever their values"
     )
 
 

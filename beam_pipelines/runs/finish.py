@@ -11,7 +11,7 @@ from beam_pipelines.io.output import OutputDir
 from beam_pipelines.io.storage import join
 from beam_pipelines.report.text import shorten
 from beam_pipelines.runs.card import Card, draw_card
-from cappy_model.paths import readable
+from cappy_model.paths import shareable
 from schemas.errors import CappyError
 from schemas.manifest import CARD, FAILURE, MANIFEST, to_json
 from schemas.stats import Stats
@@ -79,7 +79,7 @@ class FinishRun(beam.PTransform):
         self.output.write(MANIFEST, to_json(manifest))
 
     def _fail(self, manifest: Mapping[str, Any], error: CappyError) -> NoReturn:
-        self.output.write(FAILURE, to_json({"reason": readable(str(error)), **manifest}))
+        self.output.write(FAILURE, to_json({"reason": shareable(str(error)), **manifest}))
         raise error
 
     def _too_many(self, manifest: Mapping[str, Any]) -> str:

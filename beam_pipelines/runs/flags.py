@@ -223,8 +223,8 @@ def character(text: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def codec(text: str) -> str:
-    """Parse the name of a text encoding that Python knows."""
+def codec(text: str) -> str | None:
+    """Parse the name of a text encoding that Python knows; UTF-8 is None."""
     try:
         return parse_encoding(text)
     except ValueError as error:

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
+from beam_pipelines.io.dialect import parse_delimiter, parse_encoding
 from beam_pipelines.io.formats.base import Dialect
 from beam_pipelines.io.inputs import Input, open_input
 from beam_pipelines.io.resolve import Roles
 from beam_pipelines.io.storage import absolute
+from schemas.errors import UsageError
 
 
 def open_inputs(
@@ -16,32 +18,45 @@ def open_inputs(
     text: Sequence[str] = (),
     numbers: Sequence[str] = (),
     templates: bool = False,
-    **place: Any,
+    group: int = 0,
+    first: int = 0,
 ) -> Input:
     """Find and inspect the files of one input of a job. Raises CappyError as `open_input` does.
 
     Args:
-      config: the job's options (`InputConfig`), or those of a check, which has no output folder.
+      config: the job's options (`TextFileConfig`), or those of a check, which has no output folder.
       patterns: the files.
       text, numbers, templates: as in `Roles`.
-      place: `group`, `first` and `limit` of `open_input`.
+      group, first: as in `open_input`.
     """
     return open_input(
         [patterns] if isinstance(patterns, str) else patterns,
         config.storage,
-        dialect=Dialect(config.csv_delimiter, config.encoding),
-        roles=Roles(text, numbers, config.text_columns, templates),
+        dialect=_dialect(config),
+        roles=Roles(text, numbers, getattr(config, "text_columns", ()), templates),
         outside=absolute(config.output) if hasattr(config, "output") else None,
-        **{"limit": getattr(config, "limit", None), **place},
+        group=group,
+        first=first,
+        limit=getattr(config, "limit", None),
     )
+
+
+def _dialect(config: Any) -> Dialect:
+    """Return the dialect of a configuration, whose options may come from Python. Raises UsageError for a wrong one."""
+    delimiter, encoding = config.csv_delimiter, config.encoding
+    try:
+        return Dialect(delimiter and parse_delimiter(delimiter), encoding and parse_encoding(encoding))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def reading_inputs(config: Any) -> dict[str, Any]:
     """Return the fingerprint inputs of how files are read: what differs from the defaults, under `reading`."""
+    dialect = _dialect(config)
     given = {
-        "text_columns": sorted(config.text_columns),
-        "csv_delimiter": config.csv_delimiter,
-        "encoding": config.encoding,
+        "text_columns": sorted(getattr(config, "text_columns", ())),
+        "csv_delimiter": dialect.delimiter,
+        "encoding": dialect.encoding,
     }
     changed = {name: value for name, value in given.items() if value}
     return {"reading": changed} if changed else {}

@@ -8,6 +8,7 @@ import pyarrow as pa
 from beam_pipelines.io.output import OutputDir
 from beam_pipelines.io.storage import join
 from beam_pipelines.io.units import Unit, position_of
+from cappy_model.paths import shareable
 from schemas.chunks import from_rows
 from schemas.ids import seed_for
 from schemas.records import REJECT, reject
@@ -46,10 +47,19 @@ def reject_row(
 
 
 def unreadable_rows(unit: Unit, *, origin: str = "") -> list[dict[str, Any]]:
-    """Return the reject records of the rows of a unit that could not be read; `origin` as for `reject_row`."""
+    """Return the reject records of the rows of a unit that could not be read; `origin` as for `reject_row`.
+
+    The detail may be the error of a file system, which quotes URLs, so their secrets are masked.
+    """
     return [
         reject_row(
-            unit, bad.position, stage="read", reason=bad.reason, detail=bad.detail, excerpt=bad.excerpt, origin=origin
+            unit,
+            bad.position,
+            stage="read",
+            reason=bad.reason,
+            detail=shareable(bad.detail),
+            excerpt=bad.excerpt,
+            origin=origin,
         )
         for bad in unit.bad
     ]

@@ -165,6 +165,9 @@ def test_any_text_becomes_shareable(text: str) -> None:
 def test_secrets_are_not_shared() -> None:
     told = "see 'http://h/d.jsonl?token=abc&x=1' and https://u:pw@h/?sig=1, http://h/#a; why? s3://key:secret@b/x"
     assert shareable(told) == "see 'http://h/d.jsonl?***' and https://u:***@h/?***, http://h/#a; why? s3://key:***@b/x"
+    assert (
+        shareable("https://token@h/x") == "https://***@h/x" and shareable("abfs://c@account/x") == "abfs://c@account/x"
+    )
     assert shareable_values({"a": ("http://h/x?t", 1), "b": {"c": ["/x?t", None]}}) == {
         "a": ["http://h/x?***", 1],
         "b": {"c": ["/x?t", None]},

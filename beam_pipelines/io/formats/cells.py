@@ -75,7 +75,7 @@ def convert_column(
             if value is None:
                 unfit[row] = (
                     f"column {field.name!r}: {cell[:_DETAIL_CHARACTERS]!r} does not fit its type, {field.type}; "
-                    f"--text-columns {field.name} keeps the text of the file"
+                    f"if the job only carries it, --text-columns {field.name} keeps the text of the file"
                 )
         values.append(value)
     return Column(pa.array(values, field.type), unfit)

@@ -122,5 +122,5 @@ def _describe(row: JsonRow, field: pa.Field) -> str:
         written = f"{written[:_DETAIL_CHARACTERS]}..."
     return (
         f"column {field.name!r}: {written} does not fit its type, {field.type}; "
-        f"--text-columns {field.name} keeps the text of the file"
+        f"if the job only carries it, --text-columns {field.name} keeps the text of the file"
     )

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from beam_pipelines.jobs.evaluate.config import rouge_flag
 from beam_pipelines.jobs.train.config import TrainingConfig
+from beam_pipelines.runs.config import InputConfig
 from beam_pipelines.runs.flags import flag, share
 
 ADAPTATION_PAIRS = 102_400
@@ -11,7 +12,7 @@ ADAPTATION_PAIRS = 102_400
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdaptConfig(TrainingConfig):
+class AdaptConfig(TrainingConfig, InputConfig):
     """Options specific to adapt: the candidates for training and for validation."""
 
     train: str = flag(metavar="PATTERN", help="candidates to train on, with references, as generate writes them")

@@ -41,7 +41,6 @@ def _folder(config: AdaptConfig, stage: str) -> str:
 def _training(config: AdaptConfig) -> TrainConfig:
     given = {field.name: getattr(config, field.name) for field in fields(TrainingConfig)}
     given |= {"output": _folder(config, SCORER), "held_out": (*config.held_out, config.validation)}
-    given["text_columns"] = ()  # training reads texts and labels alone
     training = TrainConfig(**given, corpus=join(_folder(config, PAIRS), "shard-*.parquet"))
     if config.max_steps is not None:
         return training

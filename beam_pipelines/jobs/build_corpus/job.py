@@ -120,6 +120,8 @@ def fingerprint_inputs(plan: CorpusPlan) -> dict[str, Any]:
                     for template in planned.dataset.templates
                 ],
                 "files": [file.fingerprint_inputs() for file in planned.input.files],
+                # Earlier versions printed 3.50 as 3.5, and 5 beside 4.5 as 5.0.
+                **({"values": "as written"} if "json" in planned.read.as_written.values() else {}),
             }
             for planned in plan.datasets
         ],

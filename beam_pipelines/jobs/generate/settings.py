@@ -7,7 +7,7 @@ from beam_pipelines.jobs.generate.config import OPENAI, TRANSFORMERS, GenerateCo
 from beam_pipelines.jobs.generate.generation import PromptTemplate
 from beam_pipelines.templates.mixture import load_decodings
 from cappy_model.generate.decodings import PAPER, PRESETS, Decoding, Drawing, decodings_named
-from cappy_model.paths import local_path, readable
+from cappy_model.paths import local_path, shareable
 from schemas.errors import UsageError
 
 _PLACEHOLDER = "{instruction}"
@@ -44,7 +44,7 @@ def _any_api_supports(decoding: Decoding) -> bool:
 def generator_name(model: str) -> str:
     """Return the `generator` of candidates: the model as given, but the last part alone of an absolute path."""
     path = local_path(model) or ""
-    return readable(os.path.basename(os.path.normpath(path)) if os.path.isabs(path) else model)
+    return shareable(os.path.basename(os.path.normpath(path)) if os.path.isabs(path) else model)
 
 
 def template_of(config: GenerateConfig) -> PromptTemplate:

@@ -9,6 +9,7 @@ import apache_beam as beam
 import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from beam_pipelines.io.columns import layouts_in
 from beam_pipelines.io.formats.base import ReadSpec
 from beam_pipelines.io.output import parquet_bytes
 from beam_pipelines.io.storage import absolute, join
@@ -82,6 +83,7 @@ def columns_of(config: RerankConfig, schema: pa.Schema) -> ScoredColumns:
 def fingerprint_inputs(plan: RerankPlan) -> dict[str, Any]:
     """Return everything that shapes the bytes of the selections."""
     config, columns = plan.config, plan.columns
+    layouts = layouts_in(pa.schema([columns.schema.field(name) for name in columns.others]))
     return {
         "settings": {
             "seed": config.seed,
@@ -97,6 +99,7 @@ def fingerprint_inputs(plan: RerankPlan) -> dict[str, Any]:
             "shards": plan.shards,
         },
         "inputs": [file.fingerprint_inputs() for file in plan.inputs[0].files],
+        **({"layouts": layouts} if layouts else {}),
     }
 
 

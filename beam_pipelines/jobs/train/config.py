@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from beam_pipelines.models.config import LoadingConfig
-from beam_pipelines.runs.config import InputConfig
+from beam_pipelines.runs.config import TextFileConfig
 from beam_pipelines.runs.flags import flag, rate, share
 from cappy_model.train.recipe import GROUPED, LISTWISE, MINILM_WIDTH, MSE, RANDOM, Recipe, recipe_for
 from schemas.errors import UsageError
@@ -29,7 +29,7 @@ def _integrations(text: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingConfig(LoadingConfig, InputConfig):
+class TrainingConfig(LoadingConfig, TextFileConfig):
     """Options shared by train and adapt.
 
     A value of None is settled by the recipe (`cappy_model.train.recipe`) or the plan. `eval_fraction` is a share of the

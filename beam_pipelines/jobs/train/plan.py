@@ -11,7 +11,7 @@ from beam_pipelines.jobs.train.config import DTYPES, RAW, TrainConfig
 from beam_pipelines.jobs.train.files import read_weights
 from beam_pipelines.models.settle import model_source, needing_extra, read_template
 from beam_pipelines.runs.folder import earlier_facts
-from beam_pipelines.runs.inputs import open_inputs
+from beam_pipelines.runs.inputs import open_inputs, reading_inputs
 from cappy_model.paths import local_path, readable
 from cappy_model.train.recipe import GROUPED, LISTWISE, OLDER, RANDOM, VERSION
 from schemas.errors import CappyError, UsageError
@@ -210,6 +210,7 @@ def fingerprint_inputs(plan: TrainPlan) -> dict[str, Any]:
         "model": {"content": plan.checkpoint.content, **plan.template.fingerprint_inputs},
         "files": [file.fingerprint_inputs() for file in plan.corpus.files],
         "held_out": [file.fingerprint_inputs() for found in plan.held_out for file in found.files] or None,
+        **reading_inputs(config),
     }
 
 

@@ -1,5 +1,5 @@
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,7 +8,7 @@ import pytest
 from beam_pipelines.runs.config import InputConfig
 from beam_pipelines.runs.flags import character, codec
 from beam_pipelines.runs.inputs import open_inputs, reading_inputs
-from schemas.errors import CappyError
+from schemas.errors import CappyError, UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ def test_inputs_are_read_as_the_options_say(tmp_path: Path) -> None:
     source = open_inputs(options, str(tmp_path / "*.csv"))
     assert source.schema == pa.schema([("name", pa.string()), ("n", pa.string())])
     assert source.rows == 1
-    assert open_inputs(options, str(tmp_path / "*.csv"), limit=None).rows == 2
+    assert open_inputs(replace(options, limit=None), str(tmp_path / "*.csv")).rows == 2
 
 
 def test_files_below_the_output_are_no_input(tmp_path: Path) -> None:
@@ -43,15 +43,23 @@ def test_an_unknown_text_column_is_refused(tmp_path: Path) -> None:
         open_inputs(config(tmp_path, text_columns=("b",)), str(tmp_path / "a.jsonl"))
 
 
+def test_options_from_python_are_checked(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("a\tb\n1\t2\n")
+    assert open_inputs(config(tmp_path, csv_delimiter="tab"), str(tmp_path / "a.csv")).schema.names == ["a", "b"]
+    with pytest.raises(UsageError, match="'base64' is not an encoding"):
+        open_inputs(config(tmp_path, encoding="base64"), str(tmp_path / "a.csv"))
+
+
 def test_only_what_differs_from_the_defaults_is_in_the_fingerprint(tmp_path: Path) -> None:
     assert reading_inputs(config(tmp_path)) == {}
-    given = config(tmp_path, text_columns=("b", "a"), csv_delimiter="\t")
+    assert reading_inputs(config(tmp_path, encoding="UTF8")) == {}
+    given = config(tmp_path, text_columns=("b", "a"), csv_delimiter="tab")
     assert reading_inputs(given) == {"reading": {"text_columns": ["a", "b"], "csv_delimiter": "\t"}}
 
 
 def test_delimiters_and_encodings_are_parsed() -> None:
     assert [character(text) for text in (";", "tab", "\\t", "|")] == [";", "\t", "\t", "|"]
-    assert codec("cp1252") == "cp1252"
+    assert [codec(name) for name in ("cp1252", "UTF-16", "utf8", "utf-8-sig")] == ["cp1252", "utf-16", None, None]
     for parse, wrong in ((character, ""), (character, ";;"), (character, '"'), (codec, "base64"), (codec, "utf-99")):
         with pytest.raises(argparse.ArgumentTypeError, match="is not a"):
             parse(wrong)

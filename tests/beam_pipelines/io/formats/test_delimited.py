@@ -65,7 +65,8 @@ def test_cells_of_another_type_behind_the_head(tmp_path: Path) -> None:
     assert [row["v"] for row in good(found)] == [1, 2, 3]
     assert bad(found) == [("f.csv#2", "does_not_fit"), ("f.csv#3", "does_not_fit")]
     assert found[0].bad[1].detail == (
-        "column 'v': 'n/a' does not fit its type, int64; --text-columns v keeps the text of the file"
+        "column 'v': 'n/a' does not fit its type, int64; if the job only carries it, "
+        "--text-columns v keeps the text of the file"
     )
     assert found[0].bad[1].excerpt == "x,n/a"
 

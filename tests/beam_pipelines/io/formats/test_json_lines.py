@@ -180,7 +180,8 @@ def test_odd_values_change_no_type(tmp_path: Path) -> None:
     assert [row["n"] for row in good(found)] == [1, 2, None]
     details = [row.detail for row in found[0].bad]
     assert details == [
-        f"column 'n': {value} does not fit its type, int64; --text-columns n keeps the text of the file"
+        f"column 'n': {value} does not fit its type, int64; if the job only carries it, "
+        "--text-columns n keeps the text of the file"
         for value in rows[2:9]
     ]
     assert found[0].bad[2].excerpt == '{"n": 1e400}'
