@@ -6,7 +6,7 @@ Python's internals nor run or grow without bound. Three layers ensure this:
 - `guard` walks a template's syntax tree before compilation and allows only listed constructs; it routes loops,
   comparisons, slices, `~` and method calls through functions that charge for them.
 - `BoundedEnvironment`, in this module, checks the rest at render time: attributes, subscripts, calls and operators.
-- `budget` holds the limits of one render; `values` and `filters` are the functions, methods and filters it may use.
+- `budget` holds the limits of one render; `values`, `operators` and `filters` are what it may use.
 
 There is no loader, so no template reads another file, and no autoescape, as in PromptSource.
 """
@@ -37,7 +37,8 @@ from cappy_model.sandbox.budget import (
 )
 from cappy_model.sandbox.filters import FILTERS, TESTS, concatenate
 from cappy_model.sandbox.guard import SENTINEL, SEPARATOR, Guard
-from cappy_model.sandbox.values import OPERATORS, Names, call_function, call_method, snapshot
+from cappy_model.sandbox.operators import OPERATORS
+from cappy_model.sandbox.values import Names, call_function, call_method, snapshot
 
 # PromptSource replaces `|||` in data by this word, and the templates of multi_news split their documents at it.
 _PROTECTED_PIPES = "3ed2dface8203c4c9dfb1a5dc58e41e0"

@@ -13,7 +13,8 @@ from jinja2.utils import _PassArg, pass_context
 from markupsafe import escape
 
 from cappy_model.sandbox.budget import LIST_SLOT, RenderContext, RenderError, size, stringify, to_text
-from cappy_model.sandbox.values import add, limit_bits, modulo, price_replace
+from cappy_model.sandbox.operators import add, limit_bits, modulo
+from cappy_model.sandbox.values import price_replace
 from cappy_model.sandbox.written import plain
 
 Filter = Callable[..., Any]

@@ -1,4 +1,4 @@
-"""Loops, functions, operators and methods of templates, each charged before it runs.
+"""Loops, functions and methods of templates, each charged before it runs.
 
 Templates can use these and no others. Prices are upper bounds of CPython's work, in characters or elements.
 """
@@ -12,19 +12,15 @@ from jinja2.runtime import LoopContext, Undefined
 from jinja2.utils import Namespace, missing, pass_context
 
 from cappy_model.sandbox.budget import (
-    CONTAINERS,
     LIST_SLOT,
     MAX_ITERATIONS,
     NODE,
     RenderContext,
     RenderError,
     check_key,
-    represent,
     size,
 )
-
-MAX_INTEGER_BITS = 10_000
-NUMBER_FIELD = 320  # a float may have 309 digits, a point and six decimals
+from cappy_model.sandbox.operators import NUMBER_FIELD, formatted, valid_text, width_of
 
 
 @pass_context
@@ -84,113 +80,6 @@ class Names(dict[str, Any]):
         return missing
 
 
-def limit_bits(bits: int) -> None:
-    """Raise RenderError("output_too_large") for an integer of more than MAX_INTEGER_BITS bits."""
-    if bits > MAX_INTEGER_BITS:
-        raise RenderError("output_too_large", f"an integer of about {bits:,} bits")
-
-
-def add(context: RenderContext, left: Any, right: Any) -> Any:
-    """Evaluate `left + right`."""
-    if isinstance(left, str) and isinstance(right, str):
-        context.spend_characters(len(left) + len(right))
-    elif isinstance(left, list | tuple):
-        context.spend_work(LIST_SLOT * (len(left) + len(right)))
-    return left + right
-
-
-def multiply(context: RenderContext, left: Any, right: Any) -> Any:
-    """Evaluate `left * right` for numbers, or for a sequence and a number."""
-    if isinstance(left, int) and isinstance(right, int):
-        limit_bits(left.bit_length() + right.bit_length())
-        return left * right
-    sequence, count = (right, left) if isinstance(left, int) else (left, right)
-    if isinstance(count, int) and hasattr(sequence, "__len__"):
-        spend = context.spend_characters if isinstance(sequence, str) else context.spend_iterations
-        spend(len(sequence) * max(count, 0))
-    return left * right
-
-
-def power(context: RenderContext, left: Any, right: Any) -> Any:
-    """Evaluate `left ** right`."""
-    if isinstance(left, int) and isinstance(right, int):
-        limit_bits(left.bit_length() * abs(right))
-    return left**right
-
-
-_PRINTF = re.compile(
-    r"%%|%(?P<key>\([^()]*\))?[#0\- +]*(?P<width>\*|\d+)?(?:\.(?P<precision>\*|\d+))?"
-    r"(?=[hlL]?(?P<repr>[ra])|)"
-)
-
-
-def _width(digits: str | None) -> int:
-    if digits == "*":
-        raise RenderError("unsafe", "a width of * is not allowed in a format")
-    if digits and len(digits) > 7:
-        raise RenderError("output_too_large", f"a format asks for a width of {digits[:20]}")
-    return int(digits) if digits else 0
-
-
-def modulo(context: RenderContext, left: Any, right: Any) -> Any:
-    """Evaluate `left % right`. For a text this is printf formatting, charged by its fields."""
-    if not isinstance(left, str):
-        return left % right
-    context.spend_work(len(left))
-    fields = keys = total = 0
-    reprs = False
-    for match in _PRINTF.finditer(left):
-        if match.group() == "%%":
-            continue
-        reprs |= match["repr"] is not None
-        if left.startswith("(", match.end()):
-            raise RenderError("unsafe", "a key of a format cannot hold parentheses")
-        fields += 1
-        keys += match["key"] is not None
-        total += _width(match["width"]) + _width(match["precision"])
-    argument = size(right, context.characters)
-    context.spend_characters(len(left) + total + fields * NUMBER_FIELD + max(keys, 1) * argument)
-    if type(right) is tuple:
-        right = tuple(_formatted(value, reprs=reprs) for value in right)
-    elif type(right) is dict and keys:
-        right = {key: _formatted(value, reprs=reprs) for key, value in right.items()}
-    else:
-        right = _formatted(right, reprs=reprs)
-    return encodable(left % right)
-
-
-class _Shown(str):
-    """Text that a format writes without quotes, in place of a list, say, for which Python would name its types."""
-
-    def __repr__(self) -> str:
-        return str(self)
-
-
-def _formatted(value: Any, *, reprs: bool) -> Any:
-    """Return what stands for an argument of a format; `reprs`: whether a field writes the `repr` of one."""
-    if type(value) in CONTAINERS or (reprs and not isinstance(value, str | int | float)):
-        return _Shown(represent(value))
-    return value
-
-
-def encodable(text: str) -> str:
-    """Return a text. Raises RenderError for one with half of a surrogate pair, which `%c` can make."""
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise RenderError("template_error", f"a format makes half of a character: {error}") from error
-    return text
-
-
-OPERATORS: dict[str, Callable[[RenderContext, Any, Any], Any]] = {
-    "+": add,
-    "*": multiply,
-    "**": power,
-    "%": modulo,
-}
-
-
 Arguments = tuple[Any, ...]
 
 
@@ -244,14 +133,14 @@ def _format(context: RenderContext, value: str, args: Arguments) -> None:
             raise RenderError("unsafe", f"a field of a format may only be a number or a name, not {field[:100]!r}")
         if "{" in (spec or "") or len(spec or "") > 100:
             raise RenderError("unsafe", f"the format {spec!r:.100} is nested or too long")
-        total += sum(_width(digits) for digits in re.findall(r"\d+", spec or "")) + largest + NUMBER_FIELD
+        total += sum(width_of(digits) for digits in re.findall(r"\d+", spec or "")) + largest + NUMBER_FIELD
     context.spend_characters(total)
 
 
 def _format_fields(text: str, args: Arguments, kwargs: Mapping[str, Any]) -> str:
     reprs = any(conversion in ("r", "a") for *_, conversion in Formatter().parse(text))
-    named = {key: _formatted(value, reprs=reprs) for key, value in kwargs.items()}
-    return encodable(text.format(*(_formatted(value, reprs=reprs) for value in args), **named))
+    named = {key: formatted(value, reprs=reprs) for key, value in kwargs.items()}
+    return valid_text(text.format(*(formatted(value, reprs=reprs) for value in args), **named))
 
 
 def _slot(context: RenderContext, value: Any, args: Arguments) -> None:
