@@ -6,6 +6,7 @@ import gzip
 import io
 import lzma
 import zlib
+from contextlib import ExitStack
 from typing import IO, Any
 
 import pyarrow as pa
@@ -46,8 +47,11 @@ def open_text(url: str, storage: StorageOptions, dialect: Dialect, start: int = 
     """
     compression = compression_of(url)
     file = open_file(url, storage)
-    head = b"" if start else peek(file)
-    _check_compression(url, head, compression)
+    with ExitStack() as unless_opened:
+        unless_opened.callback(file.close)
+        head = b"" if start else peek(file)
+        _check_compression(url, head, compression)
+        unless_opened.pop_all()
     if compression and head:
         file = io.BufferedReader(_Decompressed(file, compression), _BUFFER_BYTES)
     if is_utf8(dialect):

@@ -4,14 +4,17 @@ import gzip
 import io
 import lzma
 from pathlib import Path
+from typing import IO
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from beam_pipelines.io.formats import opening
 from beam_pipelines.io.formats.base import UTF_8, Dialect
 from beam_pipelines.io.formats.opening import open_text
 from beam_pipelines.io.inputs import open_input
+from beam_pipelines.io.storage import StorageOptions, open_file
 from schemas.errors import CappyError
 from tests.beam_pipelines.io.reading import compressed, good, units
 
@@ -52,6 +55,21 @@ def test_names_that_do_not_say_what_is_inside(tmp_path: Path, stem: str, ending:
     named.write_bytes(compressed(LINES[0], other))
     with pytest.raises(CappyError, match=rf"rename it to .*/{stem}{other}$"):
         open_input([str(named)], {})
+
+
+def test_a_refused_file_does_not_stay_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[IO[bytes]] = []
+
+    def remember(url: str, storage: StorageOptions) -> IO[bytes]:
+        opened.append(open_file(url, storage))
+        return opened[-1]
+
+    monkeypatch.setattr(opening, "open_file", remember)
+    path = tmp_path / "f.jsonl.gz"
+    path.write_bytes(LINES[0])
+    with pytest.raises(CappyError, match="is not compressed by gzip"):
+        open_text(str(path), {}, UTF_8)
+    assert [file.closed for file in opened] == [True]
 
 
 def test_a_text_that_begins_like_a_bz2_file(tmp_path: Path) -> None:
