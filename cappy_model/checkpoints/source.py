@@ -59,7 +59,7 @@ class Checkpoint:
         try:
             content = json.loads((self.folder_of(CONFIG) / CONFIG).read_bytes())
         except ValueError as error:
-            raise ModelError(f"{self.source.name}: cannot be loaded: its {CONFIG} is no JSON: {error}") from error
+            raise ModelError(f"{self.source.name}: cannot be loaded: its {CONFIG} is not JSON: {error}") from error
         if not isinstance(content, dict):
             raise ModelError(f"{self.source.name}: cannot be loaded: its {CONFIG} holds no JSON object")
         return content

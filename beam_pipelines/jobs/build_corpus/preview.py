@@ -30,12 +30,12 @@ class TemplatePreview:
     Args:
       name: name of the template.
       examples: (example_id, rendered row) of the first rows that it renders.
-      fates: number of the rows that it does not render by what became of them, in words.
+      outcomes: number of the rows that it does not render by what became of them, in words.
     """
 
     name: str
     examples: list[tuple[str, Rendered]] = field(default_factory=list)
-    fates: Counter[str] = field(default_factory=Counter)
+    outcomes: Counter[str] = field(default_factory=Counter)
     _details: dict[str, str] = field(default_factory=dict)
 
     def add(self, attempt: Attempt, examples: int) -> None:
@@ -44,16 +44,16 @@ class TemplatePreview:
             if len(self.examples) < examples:
                 self.examples.append((attempt.example_id, attempt.outcome))
         elif attempt.outcome is None:
-            self.fates["not applicable"] += 1
+            self.outcomes["not applicable"] += 1
         else:
             error = attempt.outcome
             detail = self._details.setdefault(error.reason, shorten(error.detail, _DETAIL))
-            self.fates[f"rejected, {error.reason}: {detail}"] += 1
+            self.outcomes[f"rejected, {error.reason}: {detail}"] += 1
 
     @property
     def why_not(self) -> str:
         """What became of the rows that it does not render, the most frequent first."""
-        return "; ".join(f"{plural(count, 'row')} {fate}" for fate, count in self.fates.most_common())
+        return "; ".join(f"{plural(count, 'row')} {outcome}" for outcome, count in self.outcomes.most_common())
 
 
 @dataclass
@@ -126,7 +126,7 @@ def show(planned: DatasetPlan, count: int) -> str:
         parts.append(f"{found.label}: template {template.name!r}")
         parts += [_describe(example_id, rendered) for example_id, rendered in template.examples]
         if len(template.examples) < count:
-            more = f": {template.why_not}" if template.fates else ""
+            more = f": {template.why_not}" if template.outcomes else ""
             parts.append(f"  {plural(len(template.examples), 'example')} in {plural(found.rows, 'row')}{more}")
     return "\n\n".join(map(printable, parts))
 

@@ -5,9 +5,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from beam_pipelines.io.columns import nested_types
 from beam_pipelines.io.formats.base import AsWritten
 from cappy_model.sandbox.budget import Unusable
 from cappy_model.sandbox.written import parse_cell, parse_json
+from schemas.records import is_binary
 from schemas.values import json_of, python_columns
 
 
@@ -63,19 +65,7 @@ def _from_json(text: str) -> Any:
 
 
 def _may_hold_bytes(kind: pa.DataType) -> bool:
-    if isinstance(kind, pa.BaseExtensionType):
-        return _may_hold_bytes(kind.storage_type)
-    if pa.types.is_dictionary(kind):
-        return _may_hold_bytes(kind.value_type)
-    if any(_may_hold_bytes(kind.field(index).type) for index in range(kind.num_fields)):
-        return True
-    return any(
-        test(kind)
-        for test in (
-            *(pa.types.is_binary, pa.types.is_large_binary),
-            *(pa.types.is_fixed_size_binary, pa.types.is_binary_view),
-        )
-    )
+    return any(is_binary(inner) for inner, _ in nested_types(kind))
 
 
 def _with_text(value: Any) -> Any:

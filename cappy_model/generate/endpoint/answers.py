@@ -228,7 +228,7 @@ def read_answer(body: bytes) -> Answer:
     except ValueError as error:  # broken JSON, or a number of thousands of digits
         if text.lstrip().startswith(_STREAM):
             raise MalformedAnswer("the answer is a stream of events, which was not asked for") from None
-        raise MalformedAnswer(f"the answer is no JSON: {error}") from None
+        raise MalformedAnswer(f"the answer is not JSON: {error}") from None
 
 
 def _validated(content: Any) -> Answer:

@@ -106,7 +106,7 @@ def test_what_trl_writes_for_a_process_reward_model(tmp_path: Path) -> None:
 
 def test_a_damaged_configuration(tmp_path: Path) -> None:
     checkpoint = stored(tmp_path / "model", {})
-    for content, reason in (("{", "is no JSON"), ("[]", "holds no JSON object")):
+    for content, reason in (("{", "is not JSON"), ("[]", "holds no JSON object")):
         (tmp_path / "model" / "config.json").write_text(content)
         with pytest.raises(ModelError, match=f"model: cannot be loaded: its config.json {reason}"):
             refuse_unsuitable(checkpoint)

@@ -128,10 +128,10 @@ def test_finish_reasons(reason: Any) -> None:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("", "the answer is no JSON: Expecting value"),
-        ("<html>", "the answer is no JSON"),
-        ('{"choices"', "the answer is no JSON"),
-        (f'{{"choices": {"1" * 5000}}}', "the answer is no JSON: Exceeds the limit"),
+        ("", "the answer is not JSON: Expecting value"),
+        ("<html>", "the answer is not JSON"),
+        ('{"choices"', "the answer is not JSON"),
+        (f'{{"choices": {"1" * 5000}}}', "the answer is not JSON: Exceeds the limit"),
         ("[" * 100_000, "the answer is nested too deeply"),
         ('data: {"choices": []}\n\n', "the answer is a stream of events, which was not asked for"),
         ("[]", "the answer is a list, not an object"),
