@@ -28,7 +28,7 @@ def local_path(url: str) -> str | None:
         return url
     parts = _FILE_URL.match(url)
     if parts:
-        return unquote(_undecoded(url), errors="surrogateescape")
+        return _unquoted(_undecoded(url))
     return None if _URL.match(url) else os.path.expanduser(url)
 
 

@@ -16,6 +16,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import glob_translate
 
 from beam_pipelines.io.braces import expand_braces, top_level
+from beam_pipelines.io.formats.base import COMPRESSIONS
 from beam_pipelines.io.storage import StorageOptions, explained, file_system
 from cappy_model.paths import absolute, encodable, is_local, is_web, path_of, readable
 from schemas.errors import CappyError
@@ -24,7 +25,7 @@ _SPECIAL = re.compile(r"[*?\[{]")
 _WILDCARD = re.compile(r"[*?\[]")
 _WEB_WILDCARD = re.compile(r"[*\[]")  # `?` begins the query
 _URL = re.compile(r"\s*[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
-_ENDING = re.compile(r"\.[a-z]\w*(\.(gz|zst|bz2|xz))?$", re.IGNORECASE)
+_ENDING = re.compile(rf"\.[a-z]\w*({'|'.join(map(re.escape, COMPRESSIONS))})?$", re.IGNORECASE)
 _MEMORY = re.compile(r"(\w+::)*memory://")
 _SYNTAX = (
     "`*`, `?` and `[...]` stand for parts of a name, `**` for folders of any depth, `{a,b}` for alternatives, and a "
