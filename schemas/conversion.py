@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.scalars import temporal_values
+from schemas.temporal import temporal_values
 
 
 def convert(array: pa.Array, kind: pa.DataType) -> pa.Array:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from schemas.carried import restored
 from schemas.conversion import is_list, list_slots
-from schemas.scalars import temporal_values
+from schemas.temporal import temporal_values
 
 _READ: dict[str, Callable[[Any], object]] = {
     "arrow.uuid": lambda value: str(UUID(bytes=value)),
@@ -28,7 +28,7 @@ _SHOWN_BINARY = 32
 def python_values(array: pa.Array | pa.ChunkedArray) -> list[object]:
     """Return the values of a column as Python objects. Never raises, and does not depend on installed packages.
 
-    As `to_pylist`, but: dates and times that Python cannot hold are text (see `schemas.scalars`), as are UUIDs and
+    As `to_pylist`, but: dates and times that Python cannot hold are text (see `schemas.temporal`), as are UUIDs and
     JSON; `bool8` is bool, any other extension type its storage; of equal names in a struct the later ones have a
     number; bytes in text that are not UTF-8 are escaped.
     """
