@@ -51,4 +51,16 @@ def read_group(
             if done >= rows.stop:
                 return
     except (pa.ArrowException, OSError) as error:
-        raise UndecodableGroup(f"row group {group} cannot be decoded: {error}") from error
+        which = _undecodable(parquet, group, columns, batch_rows)
+        raise UndecodableGroup(f"row group {group} cannot be decoded: {error}{which}") from error
+
+
+def _undecodable(parquet: pq.ParquetFile, group: int, columns: Sequence[str], batch_rows: int) -> str:
+    """Name the first column of a row group that cannot be decoded by itself; return "" if each of them can."""
+    for name in columns:
+        try:
+            for _ in parquet.iter_batches(batch_rows, row_groups=[group], columns=[name]):
+                pass
+        except (pa.ArrowException, OSError):
+            return f" (in its column {name!r})"
+    return ""

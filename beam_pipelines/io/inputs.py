@@ -31,6 +31,7 @@ class Input:
       bytes: uncompressed size.
       as_written: the text columns that hold values of other types, as their files have them (see `ReadSpec`).
       unusable: the reason for each column that `schema` lacks because it cannot be read.
+      empty: the columns without a value in any file, as far as the files were inspected.
     """
 
     files: tuple[InputFile, ...]
@@ -38,6 +39,7 @@ class Input:
     bytes: int
     as_written: Mapping[str, AsWritten] = field(default_factory=dict)
     unusable: Mapping[str, str] = field(default_factory=dict)
+    empty: frozenset[str] = frozenset()
 
     @property
     def rows(self) -> int:
@@ -115,14 +117,14 @@ def open_input(
         rows = summary.rows if limit is None else min(limit, summary.rows)
         files.append(InputFile(number, group, url, names[url], size, ends, rows, limit, storage, dialect))
     share = sum(file.rows for file in files) / max(1, sum(summary.rows for summary in summaries))
-    schema, as_written, unusable = _columns(urls, summaries, roles)
+    schema, as_written, unusable, empty = _columns(urls, summaries, roles)
     unknown = [name for name in roles.text_columns if name not in (*schema.names, *unusable)]
     if unknown and not roles.templates:
         raise CappyError(f"--text-columns {unknown[0]}: there is no such column; there are {', '.join(schema.names)}")
     if not schema.names and not unusable:
         raise UnreadableFile(f"{', '.join(patterns)}: holds no rows, so its columns are unknown; give files with rows")
     size = int(share * sum(summary.bytes for summary in summaries))
-    return Input(tuple(files), schema, size, as_written, unusable)
+    return Input(tuple(files), schema, size, as_written, unusable, empty)
 
 
 def _find(patterns: Sequence[str], storage: StorageOptions, outside: str | None) -> dict[str, str]:
@@ -151,8 +153,8 @@ def _size_and_ends(url: str, storage: StorageOptions) -> tuple[int, str]:
 
 def _columns(
     urls: Sequence[str], summaries: Sequence[FileSummary], roles: Roles
-) -> tuple[pa.Schema, dict[str, AsWritten], dict[str, str]]:
-    """Return the columns of all files in order of appearance, those read as written, and the unusable ones."""
+) -> tuple[pa.Schema, dict[str, AsWritten], dict[str, str], frozenset[str]]:
+    """Return the columns of all files in order of appearance, those read as written, the unusable and empty ones."""
     found: dict[str, list[Found]] = {}
     unusable: dict[str, str] = {}
     for url, summary in zip(urls, summaries, strict=True):
@@ -173,7 +175,8 @@ def _columns(
         fields.append(_carried(resolved, columns, everywhere=len(columns) == len(urls)))
         if how is not None:
             as_written[name] = how
-    return pa.schema(fields), as_written, unusable
+    empty = (name for name, columns in found.items() if all(pa.types.is_null(c.field.type) for c in columns))
+    return pa.schema(fields), as_written, unusable, frozenset(empty)
 
 
 def _carried(resolved: pa.Field, found: Sequence[Found], *, everywhere: bool) -> pa.Field:

@@ -230,7 +230,7 @@ def test_weights_and_limits(inputs: Path, tmp_path: Path, capsys: pytest.Capture
         (["--weights", "none.yaml"], 2, "none.yaml: there is no such file"),
         (["--runner", "FlinkRunner"], 2, "unknown argument '--runner'"),
         (["--held-out", "{}/pairs/*.parquet"], 1, "no pair is left for training"),
-        (["--corpus", "{}/init/config.json"], 1, "unknown input format"),
+        (["--corpus", "{}/init/config.json"], 1, "config.json: has JSON objects over several lines"),
         (["--model", "{}/pairs"], 1, "has no config.json"),
         (["--model", "{}/llama", "--dry-run"], 1, "is a llama, a decoder-only language model; give an encoder"),
     ],

@@ -12,7 +12,7 @@ import torch
 from tests.cappy_model.models import save_tiny_scorer
 from tests.cappy_model.train.corpora import some_rows, write_pairs
 from tests.conftest import cappy, manifest_of
-from tests.end_to_end.inputs import said
+from tests.end_to_end.inputs import said, settled
 
 torch.set_num_threads(1)
 
@@ -26,7 +26,7 @@ def init(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(init: Path, corpus: object, output: Path, *more: object) -> int:
-    return cappy("train", "--corpus", corpus, "--model", init, "--output", output, *QUICK, *more)
+    return cappy("train", "--corpus", corpus, "--model", init, "--output", output, *settled(*QUICK, *more))
 
 
 def test_scores_of_another_scorer(init: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

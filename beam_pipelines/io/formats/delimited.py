@@ -72,6 +72,8 @@ def inspect(url: str, storage: StorageOptions, dialect: Dialect) -> FileSummary:
                 head.append(fields)
             rows += 1
             size += sum(map(len, fields))
+            if fault and fault[0] == "broken_csv":
+                lines.check_closed(url)
     if len(header) == 1 or broken > len(head):
         _check_delimiter(url, storage, dialect, line)
     return _summary(url, _names(header), head, rows, size)
@@ -138,6 +140,14 @@ class _Lines:
     def spanned(self) -> str:
         """How many lines the current record has, if several: those behind a quote that should not be there."""
         return f"; a quote in its first line takes in {self._count - 1:,} more lines" if self._count > 1 else ""
+
+    def check_closed(self, url: str) -> None:
+        """Raise UnreadableFile if a quote takes in all lines up to the end of the file: these are rows, and many."""
+        if self._count > 2 and self._quotes % 2 and next(self._text, None) is None:
+            raise UnreadableFile(
+                f"{url}: the quote in the row that begins {self.begun.rstrip()[:100]!r} is never closed, and takes in "
+                f"the {self._count - 1:,} lines behind it: double or delete it"
+            )
 
     def skip_record(self) -> None:
         """Read up to the line that closes an open quote, or to the end of the file."""

@@ -113,6 +113,7 @@ def _check(config: AdaptConfig) -> None:
         rerank.columns_of(_reranking(config), scored)
         evaluating = _evaluating(config)
         evaluate.columns_of(evaluating, _with_texts(scored, evaluate.texts_of(evaluating)))
+        evaluate.check_valued(evaluating, open_candidates(config, config.validation))
     except CappyError as error:
         raise CappyError(
             f"--validation: {error}. In adapt the columns have the names that generate writes, without flags for "

@@ -9,6 +9,7 @@ import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_pipelines.io.formats.base import ReadSpec
+from beam_pipelines.io.inputs import Input
 from beam_pipelines.io.output import OutputDir
 from beam_pipelines.io.storage import absolute, join, read_bytes
 from beam_pipelines.jobs.evaluate.columns import NAMES, EvaluatedColumns, evaluated_columns
@@ -55,7 +56,17 @@ def plan(config: EvaluateConfig, placement: Placement) -> EvaluatePlan:
     source = open_inputs(config, config.input, text=texts_of(config), numbers=numbers)
     if not source.rows:
         raise CappyError(f"{config.input}: has no rows, so there is nothing to evaluate")
+    check_valued(config, source)
     return EvaluatePlan(config, (source,), columns_of(config, source.schema), config.shards or shards_for(source.bytes))
+
+
+def check_valued(config: EvaluateConfig, source: Input) -> None:
+    """Raise CappyError if the references or labels are null in all rows, as far as these were inspected."""
+    flag, name = "--reference-column", config.reference_column
+    if config.label_column is not None:
+        flag, name = "--label-column", config.label_column
+    if name in source.empty:
+        raise CappyError(f"{flag}: column {name!r} is null in all rows, so nothing can be valued; name another column")
 
 
 def texts_of(config: EvaluateConfig) -> tuple[str, ...]:

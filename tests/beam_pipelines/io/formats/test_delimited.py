@@ -169,3 +169,13 @@ def test_runs_that_read_csv_in_another_way_have_another_fingerprint(tmp_path: Pa
         (tmp_path / name).write_text(text)
         (file,) = open_input([str(tmp_path / name)], {}).files
         assert (file.fingerprint_inputs().get("cells") == "as written") is (name != "c.jsonl")
+
+
+def test_a_quote_that_is_never_closed_is_told(tmp_path: Path) -> None:
+    lines = ["a,b"] + [f"{i},x" for i in range(50)]
+    lines[20] = '19,"Yes'
+    (tmp_path / "f.csv").write_text("\n".join(lines) + "\n")
+    with pytest.raises(
+        CappyError, match=r"f\.csv: the quote in the row that begins .*Yes.* takes in the 30 lines behind"
+    ):
+        list(units(tmp_path / "f.csv"))
