@@ -100,13 +100,15 @@ class Generator:
     def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Drawn]:
         """Generate the responses to each prompt, in order; `seeds` are 64-bit, one for each prompt.
 
-        A prompt without tokens, or one that does not fit into memory, has a Failure.
+        A prompt without tokens, one that the chat template refuses, or one that does not fit into memory has a Failure.
         Raises GenerationError for a model that returns NaN.
         """
         encoded = self._prompts.encode(prompts)
         drafts = [_Draft() for _ in prompts]
         for draft, prompt in zip(drafts, encoded, strict=True):
-            if not len(prompt.ids):
+            if prompt.error is not None:
+                draft.failure = Failure("refused_prompt", prompt.error)
+            elif not len(prompt.ids):
                 draft.failure = Failure("empty_prompt", "the prompt has no tokens")
         for outcome in self._lanes.run(self._batches(encoded, seeds), self._compute, self._halve):
             self._out_of_memory += outcome.out_of_memory

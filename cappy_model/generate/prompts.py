@@ -1,7 +1,7 @@
 """Tokenization of prompts, and truncation of long ones on either side."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,10 +24,14 @@ _MARK = "the prompt"
 
 
 class EncodedPrompt(NamedTuple):
-    """Token ids int64[n] of a prompt, special tokens included, and whether the prompt was cut."""
+    """Token ids int64[n] of a prompt, special tokens included, and whether the prompt was cut.
+
+    A prompt that the chat template refuses has no tokens, and the `error`.
+    """
 
     ids: np.ndarray
     truncated: bool
+    error: str | None = None
 
 
 class PromptEncoder:
@@ -52,18 +56,26 @@ class PromptEncoder:
 
     def encode(self, prompts: Sequence[str]) -> list[EncodedPrompt]:
         """Encode the prompts, in order."""
-        if not prompts:
-            return []
         with self._lock:
-            whole = self._ids(prompts)
-            return [
-                EncodedPrompt(np.array(ids), False)
-                if len(ids) <= self.max_tokens
-                else EncodedPrompt(np.array(self._cut(text)), True)
-                for text, ids in zip(prompts, whole, strict=True)
-            ]
+            errors = dict(self._refused(prompts)) if self._chat else {}
+            accepted = [place for place in range(len(prompts)) if place not in errors]
+            encoded = {place: EncodedPrompt(np.empty(0, np.int64), False, error) for place, error in errors.items()}
+            for place, ids in zip(accepted, self._ids([prompts[place] for place in accepted]), strict=True):
+                cut = len(ids) > self.max_tokens
+                encoded[place] = EncodedPrompt(np.array(self._cut(prompts[place]) if cut else ids), cut)
+            return [encoded[place] for place in range(len(prompts))]
+
+    def _refused(self, prompts: Sequence[str]) -> Iterator[tuple[int, str]]:
+        """Yield the position and the error of each prompt that the chat template cannot show."""
+        for place, prompt in enumerate(prompts):
+            try:
+                self._framed(prompt)
+            except Exception as error:  # a template raises errors of any type
+                yield place, f"the chat template refuses it: {type(error).__name__}: {error}"
 
     def _ids(self, prompts: Sequence[str]) -> list[list[int]]:
+        if not prompts:
+            return []
         if self._chat:
             prompts = [self._framed(prompt) for prompt in prompts]
         encoded = self._tokenizer(list(prompts), add_special_tokens=not self._chat, verbose=False)

@@ -193,6 +193,21 @@ def test_the_chat_template_frames_the_prompt(llama: Path) -> None:
     assert cut.truncated and cut.prompt_tokens <= 30 and cut.samples
 
 
+def test_a_prompt_that_the_chat_template_refuses_fails_alone(llama: Path) -> None:
+    _, tokenizer = plain(llama)
+    tokenizer.chat_template = (
+        "{% if 'secret' in messages[0].content %}{{ raise_exception('no secrets') }}{% endif %}"
+        + tokenizer.chat_template
+    )
+    encoder = PromptEncoder(tokenizer, max_tokens=50, side="left", chat=True)
+    first, refused, last = encoder.encode(["yes or no?", "a secret", "the fox"])
+    assert refused.error and "no secrets" in refused.error and not len(refused.ids)
+    alone = [encoder.encode([prompt])[0] for prompt in ("yes or no?", "the fox")]
+    for one, other in zip((first, last), alone, strict=True):
+        assert one.error is None and one.ids.tolist() == other.ids.tolist()
+    assert encoder.encode([]) == []
+
+
 @pytest.mark.parametrize(
     ("template", "message"),
     [
