@@ -42,8 +42,8 @@ class TooManyRejects(CappyError):
     """More rows were rejected than --max-reject-rate allows."""
 
 
-class Useless(CappyError):
-    """The run has come to its end, and its result is of no use."""
+class FailedRun(CappyError):
+    """The run ended, and its result cannot be used, such as an empty corpus."""
 
 
 @dataclass
@@ -51,7 +51,7 @@ class FinishRun(beam.PTransform):
     """Merge the statistics of a run and write `README.md`, then `manifest.json`, whose presence means done.
 
     Above the reject rate, write `failure.json` instead and raise TooManyRejects; where the manifest says why the run
-    is a `failure`, raise Useless.
+    is a `failure`, raise FailedRun.
 
     Args:
       output: output folder of the run.
@@ -74,7 +74,7 @@ class FinishRun(beam.PTransform):
         if manifest["rejects"]["rate"] > self.max_reject_rate:
             self._fail(manifest, TooManyRejects(self._too_many(manifest)))
         if manifest.get("failure"):
-            self._fail(manifest, Useless(manifest["failure"]))
+            self._fail(manifest, FailedRun(manifest["failure"]))
         self.output.write(CARD, draw_card(self.card, manifest).encode())
         self.output.write(MANIFEST, to_json(manifest))
 

@@ -171,7 +171,7 @@ def _open_corpus(config: TrainConfig) -> Input:
     corpus = open_inputs(config, config.corpus)
     other = next((file.url for file in corpus.files if format_of(file.url).name != "parquet"), None)
     if other is not None:
-        raise UsageError(f"--corpus {other}: is no Parquet file; labelled pairs are, as build-corpus writes them")
+        raise UsageError(f"--corpus {other}: is not a Parquet file; give labelled pairs as build-corpus writes them")
     if not corpus.rows:
         raise CappyError(f"--corpus {config.corpus}: holds no pairs; give labelled pairs, as build-corpus writes them")
     return corpus
