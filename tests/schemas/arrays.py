@@ -67,7 +67,7 @@ def plain_types() -> st.SearchStrategy[pa.DataType]:
 
 def _leaf_values(kind: pa.DataType) -> st.SearchStrategy[Any]:
     if pa.types.is_integer(kind):
-        limits = np.iinfo(kind.to_pandas_dtype())
+        limits = np.iinfo(str(kind))
         return st.integers(int(limits.min), int(limits.max))
     if pa.types.is_boolean(kind):
         return st.booleans()

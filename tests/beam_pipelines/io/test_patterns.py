@@ -371,6 +371,7 @@ def server(tmp_path: Path) -> Iterator[str]:
 
 
 def test_files_of_the_web(server: str) -> None:
+    pytest.importorskip("aiohttp", reason="fsspec reads over HTTP with aiohttp, which an extra brings")
     assert find(f"{server}/d.jsonl", {}) == {f"{server}/d.jsonl": "d.jsonl"}
     told = f"{server}/d.jsonl?token=a,b*c[/x.csv#y"
     assert find(told, {}) == {told: "d.jsonl"}
