@@ -215,20 +215,20 @@ def names(text: str) -> tuple[str, ...]:
     return found
 
 
-def character(text: str) -> str:
-    """Parse one character, or `tab`."""
-    try:
-        return parse_delimiter(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+def _as_argument(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Return a parser of a flag's text, whose ValueError argparse would show without its message."""
+
+    def parsed(text: str) -> Any:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return parsed
 
 
-def codec(text: str) -> str | None:
-    """Parse the name of a text encoding that Python knows; UTF-8 is None."""
-    try:
-        return parse_encoding(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+character = _as_argument(parse_delimiter)
+codec = _as_argument(parse_encoding)
 
 
 def json_object(text: str) -> dict[str, Any]:

@@ -248,7 +248,7 @@ class Scorer:
         for place in range(len(batch.rows)):
             try:
                 scores[place] = self._scores(lane, batch.pairs.take(np.array([place])))[0]
-            except Exception as error:
+            except Exception as error:  # as above
                 if out_of_memory(error) or isinstance(error, torch.AcceleratorError):
                     raise
                 errors[place] = f"model error: {brief(error)}"
