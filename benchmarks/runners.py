@@ -149,7 +149,7 @@ def score_case(pairs: Path, rows: int, tokenizer: Path, folder: Path) -> Case:
         for number, (start, stop) in enumerate(pairwise(edges)):
             pq.write_table(table.slice(start, min(most, stop - start)), folder / name / f"{number:02d}.parquet")
         flags.append(("--input", str(folder / name / "*.parquet"), "--model", str(model), *SETTLED))
-    return Case("score", *flags, counted="part-*.parquet")
+    return Case("score", *flags, counted="rows/*.parquet")
 
 
 def contenders(cluster: Cluster | None) -> dict[str, list[str]]:

@@ -135,7 +135,7 @@ class Claims:
             "--max-new-tokens", self.arguments.max_new_tokens, "--unit-rows", 64,
             "--max-reject-rate", 0.05, *decodings, *self.generation(),
         )  # fmt: skip
-        _write(ds.dataset(sorted(drawn.glob("part-*.parquet"))).to_table(), self.candidates_of(task, split))
+        _write(ds.dataset(sorted(drawn.glob("candidates/*.parquet"))).to_table(), self.candidates_of(task, split))
 
     def generation(self) -> list[object]:
         """Return the batch size of the language model as flags."""
@@ -174,7 +174,7 @@ class Claims:
                 "score", "--input", pattern, "--model", scorer, "--output", folder / name, "--score-column", name,
                 "--device", self.arguments.device, *flags,
             )  # fmt: skip
-            pattern = str(folder / name / "part-*.parquet")
+            pattern = str(folder / name / "rows" / "*.parquet")
         return pattern
 
     def alone(self) -> None:
@@ -204,7 +204,7 @@ class Claims:
         """Adapt scorers to each generation task and compare them with the original on held-out candidates."""
         scored = self.work / "boost" / f"{ALONE}{self.seeds[-1]}"
         for task in self.arguments.tasks:
-            own = ds.dataset(sorted(scored.glob("part-*.parquet"))).to_table(filter=pc.field("dataset") == task)
+            own = ds.dataset(sorted(scored.glob("rows/*.parquet"))).to_table(filter=pc.field("dataset") == task)
             _write(own, self.work / ADAPTED / f"{task}.parquet")
         self.each(self.adapt_one)
 
@@ -212,7 +212,7 @@ class Claims:
         """Adapt one scorer to each task; evaluate its selections and those of its adapted versions on all tasks."""
         folder = self.work / ADAPTED / f"seed{seed}"
         self.together([partial(self.adapt_to, task, seed, folder / task) for task in self.arguments.tasks])
-        scored = folder / "*" / "scored" / "part-*.parquet"
+        scored = folder / "*" / "scored" / "rows" / "*.parquet"
         self.evaluate("generation", str(scored), [f"{ALONE}{seed}", "score"], folder / "evaluation")
 
     def adapt_to(self, task: str, seed: int, output: Path) -> None:

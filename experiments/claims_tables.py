@@ -151,9 +151,9 @@ def _orders(work: Path) -> str:
     """Return a table of rank correlations between scores and Rouge-L, by task: means over instructions and seeds."""
     last = max((work / "boost").glob("alone*"), key=lambda folder: int(folder.name.removeprefix("alone")))
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
-    _correlate(sorted(last.glob("part-*.parquet")), {"alone": "scorer", "log_likelihood_mean": "self-score"}, found)
+    _correlate(sorted(last.glob("rows/*.parquet")), {"alone": "scorer", "log_likelihood_mean": "self-score"}, found)
     for folder in _adapted(work):
-        _correlate(sorted(folder.glob("*/scored/part-*.parquet")), {"score": "scorer, adapted"}, found)
+        _correlate(sorted(folder.glob("*/scored/rows/*.parquet")), {"score": "scorer, adapted"}, found)
     tasks, names = (sorted({key[place] for key in found}) for place in (1, 0))
     means = {key: f"{fmean(values):+.3f}" for key, values in found.items()}
     return markdown_table([{"": name, **{task: means[name, task] for task in tasks}} for name in names])

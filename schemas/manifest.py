@@ -6,7 +6,6 @@ from typing import Any
 
 from schemas.ids import digest_of
 
-FORMAT_VERSION = 1
 RUN = "run.json"
 MANIFEST = "manifest.json"
 FAILURE = "failure.json"

@@ -150,7 +150,8 @@ def build(mixture: Path, output: Path, *arguments: object) -> int:
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
-    """All rows of the Parquet files of a folder, in the order of their names."""
+    """All rows of the Parquet files of a folder, or of the table of the run in it, in the order of their names."""
+    folder = next((folder / name for name in ("rows", "candidates", "selections") if (folder / name).is_dir()), folder)
     files = sorted(map(str, folder.glob("*.parquet")))
     return ds.dataset(files, format="parquet").to_table().to_pylist() if files else []
 

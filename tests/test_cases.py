@@ -85,19 +85,19 @@ def _case_05(shown: Shown) -> None:
 
 
 def _case_07(shown: Shown) -> None:
-    rows = shown.table("out/part-*.parquet")
+    rows = shown.table("out/rows/part-*.parquet")
     assert (rows.num_rows, rows.schema.field("at").type) == (2, pa.timestamp("us"))
 
 
 def _case_10(shown: Shown) -> None:
-    assert shown.table("out/part-*.parquet").num_rows == 1
+    assert shown.table("out/rows/part-*.parquet").num_rows == 1
     files = json.loads((shown.folder / "out" / "run.json").read_text())["facts"]["files"]
     assert [file["name"] for file in files] == ["a.parquet"]
 
 
 def _case_11(shown: Shown) -> None:
     assert (
-        shown.table("out/part-*.parquet").num_rows
+        shown.table("out/rows/part-*.parquet").num_rows
         == len((shown.folder / "run [v1]/data.jsonl").read_text().split("\n")) - 1
     )
 
@@ -106,7 +106,7 @@ def _case_13(shown: Shown) -> None:
     assert shown.statuses == [0] * 4
     assert not list(shown.folder.glob("file:*"))
     for number in (1, 2, 3, 4):
-        assert shown.table(f"out{number}/part-*.parquet").num_rows > 0
+        assert shown.table(f"out{number}/rows/part-*.parquet").num_rows > 0
 
 
 def _case_15(shown: Shown) -> None:
@@ -123,7 +123,7 @@ def _case_16(shown: Shown) -> None:
 
 
 def _case_20(shown: Shown) -> None:
-    rows = shown.table("out/part-*.parquet")
+    rows = shown.table("out/rows/part-*.parquet")
     assert rows["instruction"].to_pylist() == ["a", "a2", "A3", "pair \N{GRINNING FACE}"]
     assert rows["n"].to_pylist() == [1, 2**64 - 1, 3, 5]
     assert _rejects(shown) == ["invalid_utf8"]
@@ -146,15 +146,15 @@ def _equals_the_plain_forward(shown: Shown) -> None:
 
 def _case_39(shown: Shown) -> None:
     _equals_the_plain_forward(shown)
-    rows = shown.table("out/part-*.parquet").to_pylist()
+    rows = shown.table("out/rows/part-*.parquet").to_pylist()
     (empty,) = [row for row in rows if row["instruction"] == row["response"] == ""]
     assert empty["score"] is None and "no tokens" in empty["score_error"]
 
 
 def _responses(expected: str, shown: Shown) -> None:
     assert shown.statuses == [0]
-    assert set(shown.column("out/part-*.parquet", "response")) == {expected}
-    assert shown.table("out/part-*.parquet")["instruction"].value_counts().field(0).to_pylist() == [
+    assert set(shown.column("out/candidates/part-*.parquet", "response")) == {expected}
+    assert shown.table("out/candidates/part-*.parquet")["instruction"].value_counts().field(0).to_pylist() == [
         "Say 0",
         "Say 1",
         "Say 2",
@@ -163,7 +163,7 @@ def _responses(expected: str, shown: Shown) -> None:
 
 def _case_40(shown: Shown) -> None:
     _responses("An answer", shown)
-    assert sum(count or 1 for count in shown.column("out/part-*.parquet", "count")) == 12
+    assert sum(count or 1 for count in shown.column("out/candidates/part-*.parquet", "count")) == 12
 
 
 def _case_41(shown: Shown) -> None:
@@ -173,7 +173,9 @@ def _case_41(shown: Shown) -> None:
 
 def _case_46(shown: Shown) -> None:
     assert shown.statuses == [0, 0]
-    assert shown.column("out1/part-*.parquet", "response") == shown.column("out2/part-*.parquet", "response")
+    assert shown.column("out1/candidates/part-*.parquet", "response") == shown.column(
+        "out2/candidates/part-*.parquet", "response"
+    )
 
 
 def _case_48(shown: Shown) -> None:
@@ -200,7 +202,7 @@ def _case_52(shown: Shown) -> None:
 
 def _case_56(shown: Shown) -> None:
     assert len(_rejects(shown)) == 1
-    selected = shown.table("out/shard-*.parquet")
+    selected = shown.table("out/selections/shard-*.parquet")
     assert selected.schema.field("seen_at").type == pa.timestamp("ns")
     assert selected.num_rows == 1
 
@@ -225,7 +227,7 @@ def _case_59(shown: Shown) -> None:
 def _case_62(shown: Shown) -> None:
     assert shown.text.count("selection") >= 3
     for number in (1, 2, 3):
-        assert shown.table(f"out{number}/shard-*.parquet").num_rows > 0
+        assert shown.table(f"out{number}/selections/shard-*.parquet").num_rows > 0
 
 
 def _case_64(shown: Shown) -> None:
@@ -236,8 +238,8 @@ def _case_64(shown: Shown) -> None:
 
 
 def _case_67(shown: Shown) -> None:
-    assert shown.column("out/part-*.parquet", "response") == ["42", "7", "3.50"]
-    assert shown.column("out2/part-*.parquet", "response") == ["42"]
+    assert shown.column("out/rows/part-*.parquet", "response") == ["42", "7", "3.50"]
+    assert shown.column("out2/rows/part-*.parquet", "response") == ["42"]
     assert json.loads((shown.folder / "out3" / "manifest.json").read_text())["totals"]["candidates"] == 2
 
 
@@ -285,7 +287,7 @@ def _case_84(shown: Shown) -> None:
 
 def _case_85(shown: Shown) -> None:
     assert shown.statuses == [0]
-    rows = shown.table("out/part-*.parquet")
+    rows = shown.table("out/rows/part-*.parquet")
     assert rows["score_error"].to_pylist() == [None, "null instruction", "null response", None]
     assert (shown.folder / "out" / "report.html").exists()
 
@@ -303,8 +305,8 @@ def _case_86(shown: Shown) -> None:
 _SCORE = "cappy score --model ../models/roberta --output out --direct_num_workers=1 "
 
 MUST_HOLD: dict[str, tuple[Callable[[Shown], None], str | None]] = {
-    "02_nanosecond_timestamp": (partial(_columns_are_carried, "data.parquet", "out/part-*.parquet"), None),
-    "04_duckdb_types": (partial(_columns_are_carried, "data.parquet", "out/part-*.parquet"), None),
+    "02_nanosecond_timestamp": (partial(_columns_are_carried, "data.parquet", "out/rows/part-*.parquet"), None),
+    "04_duckdb_types": (partial(_columns_are_carried, "data.parquet", "out/rows/part-*.parquet"), None),
     "05_int32_beside_int64": (_case_05, None),
     "07_timestamp_units_across_files": (_case_07, None),
     "10_hidden_and_underscore_files": (_case_10, None),
@@ -353,7 +355,11 @@ MUST_HOLD: dict[str, tuple[Callable[[Shown], None], str | None]] = {
     "72_reserved_names": (_case_72, None),
     "74_image_and_binary_columns": (
         partial(
-            _columns_are_carried, "d.parquet", "out/shard-*.parquet", ignore=("instruction", "response", "score"), row=1
+            _columns_are_carried,
+            "d.parquet",
+            "out/selections/shard-*.parquet",
+            ignore=("instruction", "response", "score"),
+            row=1,
         ),
         None,
     ),
@@ -368,7 +374,7 @@ MUST_HOLD: dict[str, tuple[Callable[[Shown], None], str | None]] = {
 
 
 def _has_rows(shown: Shown, least: int) -> None:
-    assert shown.table("out/part-*.parquet").num_rows >= least
+    assert shown.table("out/rows/part-*.parquet").num_rows >= least
 
 
 @pytest.mark.skipif(not CASES.exists(), reason="the cases are not beside the repository")

@@ -93,7 +93,7 @@ def jobs(inputs: Path, out: Path) -> dict[str, list[Any]]:
     sparse = ["--prompt-template", inputs / "prompt.txt", "--distinct", "--fraction=0.05", "--unit-rows=50"]
     listed = ["--response-column=choices", "--max-reject-rate=1"]
     two = ["--group-column=instruction", "--top-k=2", "--shards=2", "--max-reject-rate=1"]
-    choices, scored = out / "score-choices" / "part-*.parquet", inputs / "scored-*.parquet"
+    choices, scored = out / "score-choices" / "rows" / "*.parquet", inputs / "scored-*.parquet"
     return {
         "instructions": ["build-corpus", *mixture, "--instructions-only"],
         "corpus": ["build-corpus", *mixture, "--candidates", inputs / "candidates.parquet", "--shards=3", "--seed=5"],
@@ -101,8 +101,14 @@ def jobs(inputs: Path, out: Path) -> dict[str, list[Any]]:
         "generate-t5": ["generate", *prompts, "--model", inputs / "t5", "--decodings=greedy,topk40", *sparse],
         "score-texts": ["score", *texts, *scorer],
         "score-choices": ["score", "--input", inputs / "choices.parquet", *scorer, *listed],
-        "score-generated": ["score", "--input", out / "generate-llama" / "part-*", *scorer, "--score-column=other"],
-        "rerank-scored": ["rerank", "--input", out / "score-texts" / "part-*.parquet", *two],
+        "score-generated": [
+            "score",
+            "--input",
+            out / "generate-llama" / "candidates" / "*.parquet",
+            *scorer,
+            "--score-column=other",
+        ],
+        "rerank-scored": ["rerank", "--input", out / "score-texts" / "rows" / "*.parquet", *two],
         "rerank-model": ["rerank", *texts, *scorer],
         "evaluate-generation": ["evaluate", "--input", scored, "--score-column=score,other", "--shards=2"],
         "evaluate-classification": ["evaluate", "--input", choices, "--task=classification", *listed],

@@ -30,13 +30,13 @@ from beam_pipelines.runs.folder import (
     reason_of_failure,
 )
 from beam_pipelines.runs.inputs import reading_inputs
-from beam_pipelines.runs.job import package_of
+from beam_pipelines.runs.job import JOBS, package_of
 from beam_pipelines.runs.manifest import manifest_header
 from beam_pipelines.runs.progress import Progress, Stage
 from beam_pipelines.runs.report import render_report
 from cappy_model.paths import encodable
 from schemas.errors import UsageError
-from schemas.manifest import FORMAT_VERSION, REPORT
+from schemas.manifest import REPORT
 from schemas.stats import Stats
 
 _LOG = logging.getLogger("cappy")
@@ -108,7 +108,7 @@ class PipelineJob(Generic[P]):
         if is_dataflow(options):
             _check_reachable(plan)
         own = self.fingerprint_inputs(plan)
-        hashed = {"job": self.name, "format_version": FORMAT_VERSION, **own, **reading_inputs(config)}
+        hashed = {"job": self.name, "format_version": JOBS[self.name].format_version, **own, **reading_inputs(config)}
         output, storage, run = plan.output, config.storage, describe_run(hashed, config)
         finished = not config.overwrite and is_finished(output.url, run, storage)
         lost = lost_files(output.url, storage) if finished else {}

@@ -48,7 +48,9 @@ def discard_lost(output: str, lost: Mapping[str, str], storage: StorageOptions) 
     Deletes the manifest, what is left of lost files, and units whose rejects are lost: rejects are written with their
     unit.
     """
-    units = [name.removeprefix(_REJECTS) for name in lost if name.startswith(_REJECTS)]
+    faulty = {posixpath.basename(name) for name in lost if name.startswith(_REJECTS)}
+    paths = [entry.path for entry in _entries(output, load_manifest(output, storage))]
+    units = [path for path in paths if posixpath.basename(path) in faulty]
     delete_files(output, [MANIFEST, *(name for name in (*lost, *units) if DATA.fullmatch(name))], storage)
 
 

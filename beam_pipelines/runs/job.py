@@ -14,20 +14,29 @@ from beam_pipelines.runs.config import Config
 class Entry(NamedTuple):
     """A job as the registry lists it, without importing it.
 
-    `workers` names the machines that its pipeline runs on: "cpu", or "gpu" where workers hold a model; None for a job
-    that is no single Beam pipeline.
+    Args:
+      help: what the job does.
+      workers: the machines that its pipeline runs on: "cpu", or "gpu" where workers hold a model; None for a job that is
+        no single Beam pipeline.
+      data: the folders below the output that may hold the job's table, the most important first; "" is the output
+        folder itself. Empty for a job without a table.
+      format_version: version of the layout of the job's output folder.
     """
 
     help: str
     workers: Literal["cpu", "gpu"] | None = None
+    data: tuple[str, ...] = ()
+    format_version: int = 1
 
 
 JOBS: Mapping[str, Entry] = {
-    "build-corpus": Entry("build a labelled corpus from datasets and PromptSource templates", "cpu"),
-    "generate": Entry("sample candidate responses to instructions from a language model", "gpu"),
-    "score": Entry("score (instruction, response) pairs with a scorer", "gpu"),
-    "rerank": Entry("select the best-scored candidates of each group", "cpu"),
-    "evaluate": Entry("compare a scorer's choices with baselines, with confidence intervals", "cpu"),
+    "build-corpus": Entry(
+        "build a labelled corpus from datasets and PromptSource templates", "cpu", ("pairs", "instructions")
+    ),
+    "generate": Entry("sample candidate responses to instructions from a language model", "gpu", ("candidates",), 2),
+    "score": Entry("score (instruction, response) pairs with a scorer", "gpu", ("rows",), 2),
+    "rerank": Entry("select the best-scored candidates of each group", "cpu", ("selections",), 2),
+    "evaluate": Entry("compare a scorer's choices with baselines, with confidence intervals", "cpu", ("",)),
     "train": Entry("train a scorer on labelled pairs, on this machine or with torchrun on several"),
     "adapt": Entry("adapt a scorer to a task, and evaluate its choices among other candidates"),
     "demo": Entry("run every step on the demo's data: corpus, training, scoring, reranking, evaluation"),

@@ -93,7 +93,7 @@ def write_result(result: Result, output: OutputDir, folder: str) -> Stats:
     return stats
 
 
-def write_unit(result: Result, output: OutputDir) -> Stats:
+def write_unit(result: Result, output: OutputDir, folder: str) -> Stats:
     """Write a unit of a map job as `write_result` does, its statistics in the metadata of the file.
 
     Where this file exists the unit is finished, so the rejects are written before it. The statistics that are returned
@@ -101,6 +101,6 @@ def write_unit(result: Result, output: OutputDir) -> Stats:
     """
     stats = write_rejects(result, output)
     tokens = stats.counts[REAL_TOKENS]
-    stats = output.write_unit(f"{result.name}.parquet", result.rows, result.schema, stats)
+    stats = output.write_unit(join(folder, f"{result.name}.parquet"), result.rows, result.schema, stats)
     stats.counts["launch", "tokens"] += tokens
     return stats

@@ -31,7 +31,7 @@ def evaluate(source: object, output: object, *flags: object) -> int:
 
 
 def selections(output: Path) -> pa.Table:
-    return pa.concat_tables([pq.ParquetFile(path).read() for path in sorted(output.glob("shard-*.parquet"))])
+    return pa.concat_tables([pq.ParquetFile(path).read() for path in sorted(output.glob("selections/shard-*.parquet"))])
 
 
 def carried() -> dict[str, pa.Array]:
@@ -193,11 +193,11 @@ def test_the_output_may_lie_below_the_pattern(tmp_path: Path, capsys: pytest.Cap
 def test_a_finished_folder_with_a_missing_file_is_completed(tmp_path: Path) -> None:
     (tmp_path / "rows.parquet").write_bytes(parquet(CANDIDATES))
     assert rerank(tmp_path / "rows.parquet", tmp_path / "best") == 0
-    before = {path.name: path.read_bytes() for path in (tmp_path / "best").glob("shard-*.parquet")}
+    before = {path.name: path.read_bytes() for path in (tmp_path / "best").glob("selections/shard-*.parquet")}
     for name in before:
         (tmp_path / "best" / name).unlink()
     assert rerank(tmp_path / "rows.parquet", tmp_path / "best") == 0
-    assert {path.name: path.read_bytes() for path in (tmp_path / "best").glob("shard-*.parquet")} == before
+    assert {path.name: path.read_bytes() for path in (tmp_path / "best").glob("selections/shard-*.parquet")} == before
 
 
 def test_names_that_people_have(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def generate(content: bytes | Rows | Path, output: Path, *flags: object, name: s
 
 def candidates_of(output: Path) -> Rows:
     """Return the candidates; every file has the schema of candidates."""
-    files = sorted(output.glob("part-*.parquet"))
+    files = sorted(output.glob("candidates/part-*.parquet"))
     assert all(pq.read_schema(path).remove_metadata().equals(CANDIDATE) for path in files)
     rows: Rows = ds.dataset(list(map(str, files)), format="parquet").to_table().to_pylist()
     return rows
@@ -211,7 +211,7 @@ def test_a_rerun_makes_only_what_is_missing(tmp_path: Path, engine: list[FakeEng
     rows[45]["instruction"] += FAILS
     assert generate(rows, tmp_path / "out", *flags) == 0
     before, manifest = data_bytes(tmp_path / "out"), manifest_of(tmp_path / "out")
-    parts = sorted((tmp_path / "out").glob("part-*.parquet"))
+    parts = sorted((tmp_path / "out").glob("candidates/part-*.parquet"))
     assert len(parts) == 10 and len(engine[0].prompts) == 200
     for path in (parts[2], parts[7], tmp_path / "out" / "manifest.json"):
         path.unlink()
@@ -243,7 +243,7 @@ def test_a_broken_engine_stops_the_job_and_a_rerun_goes_on(tmp_path: Path, capsy
         patch.setattr(engines, "open_engine", lambda spec: Weary(spec.drawing))
         assert generate(rows, tmp_path / "out", "--unit-rows", 10, *ONE_PROCESS) == 1
         assert said(capsys).strip().endswith("cappy generate: the engine is broken: call somebody")
-        standing = set((tmp_path / "out").glob("part-*.parquet"))
+        standing = set((tmp_path / "out").glob("candidates/part-*.parquet"))
         assert len(standing) == 7 and not (tmp_path / "out" / "manifest.json").exists()
         assert generate(rows, tmp_path / "out", "--unit-rows", 10, *ONE_PROCESS) == 0
     assert check_accounts(tmp_path / "out", 100)["totals"]["generated"] == 100
@@ -348,7 +348,7 @@ def test_three_commands_fill_the_middle_of_the_labels(corpus: Path, tmp_path: Pa
     check_accounts(tmp_path / "candidates", 640)
     made = candidates_of(tmp_path / "candidates")
     assert len(made) == 6 * 40 * 4 and {row["dataset"] for row in made} == {"things", "quiz", "notes"}
-    assert build(corpus, tmp_path / "corpus", "--candidates", tmp_path / "candidates" / "part-*.parquet") == 0
+    assert build(corpus, tmp_path / "corpus", "--candidates", tmp_path / "candidates" / "candidates" / "*.parquet") == 0
     manifest = manifest_of(tmp_path / "corpus")
     assert manifest["totals"]["candidates"] == len(made) and manifest["rejects"]["rows"] == 0
     assert sum(manifest["labels"]["generated"][1:-1]) > 50

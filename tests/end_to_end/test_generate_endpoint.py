@@ -98,10 +98,10 @@ def test_a_spent_budget_stops_and_more_of_it_goes_on(
     assert generate(source, tmp_path / "whole", url, "--unit-rows", "4") == 0
     assert generate(source, tmp_path / "out", url, "--unit-rows", "4", "--max-requests", "12") == 1
     assert "the budget is used up: 12 requests" in said(capsys)
-    made = set((tmp_path / "out").glob("part-*.parquet"))
+    made = set((tmp_path / "out").glob("candidates/part-*.parquet"))
     engines.load_engine.cache_clear()
     assert generate(source, tmp_path / "out", url, "--unit-rows", "4", "--max-requests", "24") == 0
-    assert made < set((tmp_path / "out").glob("part-*.parquet"))
+    assert made < set((tmp_path / "out").glob("candidates/part-*.parquet"))
     assert data_bytes(tmp_path / "out") == data_bytes(tmp_path / "whole")
 
 

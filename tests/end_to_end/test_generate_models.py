@@ -61,7 +61,7 @@ def test_same_bytes_whatever_the_workers_and_after_a_rerun(flags: list[str], row
     assert generate(rows, model, tmp_path / "two", *units, *flags) == 0
     expected = data_bytes(tmp_path / "one")
     assert len(expected) == 6 and data_bytes(tmp_path / "two") == expected
-    for path in (*sorted((tmp_path / "two").glob("part-*"))[1:3], tmp_path / "two" / "manifest.json"):
+    for path in (*sorted((tmp_path / "two").glob("candidates/part-*"))[1:3], tmp_path / "two" / "manifest.json"):
         path.unlink()
     assert generate(rows, model, tmp_path / "two", *units, *TWO_THREADS) == 0
     assert data_bytes(tmp_path / "two") == expected
@@ -115,7 +115,7 @@ def test_three_commands_make_a_corpus(corpus: Path, tmp_path: Path) -> None:
     model = save_tiny_generator(tmp_path / "tiny")
     assert generate(pattern, model, tmp_path / "candidates", "--per-template", 5, "--distinct") == 0
     check_accounts(tmp_path / "candidates", 640)
-    assert build(corpus, tmp_path / "corpus", "--candidates", tmp_path / "candidates" / "part-*.parquet") == 0
+    assert build(corpus, tmp_path / "corpus", "--candidates", tmp_path / "candidates" / "candidates" / "*.parquet") == 0
     manifest = manifest_of(tmp_path / "corpus")
     assert manifest["totals"]["candidates"] == len(candidates_of(tmp_path / "candidates"))
     assert manifest["rejects"]["rows"] == 0 and manifest["generators"].keys() == {"tiny"}
@@ -127,7 +127,9 @@ def command_of(rows: Path, model: Path, output: Path) -> list[str]:
 
 
 def parts(output: Path) -> dict[str, tuple[int, int]]:
-    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in output.glob("part-*.parquet")}
+    return {
+        path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in output.glob("candidates/part-*.parquet")
+    }
 
 
 @pytest.mark.slow

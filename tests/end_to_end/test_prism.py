@@ -46,5 +46,5 @@ def test_score_and_rerank(tmp_path: Path) -> None:
     for name, on_prism in (("here", False), ("prism", True)):
         scored = tmp_path / name / "scored"
         run("score", "--input", tmp_path / "*.parquet", "--output", scored, *settled, on_prism=on_prism)
-        run("rerank", "--input", scored / "part-*", "--output", tmp_path / name / "best", on_prism=on_prism)
+        run("rerank", "--input", scored / "rows" / "part-*", "--output", tmp_path / name / "best", on_prism=on_prism)
     assert data_bytes(tmp_path / "prism") == data_bytes(tmp_path / "here") != {}

@@ -87,7 +87,7 @@ def test_writes_the_best_of_each_group(name: str, tmp_path: Path) -> None:
     assert selections_of(output) == best_by_pandas(rows, 2)
     manifest = check_accounts(output)
     assert manifest["totals"]["rows"] == len(rows) and manifest["rejects"]["rows"] == 0
-    schema = pq.read_schema(output / "shard-00001-of-00003.parquet")
+    schema = pq.read_schema(output / "selections" / "shard-00001-of-00003.parquet")
     assert schema.names == [*SELECTION.names, "generator", "turn"]
     assert schema.field("score").type == pa.float32()
     given = {(row["instruction"], row["response"]): row for row in rows}
@@ -303,4 +303,4 @@ def test_an_input_without_rows_makes_an_empty_selection(tmp_path: Path) -> None:
     empty = parquet(pa.Table.from_pylist([], pa.Table.from_pylist([ROW]).schema))
     assert run_over(empty, tmp_path / "out") == 0
     assert manifest_of(tmp_path / "out")["totals"]["selected"] == 0
-    assert pq.read_table(tmp_path / "out" / "shard-00000-of-00001.parquet").num_rows == 0
+    assert pq.read_table(tmp_path / "out" / "selections" / "shard-00000-of-00001.parquet").num_rows == 0

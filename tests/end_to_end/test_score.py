@@ -51,7 +51,7 @@ def score(content: bytes | Rows | Path, model: Path, output: Path, *flags: objec
 
 
 def table_of(output: Path) -> pa.Table:
-    return ds.dataset(sorted(map(str, output.glob("part-*.parquet"))), format="parquet").to_table()
+    return ds.dataset(sorted(map(str, output.glob("rows/part-*.parquet"))), format="parquet").to_table()
 
 
 def check_accounts(output: Path) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def test_two_other_columns_and_several_scorers_into_one_table(model: Path, tmp_p
     columns = ["--instruction-column", "prompt", "--response-column", "answer"]
     assert score(rows, model, tmp_path / "one", *columns, "--score-column", "first") == 0
     second = save_tiny_scorer(tmp_path / "bert", "bert", seed=1)
-    pattern = tmp_path / "one" / "part-*.parquet"
+    pattern = tmp_path / "one" / "rows" / "*.parquet"
     assert score(pattern, second, tmp_path / "two", *columns, "--score-column", "second") == 0
     found = table_of(tmp_path / "two")
     assert found.column_names == [
@@ -312,7 +312,7 @@ def test_scored_choices_are_evaluated(model: Path, tmp_path: Path) -> None:
     ]  # fmt: skip
     assert score(rows, model, tmp_path / "scored", "--dtype", "float32", "--response-column", "choices") == 0
     flags = ["--task", "classification", "--response-column", "choices", *ONE_PROCESS]
-    pattern = tmp_path / "scored" / "part-*.parquet"
+    pattern = tmp_path / "scored" / "rows" / "*.parquet"
     assert cappy("evaluate", "--input", pattern, "--output", tmp_path / "out", *flags) == 0
     scorer = Scorer.from_pretrained(str(model), device="cpu", dtype="float32")
     right = [scorer.rank(row["instruction"], row["choices"])[0].response == row["references"][0] for row in rows]

@@ -98,7 +98,7 @@ def test_a_resumed_run_has_the_bytes_of_an_undisturbed_one(case: Case, inputs: P
     shutil.copytree(whole, broken)
     for name in ("manifest.json", "report.html", "README.md"):
         (broken / name).unlink(missing_ok=True)
-    parts = sorted(broken.glob("part-*.parquet"))
+    parts = sorted(broken.glob("rows/part-*.parquet"))
     for part in parts[::2]:
         part.unlink()
     kept = {part: (part.stat().st_ino, part.stat().st_mtime_ns) for part in parts[1::2]}
@@ -120,12 +120,12 @@ def test_a_killed_run_of_a_reward_model_goes_on(tmp_path: Path) -> None:
     output, seen = tmp_path / "out", 0
     for _ in range(2):
         process = subprocess.Popen([*command, str(output)], stderr=subprocess.DEVNULL)
-        while process.poll() is None and len(list(output.glob("part-*"))) < seen + 3:
+        while process.poll() is None and len(list(output.glob("rows/part-*"))) < seen + 3:
             time.sleep(0.01)
         assert process.poll() is None
         process.kill()
         process.wait()
-        seen = len(list(output.glob("part-*")))
+        seen = len(list(output.glob("rows/part-*")))
     assert 0 < seen < 16
     for folder in (output, tmp_path / "whole"):
         assert subprocess.run([*command, str(folder)], stderr=subprocess.DEVNULL).returncode == 0
@@ -156,7 +156,7 @@ def test_a_run_json_without_head_and_template_resumes(inputs: Path, tmp_path: Pa
     assert facts["model"].keys() == {
         *("content", "type", "dtype", "device", "max_length", "truncation", "tokens_per_batch")
     }
-    part = sorted((tmp_path / "out").glob("part-*.parquet"))[0]
+    part = sorted((tmp_path / "out").glob("rows/part-*.parquet"))[0]
     kept = part.read_bytes()
     for path in (part, tmp_path / "out" / "manifest.json"):
         path.unlink()
@@ -184,7 +184,7 @@ def test_what_is_wrong_is_said_before_a_row_is_read(
     command = ["score", "--input", inputs / "*.jsonl", "--model", model, "--output", tmp_path / "out", *flags]
     assert cappy(*command) in (1, 2)
     assert reason in said(capsys)
-    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").glob("part-*"))
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").glob("rows/part-*"))
 
 
 def test_python_and_the_command_agree(case: Case, inputs: Path, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def command_of(inputs: Path, output: Path) -> list[str]:
 
 def parts(output: Path) -> dict[str, tuple[int, int]]:
     """The finished units of a run: inode and time of change of each file, which a second writing would alter."""
-    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in output.glob("part-*.parquet")}
+    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in output.glob("rows/part-*.parquet")}
 
 
 def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[bytes]") -> None:

@@ -46,9 +46,9 @@ def test_from_instructions_to_metrics(cluster: dict[str, Any], tmp_path: Path) -
         few = ["--max-new-tokens=12", "--unit-rows=7"]
         return [
             ["generate", "--input", tmp_path / "?.parquet", "--output", drawn, "--model", lm, *CPU, *few],
-            ["score", "--input", drawn / "part-*", "--output", scored, "--model", scorer, *CPU],
-            ["rerank", "--input", scored / "part-*", "--output", root / "best"],
-            ["evaluate", "--input", scored / "part-*", "--output", root / "metrics"],
+            ["score", "--input", drawn / "candidates" / "*.parquet", "--output", scored, "--model", scorer, *CPU],
+            ["rerank", "--input", scored / "rows" / "*.parquet", "--output", root / "best"],
+            ["evaluate", "--input", scored / "rows" / "*.parquet", "--output", root / "metrics"],
         ]
 
     for job in jobs(tmp_path / "here"):

@@ -61,7 +61,7 @@ def _merge(candidates: Path, split: str) -> Path:
 
     Raises CappyError if it exceeds 1 MB.
     """
-    table = pq.read_table(sorted(candidates.glob("part-*.parquet")))
+    table = pq.read_table(sorted(candidates.glob("candidates/*.parquet")))
     target = FOLDER / f"{split}.parquet"
     pq.write_table(table, target, compression="zstd")
     if target.stat().st_size > _MAX_BYTES:

@@ -24,6 +24,7 @@ from beam_pipelines.jobs.train.plan import begun_before_groups
 from beam_pipelines.report.text import plural
 from beam_pipelines.runners.options import in_threads, placement_of
 from beam_pipelines.runners.pipeline_job import check_shared
+from beam_pipelines.runs.data import table_of
 from beam_pipelines.runs.folder import refuse_foreign
 from beam_pipelines.runs.job import LocalJob
 from cappy_model.train.recipe import RANDOM
@@ -66,12 +67,12 @@ def _scoring(config: AdaptConfig) -> ScoreConfig:
 
 
 def _reranking(config: AdaptConfig) -> RerankConfig:
-    scored = join(_folder(config, SCORED), "part-*.parquet")
+    scored = table_of("score", _folder(config, SCORED))
     return RerankConfig(input=scored, output=_folder(config, SELECTIONS), **_shared(config))
 
 
 def _evaluating(config: AdaptConfig) -> EvaluateConfig:
-    scored = join(_folder(config, SCORED), "part-*.parquet")
+    scored = table_of("score", _folder(config, SCORED))
     folder, seed, rouge = _folder(config, EVALUATION), config.seed, config.rouge
     return EvaluateConfig(input=scored, output=folder, seed=seed, rouge=rouge, **_shared(config))
 

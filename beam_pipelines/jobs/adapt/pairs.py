@@ -19,6 +19,7 @@ from beam_pipelines.report.text import plural
 from beam_pipelines.runs.files import describe_lost, lost_files
 from beam_pipelines.runs.folder import describe_run, hold, is_finished, load_manifest, open_run
 from beam_pipelines.runs.inputs import open_inputs, reading_inputs
+from beam_pipelines.runs.job import JOBS
 from beam_pipelines.runs.release import versions
 from beam_pipelines.transforms.candidates import is_group
 from beam_pipelines.transforms.results import Result, place_of_reject, write_rejects
@@ -26,7 +27,7 @@ from beam_pipelines.transforms.wordless import WORDLESS, wordless_warnings
 from cappy_model.metrics.rouge import RougeL
 from schemas.chunks import CHUNK_ROWS
 from schemas.errors import CappyError
-from schemas.manifest import FORMAT_VERSION, MANIFEST, fingerprint, to_json
+from schemas.manifest import MANIFEST, fingerprint, to_json
 from schemas.records import LABEL_SOURCES, LABELLED_PAIR, is_text
 from schemas.stats import Stats
 
@@ -39,7 +40,7 @@ def make_pairs(config: AdaptConfig, folder: str) -> dict[str, Any]:
     columns = columns_to_read(source.schema)
     hashed = {
         "job": "adapt pairs",
-        "format_version": FORMAT_VERSION,
+        "format_version": JOBS["adapt"].format_version,
         "settings": {"seed": config.seed, **rouge_settings(config.rouge)},
         "files": [file.fingerprint_inputs() for file in source.files],
         **reading_inputs(config),

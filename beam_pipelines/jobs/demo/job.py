@@ -23,6 +23,7 @@ from beam_pipelines.jobs.score import job as score
 from beam_pipelines.jobs.train import TrainConfig
 from beam_pipelines.jobs.train import job as train
 from beam_pipelines.runners.options import in_threads
+from beam_pipelines.runs.data import table_of
 from beam_pipelines.runs.folder import refuse_foreign
 from beam_pipelines.runs.job import LocalJob
 from schemas.manifest import REPORT
@@ -99,12 +100,12 @@ def _scoring(config: DemoConfig) -> ScoreConfig:
 
 
 def _reranking(config: DemoConfig) -> RerankConfig:
-    scored = _path(config, SCORED, "part-*.parquet")
+    scored = table_of("score", _path(config, SCORED))
     return RerankConfig(input=scored, output=_path(config, SELECTIONS), overwrite=config.overwrite)
 
 
 def _evaluating(config: DemoConfig) -> EvaluateConfig:
-    scored = _path(config, SCORED, "part-*.parquet")
+    scored = table_of("score", _path(config, SCORED))
     return EvaluateConfig(input=scored, output=_path(config, EVALUATION), overwrite=config.overwrite)
 
 

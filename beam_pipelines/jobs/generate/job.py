@@ -27,6 +27,7 @@ from beam_pipelines.report.text import plural
 from beam_pipelines.runners.forecast import forecast, measure_first_rows
 from beam_pipelines.runners.options import Placement
 from beam_pipelines.runners.pipeline_job import PipelineJob, Plan
+from beam_pipelines.runs.data import table_folder
 from beam_pipelines.runs.finish import FinishRun
 from beam_pipelines.runs.flags import flag_name
 from beam_pipelines.runs.inputs import open_inputs
@@ -189,14 +190,14 @@ def build(root: beam.Pipeline, plan: GeneratePlan, finish: FinishRun) -> None:
         from beam_pipelines.models.inference import InferUnits
 
     generate = InferUnits("generate", partial(load_engine, plan.engine), partial(generate_unit, task=plan.task))
-    units = MapUnits(plan.spec, plan.output, generate, plan.config.accelerator)
+    units = MapUnits(plan.spec, plan.output, table_folder("generate"), generate, plan.config.accelerator)
     root | "Files" >> beam.Create(plan.inputs[0].files) | "GenerateUnits" >> units | "FinishRun" >> finish
 
 
 def stages(plan: GeneratePlan) -> list[Stage]:
     """Return the one folder that fills up. With --distinct the number of rows is unknown, so only files are counted."""
     rows = None if plan.config.distinct else plan.sampled * plan.samples
-    return [Stage("", rows, plan.units, resumes=True, tokens=True)]
+    return [Stage(table_folder("generate"), rows, plan.units, resumes=True, tokens=True)]
 
 
 def describe(plan: GeneratePlan, options: PipelineOptions) -> str:

@@ -42,7 +42,7 @@ def _text(manifest: Mapping[str, Any]) -> str:
 CARD = Card(
     "Candidate responses",
     _text,
-    [Part("candidates", "part-*.parquet", "the responses, several for each instruction", _COLUMNS), REJECTS],
+    [Part("candidates", "candidates/part-*.parquet", "the responses, several for each instruction", _COLUMNS), REJECTS],
 )
 
 

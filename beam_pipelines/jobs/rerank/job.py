@@ -25,6 +25,7 @@ from beam_pipelines.report.text import plural, size
 from beam_pipelines.runners.forecast import forecast, measure_first_rows
 from beam_pipelines.runners.options import Placement, in_threads
 from beam_pipelines.runners.pipeline_job import PipelineJob, Plan
+from beam_pipelines.runs.data import table_folder, table_of
 from beam_pipelines.runs.finish import FinishRun
 from beam_pipelines.runs.folder import refuse_foreign
 from beam_pipelines.runs.inputs import open_inputs
@@ -112,6 +113,7 @@ def build(root: beam.Pipeline, plan: RerankPlan, finish: FinishRun) -> None:
         [kept_schema(columns), part_schema(columns)],
         shards,
         output,
+        table_folder("rerank"),
     )
     select.with_resource_hints(min_ram=finishing_memory(plan.inputs[0].bytes, shards))
     chunks, reduced = (
@@ -126,7 +128,7 @@ def build(root: beam.Pipeline, plan: RerankPlan, finish: FinishRun) -> None:
 
 def stages(plan: RerankPlan) -> list[Stage]:
     """Return the one folder that fills up."""
-    return [Stage("", None, plan.shards, resumes=False)]
+    return [Stage(table_folder("rerank"), None, plan.shards, resumes=False)]
 
 
 def describe(plan: RerankPlan, options: PipelineOptions) -> str:
@@ -197,7 +199,7 @@ class RerankJob(PipelineJob[RerankPlan]):
         refuse_foreign(absolute(config.output), config.storage)
         scoring = _scoring(config)
         score.JOB.run(scoring, in_threads(options))
-        return replace(config, input=join(absolute(scoring.output), "part-*.parquet"), limit=None)
+        return replace(config, input=table_of("score", absolute(scoring.output)), limit=None)
 
 
 def _scoring(config: RerankConfig) -> ScoreConfig:

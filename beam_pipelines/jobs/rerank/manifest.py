@@ -18,7 +18,7 @@ def _text(manifest: Mapping[str, Any]) -> str:
     )
 
 
-_SELECTIONS = Part("selections", "shard-*.parquet", "the selections, each with everything that its row held")
+_SELECTIONS = Part("selections", "selections/shard-*.parquet", "the selections, each with everything that its row held")
 CARD = Card("The best candidates of each group", _text, [_SELECTIONS, REJECTS])
 
 _MEANS = ("best", "first", "mean")

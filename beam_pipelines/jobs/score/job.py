@@ -33,6 +33,7 @@ from beam_pipelines.report.text import plural
 from beam_pipelines.runners.forecast import forecast, measure_first_rows
 from beam_pipelines.runners.options import Placement
 from beam_pipelines.runners.pipeline_job import PipelineJob, Plan
+from beam_pipelines.runs.data import table_folder
 from beam_pipelines.runs.finish import FinishRun
 from beam_pipelines.runs.inputs import open_inputs
 from beam_pipelines.runs.progress import Stage
@@ -153,13 +154,13 @@ def build(root: beam.Pipeline, plan: ScorePlan, finish: FinishRun) -> None:
         from beam_pipelines.models.inference import InferUnits
 
     score = InferUnits("score", partial(load_scorer, plan.scorer), partial(score_unit, columns=plan.columns))
-    units = MapUnits(plan.spec, plan.output, score, plan.config.accelerator)
+    units = MapUnits(plan.spec, plan.output, table_folder("score"), score, plan.config.accelerator)
     root | "Files" >> beam.Create(plan.inputs[0].files) | "ScoreUnits" >> units | "FinishRun" >> finish
 
 
 def stages(plan: ScorePlan) -> list[Stage]:
     """Return the one folder that fills up."""
-    return [Stage("", plan.inputs[0].rows, plan.units, resumes=True, tokens=True)]
+    return [Stage(table_folder("score"), plan.inputs[0].rows, plan.units, resumes=True, tokens=True)]
 
 
 def describe(plan: ScorePlan, options: PipelineOptions) -> str:

@@ -22,7 +22,7 @@ def _text(manifest: Mapping[str, Any]) -> str:
     )
 
 
-CARD = Card("Rows with scores", _text, [Part("scored", "part-*.parquet", "the rows with their scores"), REJECTS])
+CARD = Card("Rows with scores", _text, [Part("scored", "rows/part-*.parquet", "the rows with their scores"), REJECTS])
 
 
 def score_manifest(stats: Stats, *, hashed: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, Any]:

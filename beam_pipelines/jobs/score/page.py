@@ -8,6 +8,7 @@ from markupsafe import Markup
 from beam_pipelines.report import tables, text
 from beam_pipelines.report.frame import Column, KeyFigure, Page, Row, Table, count
 from beam_pipelines.report.plots import Bar, Histogram, histogram_rows
+from beam_pipelines.runs.data import data_entries
 
 _SAMPLES = {"highest": "Highest scores", "lowest": "Lowest scores", "any": "Random rows"}
 
@@ -15,7 +16,7 @@ _SAMPLES = {"highest": "Highest scores", "lowest": "Lowest scores", "any": "Rand
 def page(manifest: Mapping[str, Any]) -> Page:
     """Return the page for the manifest of a score run."""
     totals, samples = manifest["totals"], manifest["samples"]
-    written = sum(file["rows"] for file in manifest["files"] if "/" not in file["path"])
+    written = sum(file["rows"] for file in data_entries(manifest))
     return Page(
         title="score",
         headline=f"{text.plural(totals['scored'], 'pair')} scored in {text.plural(totals['rows'], 'row')}",

@@ -12,10 +12,10 @@ from beam_pipelines.jobs.train.files import read_weights
 from beam_pipelines.models.settle import model_source, needing_extra, read_template
 from beam_pipelines.runs.folder import earlier_facts
 from beam_pipelines.runs.inputs import open_inputs, reading_inputs
+from beam_pipelines.runs.job import JOBS
 from cappy_model.paths import local_path, readable
 from cappy_model.train.recipe import GROUPED, LISTWISE, OLDER, RANDOM, VERSION
 from schemas.errors import CappyError, UsageError
-from schemas.manifest import FORMAT_VERSION
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -196,7 +196,7 @@ def fingerprint_inputs(plan: TrainPlan) -> dict[str, Any]:
     config = plan.config
     return {
         "job": "train",
-        "format_version": FORMAT_VERSION,
+        "format_version": JOBS["train"].format_version,
         "settings": {
             **{name: getattr(config, name) for name in _FINGERPRINTED},
             **_recipe_inputs(plan),

@@ -14,8 +14,8 @@ from tests.cappy_model.models import save_tiny_scorer
 from tests.conftest import cappy, data_bytes, manifest_of
 from tests.end_to_end.inputs import ALL_MAY_FAIL, ONE_PROCESS, json_lines, parquet, said
 
-UNITS = [f"part-00000-00000-{number:05d}.parquet" for number in range(5)]
-REJECTS = f"rejects/{UNITS[1]}"
+UNITS = [f"rows/part-00000-00000-{number:05d}.parquet" for number in range(5)]
+REJECTS = UNITS[1].replace("rows/", "rejects/")
 RUN = {"job": "j", "facts": {"seed": 1}}
 DATA = parquet([{"a": 1}])
 
@@ -116,7 +116,7 @@ def test_a_map_job_makes_the_lost_units_again(tmp_path: Path, capsys: pytest.Cap
     command = ["score", "--input", tmp_path / "*.jsonl", "--model", model, "--output", output, *ALL_MAY_FAIL]
     command += ["--device", "cpu", "--dtype", "float32", *ONE_PROCESS]
     assert cappy(*command) == 0
-    before, units = data_bytes(output), sorted(output.glob("part-*"))
+    before, units = data_bytes(output), sorted(output.glob("rows/part-*"))
     written = units[2].stat().st_mtime_ns
     (output / "rejects" / units[0].name).unlink()
     units[1].write_bytes(units[1].read_bytes() + b"more")

@@ -35,7 +35,7 @@ def tally_of(instructions: list[str], drawing: Drawing = PAPERS, **changes: Any)
         output.stats.counts["rejects", row["stage"], row["reason"]] += 1
         output.stats.sample("rejects", 1, row)
     count = sum(chunk.num_rows for chunk in output.rows)
-    output.stats.files.add(FileEntry("part-00000-00000-00000.parquet", count, 1000, "ab"))
+    output.stats.files.add(FileEntry("candidates/part-00000-00000-00000.parquet", count, 1000, "ab"))
     return output.stats
 
 

@@ -30,7 +30,7 @@ def tally_of(sizes: dict[int, int], *, unmeasured: int = 0, text: str = "Name a 
         stats.counts["scores", name, f"{SCORE_BINS // 2 + 7}"] += number
     row = {"instruction_id": "7", "instruction": text, "response": text, "score": 3.25, "first": -1.5, "mean": 0.5}
     stats.sample("selections", 1, {**row, "num_candidates": 4})
-    stats.files.add(FileEntry("shard-00000-of-00001.parquet", groups, 1000, "ab"))
+    stats.files.add(FileEntry("selections/shard-00000-of-00001.parquet", groups, 1000, "ab"))
     return stats
 
 

@@ -23,7 +23,7 @@ def stats_of(scored: int, unscored: int = 0, *, text: str = "Name a river.") -> 
     row = {"instruction": text, "response": text, "position": "a.parquet 3", "num_tokens": 1}
     stats.sample("highest", 1, {**row, "score": -0.25, "error": None})
     stats.sample("any", 1, {**row, "score": None, "error": "no_instruction"})
-    stats.files.add(FileEntry("part-00000.parquet", scored + unscored, 1000, "ab"))
+    stats.files.add(FileEntry("rows/part-00000.parquet", scored + unscored, 1000, "ab"))
     return stats
 
 

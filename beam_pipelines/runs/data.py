@@ -1,0 +1,34 @@
+"""The table of a finished run: the files of its rows, among all that the manifest lists."""
+
+import posixpath
+from collections.abc import Mapping
+from typing import Any
+
+from beam_pipelines.io.storage import join
+from beam_pipelines.runs.job import JOBS
+
+
+def table_folder(job: str) -> str:
+    """Return the folder, below the output, that a job writes its table to; "" is the output folder itself."""
+    return JOBS[job].data[0]
+
+
+def table_of(job: str, output: str) -> str:
+    """Return the pattern of the files that a job writes its table to, for a job that reads them."""
+    return join(output, table_folder(job), "*.parquet")
+
+
+def data_entries(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the manifest's entries of the files that hold the run's table, in the order of their paths.
+
+    Where an earlier version wrote them beside the manifest, these are the files there. Empty for a job without a table.
+    """
+    entry = JOBS.get(str(manifest["job"]))
+    if entry is None or not entry.data:
+        return []
+    tables = [file for file in manifest["files"] if file["path"].endswith(".parquet")]
+    for folder in (*entry.data, ""):
+        found = [file for file in tables if posixpath.dirname(file["path"]) == folder]
+        if found:
+            return sorted(found, key=lambda file: str(file["path"]))
+    return []
