@@ -72,8 +72,8 @@ SELECTION = _schema(
     rank=pa.int32(),
     num_candidates=pa.int32(),
 )
-"""One of the best candidates of a group: its raw `score`, its `rank` (1 is the best), and the number of candidates of
-the group that have a score. The other columns of the candidate's row follow."""
+"""One of the best candidates of a group: its raw `score`, in a column of the name that it has in the input, its `rank`
+(1 is the best), and the number of candidates of the group that have a score. The other columns of the row follow."""
 
 REJECT = _schema(
     stage=_TEXT,

@@ -53,7 +53,7 @@ def check_accounts(output: Path) -> dict[str, Any]:
     """Recounts what a manifest says from the files themselves."""
     manifest = manifest_of(output)
     totals, rows, rejects = manifest["totals"], rows_of(output), rows_of(output / "rejects")
-    best = [row for row in rows if row["rank"] == 1]
+    best, score = [row for row in rows if row["rank"] == 1], manifest["configuration"]["columns"]["score"]
     assert totals["selected"] == len(rows) and totals["groups"] == len(best)
     assert totals["candidates"] == totals["compared"] + totals["rejected"]
     assert totals["compared"] == sum(row["num_candidates"] for row in best)
@@ -62,7 +62,7 @@ def check_accounts(output: Path) -> dict[str, Any]:
     assert sum(manifest["scores"]["best"].values()) == len(best)
     gain = manifest["gain"]
     assert sum(entry["groups"] for entry in gain["by_size"]) == gain["all"]["groups"] == len(best)
-    assert gain["all"]["best"] == pytest.approx(sum(row["score"] for row in best) / len(best), abs=1e-5)
+    assert gain["all"]["best"] == pytest.approx(sum(row[score] for row in best) / len(best), abs=1e-5)
     assert {entry["path"] for entry in manifest["files"]} == set(data_bytes(output))
     return manifest
 
@@ -126,7 +126,20 @@ def test_lists_of_candidates(tmp_path: Path) -> None:
     assert (found[0]["response"], found[0]["num_candidates"]) == ("a 0", 2)
     assert (found[2]["response"], found[2]["num_candidates"]) == ("b 2", 3)
     assert found[2]["instruction_id"] == digest("Pick one, 2")
-    assert set(found[0]) == {*SELECTION.names, "answer"}
+    assert set(found[0]) == {*SELECTION.names, "answer"} - {"score"} | {"marks"}
+
+
+def test_a_selection_keeps_the_name_of_the_score_and_its_other_scores(tmp_path: Path) -> None:
+    rows = [{**row, "cappy": -row["score"]} for row in scored()]
+    output, evaluation = tmp_path / "best", tmp_path / "evaluation"
+    assert run_over(rows, output, "--score-column", "cappy", "--shards", 2) == 0
+    check_accounts(output)
+    assert set(rows_of(output)[0]) == {*rows[0], *SELECTION.names}
+    assert all(row["cappy"] == -row["score"] for row in rows_of(output))
+    assert "`cappy` is the raw output" in (output / "README.md").read_text()
+    assert "compared by the column cappy" in (output / "report.html").read_text()
+    flags = ["--task", "ranking", "--label-column", "score", "--score-column", "cappy", "--output", evaluation]
+    assert cappy("evaluate", "--input", output / "selections" / "*.parquet", *flags, *ALL_MAY_FAIL) == 0
 
 
 def test_order_column_decides_between_equal_scores(tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ from schemas.stats import BINS_PER_SCORE, FIXED_POINT, SCORE_BINS, Stats
 
 
 def _text(manifest: Mapping[str, Any]) -> str:
-    totals = manifest["totals"]
+    totals, score = manifest["totals"], manifest["configuration"]["columns"]["score"]
     return (
         f"{plural(totals['selected'], 'response')} selected from {plural(totals['candidates'], 'scored candidate')} in "
-        f"{plural(totals['groups'], 'group')}: `score` is the raw output of the scorer, `rank` 1 the best of the "
+        f"{plural(totals['groups'], 'group')}: `{score}` is the raw output of the scorer, `rank` 1 the best of the "
         "group, and `num_candidates` how many it was chosen from."
     )
 

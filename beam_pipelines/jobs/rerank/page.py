@@ -22,7 +22,7 @@ def page(manifest: Mapping[str, Any]) -> Page:
     return Page(
         title="rerank",
         headline=f"{selected} selected from {candidates} in {text.plural(totals['groups'], 'group')}",
-        lead=_lead(gain["all"], totals),
+        lead=_lead(manifest),
         figures=_figures(manifest),
         content={
             **tables.content(manifest),
@@ -39,8 +39,9 @@ def page(manifest: Mapping[str, Any]) -> Page:
     )
 
 
-def _lead(gain: Mapping[str, Any], totals: Mapping[str, int]) -> str:
-    sentences = []
+def _lead(manifest: Mapping[str, Any]) -> str:
+    totals, gain = manifest["totals"], manifest["gain"]["all"]
+    sentences = [f"Candidates are compared by the column {manifest['configuration']['columns']['score']}."]
     if gain["measured"]:
         best, mean, first = (text.decimal(gain[name]) for name in ("best", "mean", "first"))
         sentences.append(

@@ -28,7 +28,7 @@ from schemas.errors import CappyError
 from schemas.records import EXCERPT_CHARACTERS, SELECTION, is_text
 from schemas.values import excerpt_of, python_values
 
-_RANKED = ("score", "rank", "num_candidates")
+_RANKED = ("rank", "num_candidates")
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class ScoredColumns:
     @property
     def renamed(self) -> dict[str, str]:
         """The columns that a selection holds under another name, with these names."""
-        return {self.instruction: "instruction", self.response: "response", self.score: "score"}
+        return {self.instruction: "instruction", self.response: "response"}
 
     @property
     def written_group(self) -> str:
@@ -70,12 +70,18 @@ class ScoredColumns:
     @property
     def others(self) -> list[str]:
         """The columns that a selection copies, in the order of the input."""
-        return [name for name in self.schema.names if name not in (*self.renamed, GROUP_ID)]
+        return [name for name in self.schema.names if name not in (*self.renamed, self.score, GROUP_ID)]
+
+    @property
+    def selection(self) -> pa.Schema:
+        """SELECTION with the name that the column of the score has in the input."""
+        index = SELECTION.get_field_index("score")
+        return SELECTION.set(index, SELECTION.field(index).with_name(self.score))
 
     @property
     def output(self) -> pa.Schema:
-        """SELECTION, with the type that `instruction_id` has in the input, then the other columns of the input."""
-        schema = SELECTION
+        """`selection`, with the type that `instruction_id` has in the input, then the other columns of the input."""
+        schema = self.selection
         if GROUP_ID in self.schema.names:
             own = self.schema.field(GROUP_ID).with_nullable(self.group != GROUP_ID)
             schema = schema.set(schema.get_field_index(GROUP_ID), own)
@@ -84,7 +90,7 @@ class ScoredColumns:
     @property
     def carried(self) -> pa.Schema:
         """The columns of `output` that are known before candidates are compared."""
-        return pa.schema([field for field in self.output if field.name not in _RANKED])
+        return pa.schema([field for field in self.output if field.name not in (self.score, *_RANKED)])
 
 
 def scored_columns(
@@ -100,13 +106,22 @@ def scored_columns(
     check_present(schema, flags.items())
     columns = ScoredColumns(schema, group or default_group(schema, instruction), instruction, response, score, order)
     _check_types(columns)
-    for name in columns.others:
-        if name in SELECTION.names:
+    if columns.group == score:
+        raise CappyError(f"--group-column: {score!r} is the column of the score, too; name what tells groups apart")
+    _check_names(columns)
+    return columns
+
+
+def _check_names(columns: ScoredColumns) -> None:
+    """Raise CappyError for a column whose name a selection uses for another one."""
+    own = [name for name in SELECTION.names if name != "score"]
+    for name in (columns.score, *columns.others):
+        if name in own:
+            flag = "--score-column: " if name == columns.score else ""
             raise CappyError(
-                f"the input has a column {name!r}, and the selection writes one of that name itself; "
+                f"{flag}the input has a column {name!r}, and the selection writes one of that name itself; "
                 "rename that column of the input, or leave it out"
             )
-    return columns
 
 
 def _check_types(columns: ScoredColumns) -> None:

@@ -104,7 +104,7 @@ def select(kept: pa.RecordBatch, parts: pa.RecordBatch, columns: ScoredColumns, 
     best = best[~mixed]
     rows = pa.RecordBatch.from_struct_array(kept["row"].take(pa.array(best)))
     arrays = dict(zip(rows.schema.names, rows.columns, strict=True))
-    arrays["score"] = pa.array(score[best].astype(np.float32))
+    arrays[columns.score] = pa.array(score[best].astype(np.float32))
     arrays["rank"] = pa.array(ranks(group[best]).astype(np.int32))
     arrays["num_candidates"] = pa.array(groups.candidates[group[best]].astype(np.int32))
     rows = pa.RecordBatch.from_arrays([arrays[name] for name in columns.output.names], schema=columns.output)

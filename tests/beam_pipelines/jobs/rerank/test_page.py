@@ -42,7 +42,7 @@ def manifest_of(stats: Stats, *, top_k: int = 1) -> dict[str, Any]:
         "fingerprint": "5f0c",
         "started": "2026-11-23T08:00:00+00:00",
         "seconds": 245.3,
-        "configuration": {"top_k": top_k, "columns": {"group": "id"}},
+        "configuration": {"top_k": top_k, "columns": {"group": "id", "score": "cappy"}},
         **selection_manifest(stats, hashed={"inputs": inputs}),
         "files": [entry._asdict() for entry in stats.files],
     }

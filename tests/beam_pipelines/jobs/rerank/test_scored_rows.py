@@ -46,11 +46,19 @@ def test_output_begins_with_the_selection_and_keeps_every_other_column() -> None
     fields = {"id": pa.int64(), "prompt": pa.string(), "output": TEXTS, "scores": NUMBERS, "instruction_id": pa.int32()}
     schema = pa.schema([*fields.items(), ("vector", NUMBERS)])
     columns = columns_of(schema, instruction="prompt", response="output", score="scores", group="id")
-    names = ["instruction_id", "instruction", "response", "score", "rank", "num_candidates", "id", "vector"]
+    names = ["instruction_id", "instruction", "response", "scores", "rank", "num_candidates", "id", "vector"]
     assert columns.output.names == names
     assert columns.output.field("instruction_id").type == pa.int32()
     assert columns.output.field("response").type == pa.string()
     assert columns_of(schema_of()).output.field("instruction_id").type == pa.string()
+
+
+def test_selections_keep_the_name_of_the_score_beside_another_column_named_score() -> None:
+    columns = columns_of(schema_of(cappy=pa.float64()), score="cappy")
+    names = ["instruction_id", "instruction", "response", "cappy", "rank", "num_candidates", "id", "score"]
+    assert columns.output.names[:8] == names
+    assert columns.output.field("cappy").type == pa.float32()
+    assert "cappy" not in columns.carried.names
 
 
 MISSING = {"instruction": "--instruction-column", "response": "--response-column", "score": "--score-column"}
@@ -81,7 +89,8 @@ def test_a_column_that_is_not_there_is_named_beside_those_that_are(name: str) ->
         ({"score": NUMBERS}, {}, "'score' is list<.*> and column 'response' is string; .* both lists, or neither"),
         ({"score": NUMBERS, "response": NUMBERS}, {}, "--response-column: .* must be text, or lists of it"),
         ({"rank": pa.int8()}, {}, "has a column 'rank', .* rename"),
-        ({"reward": pa.float32()}, {"score": "reward"}, "has a column 'score', .* rename"),
+        ({"rank": pa.float32()}, {"score": "rank"}, "--score-column: the input has a column 'rank', .* rename"),
+        ({"score": pa.int8()}, {"group": "score"}, "--group-column: 'score' is the column of the score, too"),
         ({"prompt": pa.string()}, {"instruction": "prompt"}, "has a column 'instruction', .* rename"),
     ],
 )
