@@ -1,6 +1,7 @@
 """Statistics of a run that merge in any order: integer counts by key, samples with the smallest hashes, and files."""
 
 import json
+import zlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -52,6 +53,10 @@ class Stats:
         both = dict((*self.samples.get(key, ()), *rows))
         self.samples[key] = sorted(both.items())[:SAMPLES_PER_KEY]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the files packed: a runner may send the statistics of a hundred thousand units in one message."""
+        return _unpacked, (self.counts, self.samples, _pack(self.files))
+
     def under(self, *prefix: str) -> dict[str, Any]:
         """Return the counts whose keys start with `prefix`, nested by the rest of the key and sorted."""
         nested: dict[str, Any] = {}
@@ -84,6 +89,15 @@ class Stats:
             {key: [(hashed, row) for hashed, row in rows] for key, rows in content["samples"].items()},
             {FileEntry(*entry) for entry in content["files"]},
         )
+
+
+def _pack(files: Iterable[FileEntry]) -> bytes:
+    """Return entries as compressed JSON in order of path: 35 bytes each where there are many, a third of a pickle."""
+    return zlib.compress(json.dumps(sorted(files)).encode("ascii"), level=1)
+
+
+def _unpacked(counts: Counter[Key], samples: dict[str, list[tuple[int, dict[str, Any]]]], files: bytes) -> Stats:
+    return Stats(counts, samples, {FileEntry(*entry) for entry in json.loads(zlib.decompress(files))})
 
 
 LENGTH_EDGES = np.unique(np.round(np.geomspace(1, 2**20, 81)).astype(np.int64))

@@ -1,3 +1,4 @@
+import pickle
 import random
 from collections import Counter
 from functools import reduce
@@ -50,10 +51,28 @@ def test_json_gives_the_tally_back(one: Stats) -> None:
     assert again.to_json() == one.to_json()
 
 
+@given(COUNTED)
+def test_pickling_gives_the_tally_back(one: Stats) -> None:
+    assert pickle.loads(pickle.dumps(one)) == one
+
+
 @given(st.lists(st.integers(0, 50), unique=True, max_size=6))
 def test_equal_tallies_are_equal_json(seeds: list[int]) -> None:
     one, other = (reduce(Stats.add, map(stats, order), Stats()) for order in (seeds, seeds[::-1]))
     assert one.to_json() == other.to_json()
+
+
+def test_the_message_of_many_files_is_small() -> None:
+    draw = random.Random(0)
+    files = {
+        FileEntry(f"rows/part-{n:05d}-00000-{unit:05d}.parquet", draw.randrange(16_385), draw.randrange(10**7), digest)
+        for n in range(300)
+        for unit in range(10)
+        for digest in [f"{draw.getrandbits(128):032x}"]
+    }
+    whole = reduce(Stats.add, (Stats(files={entry}) for entry in files), Stats())
+    message = pickle.dumps(whole)
+    assert pickle.loads(message) == whole and len(message) < 40 * len(files)
 
 
 def test_under_nests_keys() -> None:
