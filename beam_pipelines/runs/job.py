@@ -16,8 +16,8 @@ class Entry(NamedTuple):
 
     Args:
       help: what the job does.
-      workers: the machines that its pipeline runs on: "cpu", or "gpu" where workers hold a model; None for a job that is
-        no single Beam pipeline.
+      workers: the machines that its pipeline runs on: "cpu", or "gpu" where workers hold a model; None for a job that
+        is no single Beam pipeline.
       data: the folders below the output that may hold the job's table, the most important first; "" is the output
         folder itself. Empty for a job without a table.
       format_version: version of the layout of the job's output folder.

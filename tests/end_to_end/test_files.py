@@ -195,7 +195,7 @@ def test_a_finished_folder_with_a_missing_file_is_completed(tmp_path: Path) -> N
     assert rerank(tmp_path / "rows.parquet", tmp_path / "best") == 0
     before = {path.name: path.read_bytes() for path in (tmp_path / "best").glob("selections/shard-*.parquet")}
     for name in before:
-        (tmp_path / "best" / name).unlink()
+        (tmp_path / "best" / "selections" / name).unlink()
     assert rerank(tmp_path / "rows.parquet", tmp_path / "best") == 0
     assert {path.name: path.read_bytes() for path in (tmp_path / "best").glob("selections/shard-*.parquet")} == before
 

@@ -104,7 +104,7 @@ def test_a_shuffle_job_runs_again(tmp_path: Path, capsys: pytest.CaptureFixture[
         assert f"{shard.name}: " in capsys.readouterr().out
         assert cappy(*command) == 0
         told = said(capsys)
-        assert f"was finished, but {shard.name} " in told and "already finished" not in told
+        assert f"was finished, but {shard.relative_to(output)} " in told and "already finished" not in told
         assert data_bytes(output) == before and cappy("verify", output) == 0
 
 
@@ -123,6 +123,6 @@ def test_a_map_job_makes_the_lost_units_again(tmp_path: Path, capsys: pytest.Cap
     capsys.readouterr()
     assert cappy(*command) == 0
     told = said(capsys)
-    assert f"was finished, but {units[1].name} has" in told and f"rejects/{units[0].name} is missing" in told
+    assert f"was finished, but rows/{units[1].name} has" in told and f"rejects/{units[0].name} is missing" in told
     assert data_bytes(output) == before and units[2].stat().st_mtime_ns == written
     assert cappy("verify", output) == 0
