@@ -3,32 +3,23 @@
 It may also hold decodings for `generate`, which reads them from a file of their own or from this one.
 """
 
-import difflib
 import posixpath
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Field
 
 from beam_pipelines.io.dialect import parse_delimiter, parse_encoding
 from beam_pipelines.io.patterns import absolute_pattern
-from beam_pipelines.io.storage import StorageOptions, absolute, read_bytes
-from beam_pipelines.templates.files import PlainLoader, Template, load_templates
+from beam_pipelines.io.storage import StorageOptions, absolute
+from beam_pipelines.templates.files import Template, load_templates
+from beam_pipelines.templates.sections import Place, Section, parse_yaml, validate
 from cappy_model.generate.decodings import Decoding
-from schemas.errors import CappyError, UsageError
-
-_SHOWN = 60  # characters of an invalid value in a message
+from schemas.errors import UsageError
 
 
-class _Section(BaseModel):
-    """A mapping in the file. Unknown keys and values of another type are errors."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Negatives(_Section):
+class Negatives(Section):
     """How wrong responses are made.
 
     Args:
@@ -42,7 +33,7 @@ class Negatives(_Section):
     overlap_limit: Annotated[float, Field(gt=0, le=1)] = 0.5
 
 
-class DatasetEntry(_Section):
+class DatasetEntry(Section):
     """One dataset in the file.
 
     Args:
@@ -62,7 +53,7 @@ class DatasetEntry(_Section):
     paths: str | Annotated[list[str], Field(min_length=1)]
     subset: str | None = None
     split: str | None = None
-    rename: dict[str, str] = {}
+    rename: dict[str, str] = Field(default_factory=dict)
     max_examples: Annotated[int, Field(ge=1)] | None = 500_000
     templates: Literal["all", "original_task"] | list[str] = "all"
     csv_delimiter: Annotated[str, AfterValidator(parse_delimiter)] | None = None
@@ -76,7 +67,7 @@ class DatasetEntry(_Section):
         return {name: value for name, value in given.items() if value is not None}
 
 
-class DecodingEntry(_Section):
+class DecodingEntry(Section):
     """One decoding in the file, named by its key; see `cappy_model.generate.decodings.Decoding`."""
 
     samples: int = 1
@@ -86,13 +77,13 @@ class DecodingEntry(_Section):
     top_p: float | None = None
 
 
-class DecodingsFile(_Section):
+class DecodingsFile(Section):
     """A file that holds only decodings."""
 
     decodings: Annotated[dict[str, DecodingEntry], Field(min_length=1)]
 
 
-class MixtureFile(_Section):
+class MixtureFile(Section):
     """The whole file.
 
     Args:
@@ -110,9 +101,6 @@ class MixtureFile(_Section):
     rouge: Literal["parity", "unicode"] = "parity"
     negatives: Negatives = Negatives()
     decodings: Annotated[dict[str, DecodingEntry], Field(min_length=1)] | None = None
-
-
-_File = TypeVar("_File", MixtureFile, DecodingsFile)
 
 
 @dataclass(frozen=True)
@@ -149,7 +137,7 @@ def load_mixture(url: str, storage: StorageOptions) -> Mixture:
     missing key, a value of another type or out of range, missing templates, two entries with equal name, subset and
     split, and an invalid decoding.
     """
-    file = _validate(MixtureFile, _parse(url, storage, flag="--mixture"), url)
+    file = validate(MixtureFile, parse_yaml(url, storage, flag="--mixture"), url, _section_of)
     _make_decodings(file.decodings or {}, url)
     folder = posixpath.dirname(absolute(url))
     datasets = tuple(
@@ -167,13 +155,13 @@ def load_decodings(url: str, storage: StorageOptions) -> dict[str, Decoding]:
 
     Raises UsageError, naming the file, the decoding and the key, as `load_mixture` does.
     """
-    content = _parse(url, storage, flag="--decodings-file")
+    content = parse_yaml(url, storage, flag="--decodings-file")
     if isinstance(content, dict) and not content.keys().isdisjoint(MixtureFile.model_fields.keys() - {"decodings"}):
-        entries = _validate(MixtureFile, content, url).decodings
+        entries = validate(MixtureFile, content, url, _section_of).decodings
         if entries is None:
             raise UsageError(f"{url}: this mixture file lacks the key 'decodings', which --decodings-file requires")
         return _make_decodings(entries, url)
-    return _make_decodings(_validate(DecodingsFile, content, url).decodings, url)
+    return _make_decodings(validate(DecodingsFile, content, url, _section_of).decodings, url)
 
 
 def _make_decodings(entries: Mapping[str, DecodingEntry], url: str) -> dict[str, Decoding]:
@@ -183,65 +171,18 @@ def _make_decodings(entries: Mapping[str, DecodingEntry], url: str) -> dict[str,
         raise UsageError(f"{url}: {error}") from error
 
 
-def _parse(url: str, storage: StorageOptions, *, flag: str) -> Any:
-    """Parse a YAML file. Raises UsageError, naming the `flag` it was passed to, if it is missing or not YAML."""
-    try:
-        data = read_bytes(url, storage)
-    except CappyError as error:
-        raise UsageError(f"{flag} {error}") from error
-    if data is None:
-        raise UsageError(f"{url}: no such file; {flag} requires a YAML file")
-    try:
-        return yaml.load(data, Loader=PlainLoader)
-    except (yaml.YAMLError, UnicodeError, RecursionError) as error:
-        raise UsageError(f"{url}: is not YAML: {error}") from error
-
-
-def _validate(kind: type[_File], content: Any, url: str) -> _File:
-    """Validate the content of a file. Raises UsageError that lists every fault."""
-    try:
-        return kind.model_validate(content)
-    except ValidationError as error:
-        raise UsageError(f"{url}: {'; '.join(_faults(error, content, kind))}") from error
-
-
-def _faults(error: ValidationError, content: Any, kind: type[_Section]) -> Iterator[str]:
-    """Yield the faults of a file's `content`, one sentence for each key."""
-    sentences: dict[str, list[str]] = {}
-    for fault in error.errors():
-        section, path, place = _section_of(fault["loc"], content, kind)
-        key = str(fault["loc"][len(path)]) if len(fault["loc"]) > len(path) else ""
-        if fault["type"] == "extra_forbidden":
-            sentence = f"unknown key {key!r}; {_suggest(key, section)}"
-        elif fault["type"] == "missing":
-            sentence = f"the key {key!r} is missing"
-        else:
-            sentence = f"{f'{key!r} is ' if key else ''}{repr(fault['input'])[:_SHOWN]}: {fault['msg']}"
-        alternatives = sentences.setdefault(f"{place}.{key}", [])
-        alternatives.append(fault["msg"] if alternatives else f"{place}: {sentence}" if place else sentence)
-    for alternatives in sentences.values():
-        yield " or ".join(alternatives)
-
-
-def _section_of(
-    loc: tuple[int | str, ...], content: Any, kind: type[_Section]
-) -> tuple[type[_Section], tuple[int | str, ...], str]:
-    """Return the section that a location in the file belongs to: its class, its location, and its name in messages."""
+def _section_of(loc: tuple[int | str, ...], content: Any) -> Place | None:
+    """Return the section that a location in the file belongs to; None for the file itself."""
     if loc[:1] == ("negatives",):
-        return Negatives, loc[:1], "negatives"
+        return Place(Negatives, loc[:1], "negatives")
     if loc[:1] == ("datasets",) and len(loc) > 1:
         number = int(loc[1])
         entry = content["datasets"][number]
         name = f" ({entry['name']})" if isinstance(entry, dict) and "name" in entry else ""
-        return DatasetEntry, loc[:2], f"dataset {number + 1}{name}"
+        return Place(DatasetEntry, loc[:2], f"dataset {number + 1}{name}")
     if loc[:1] == ("decodings",) and len(loc) > 1:
-        return DecodingEntry, loc[:2], f"decoding {loc[1]}"
-    return kind, (), ""
-
-
-def _suggest(key: str, section: type[_Section]) -> str:
-    near = difflib.get_close_matches(key, section.model_fields, 1)
-    return f"did you mean {near[0]!r}?" if near else f"the keys here are {', '.join(section.model_fields)}"
+        return Place(DecodingEntry, loc[:2], f"decoding {loc[1]}")
+    return None
 
 
 def _load_dataset(entry: DatasetEntry, folder: str, root: str, url: str, storage: StorageOptions) -> Dataset:
