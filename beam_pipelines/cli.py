@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from beam_pipelines import DISTRIBUTION
 from beam_pipelines.doctor.config import add_model_flags, model_check
 from beam_pipelines.runs.config import RunConfig
-from beam_pipelines.runs.flags import add_flag, add_flags, check_words, config_from, positive
+from beam_pipelines.runs.flags import add_flag, add_flags, check_words, config_from, positive, refuse_memory
 from beam_pipelines.runs.job import JOBS, load_config, load_job
 from cappy_model.paths import readable, shareable
 from schemas.errors import CappyError, HandedOver, UsageError
@@ -96,6 +96,7 @@ def build_parser(command: str | None) -> argparse.ArgumentParser:
         _add_debug(job)
     _add_folder_flags(_add_command(commands, "report", "redraw report.html from a finished run's manifest", _report))
     _add_folder_flags(_add_command(commands, "verify", "check a finished run's files against its manifest", _verify))
+    _add_export_flags(_add_command(commands, "export", "write the table of a finished run to one file", _export))
     _add_doctor_flags(
         _add_command(commands, "doctor", "check this machine, a scorer, or the runner that flags name", _doctor)
     )
@@ -127,6 +128,14 @@ def _add_debug(parser: argparse.ArgumentParser) -> None:
 
 def _add_folder_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="DIR", help="output folder of a job")
+    _add_storage_flags(parser)
+
+
+def _add_export_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", metavar="DIR", help="output folder of a job")
+    formats = "file to write: .csv, .jsonl or .parquet; .csv.gz, .jsonl.zst and so on are compressed"
+    parser.add_argument("file", metavar="FILE", help=formats)
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
     _add_storage_flags(parser)
 
 
@@ -197,6 +206,21 @@ def _verify(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     else:
         print(f"{plural(count, 'file')} checked: all match the manifest")
     return FAILED if faults else DONE
+
+
+def _export(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
+    from beam_pipelines.report.text import plural
+    from beam_pipelines.runs.export import export
+    from beam_pipelines.runs.result import open_result
+
+    _refuse(rest)
+    refuse_memory("FILE", arguments.file)
+    storage = arguments.storage
+    rows = export(
+        open_result(arguments.folder, storage), arguments.file, overwrite=arguments.overwrite, storage=storage
+    )
+    print(readable(f"{plural(rows, 'row')}: {arguments.file}"))
+    return DONE
 
 
 def _add_doctor_flags(parser: argparse.ArgumentParser) -> None:

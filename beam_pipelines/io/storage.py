@@ -5,7 +5,8 @@ import os
 import posixpath
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from tempfile import gettempdir
 from typing import IO, Any
 
 import fsspec
@@ -30,6 +31,7 @@ __all__ = [
     "path_of",
     "read_bytes",
     "write_whole",
+    "written_whole",
 ]
 
 _RENAMING = frozenset({"file", "local", "hdfs"})
@@ -133,6 +135,44 @@ def copy_whole(source: str, url: str, options: StorageOptions) -> None:
     _put(url, lambda fs, path: fs.put_file(source, path), options)
 
 
+@contextmanager
+def written_whole(url: str, options: StorageOptions) -> Iterator[IO[bytes]]:
+    """Yield a binary file to write, which replaces the one at `url` when the block ends, or not at all if it raises.
+
+    It holds nothing in memory: the bytes go to a temporary file, beside the target on a local disk, else in the
+    system's temporary folder, from where they are copied. Raises OutputError with the file and the system's reason.
+    """
+    fs, path = file_system(url, options)
+    local = is_local(url)
+    try:
+        if local:
+            fs.makedirs(posixpath.dirname(path), exist_ok=True)
+        name = _temporary(path) if local else posixpath.join(gettempdir(), f"cappy-{uuid.uuid4().hex}.tmp")
+        file = open(name, "wb")  # noqa: SIM115
+    except OSError as error:
+        raise _cannot_write(url, error) from error
+    try:
+        try:
+            with file:
+                yield file
+        except OSError as error:
+            raise _cannot_write(url, error) from error
+        if local:
+            os.replace(name, path)
+        else:
+            copy_whole(name, url, options)
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(name)
+
+
+def _cannot_write(url: str, error: Exception) -> OutputError:
+    return OutputError(
+        f"{url}: cannot be written: {_reason(error)}. "
+        "Free space or fix the permissions, then run the same command again."
+    )
+
+
 def _put(url: str, write: Callable[[fsspec.AbstractFileSystem, str], object], options: StorageOptions) -> None:
     fs, path = file_system(url, options)
     try:
@@ -149,10 +189,7 @@ def _put(url: str, write: Callable[[fsspec.AbstractFileSystem, str], object], op
                 fs.rm_file(temporary)
             raise
     except Exception as error:  # of any kind, see `explained`
-        raise OutputError(
-            f"{url}: cannot be written: {_reason(error)}. "
-            "Free space or fix the permissions, then run the same command again."
-        ) from error
+        raise _cannot_write(url, error) from error
 
 
 def _temporary(path: str) -> str:

@@ -21,13 +21,14 @@ def table_of(job: str, output: str) -> str:
 def data_entries(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the manifest's entries of the files that hold the run's table, in the order of their paths.
 
-    Where an earlier version wrote them beside the manifest, these are the files there. Empty for a job without a table.
+    Where an earlier version wrote them beside the manifest, these are the files there, as they are of a stage that is
+    no job of its own. Empty for a job without a table.
     """
     entry = JOBS.get(str(manifest["job"]))
-    if entry is None or not entry.data:
+    if entry is not None and not entry.data:
         return []
     tables = [file for file in manifest["files"] if file["path"].endswith(".parquet")]
-    for folder in (*entry.data, ""):
+    for folder in (*(entry.data if entry else ()), ""):
         found = [file for file in tables if posixpath.dirname(file["path"]) == folder]
         if found:
             return sorted(found, key=lambda file: str(file["path"]))

@@ -117,11 +117,17 @@ def check_words(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
                 f"unexpected argument {rest[0]!r} after {name} {value}; quote a pattern, such as "
                 f"{name} 'data/*.parquet', or the shell replaces it by the names of files"
             )
-        if action.metavar == _FOLDER and in_memory(value):
-            raise UsageError(
-                f"{name} {value}: is in the memory of this process, and would be gone when the command ends; give a "
-                "folder on a disk or an object store (memory:// is for jobs that one Python process runs)"
-            )
+        if action.metavar == _FOLDER:
+            refuse_memory(name, value)
+
+
+def refuse_memory(name: str, url: str) -> None:
+    """Raise UsageError for an output (a flag's, by `name`) in the memory of this process, which ends."""
+    if in_memory(url):
+        raise UsageError(
+            f"{name} {url}: is in the memory of this process, and would be gone when the command ends; give a place on "
+            "a disk or an object store (memory:// is for jobs that one Python process runs)"
+        )
 
 
 def in_memory(url: str) -> bool:

@@ -294,7 +294,7 @@ def test_killed_run_is_repeated_to_the_same_bytes(corpus: Path, tmp_path: Path) 
 
 def test_python_call_and_report_and_verify(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = build_corpus.BuildCorpusConfig(mixture=str(corpus), output=str(tmp_path / "out"))
-    manifest = build_corpus.run(config, beam_options(ONE_PROCESS, local_mode="multi_processing"))
+    manifest = build_corpus.run(config, beam_options(ONE_PROCESS, local_mode="multi_processing")).manifest
     assert manifest == manifest_of(tmp_path / "out")
     page = (tmp_path / "out" / "report.html").read_bytes()
     (tmp_path / "out" / "report.html").unlink()

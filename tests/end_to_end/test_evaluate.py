@@ -322,7 +322,7 @@ def test_python_call_report_card_and_dry_run(tmp_path: Path, capsys: pytest.Capt
     assert run_over(candidates(), tmp_path / "out", "--dry-run") == 0
     assert "examples by 'instruction_id'" in capsys.readouterr().out and not (tmp_path / "out").exists()
     config = evaluate.EvaluateConfig(input=str(tmp_path / "*.parquet"), output=str(tmp_path / "out"))
-    manifest = evaluate.run(config, beam_options(["--direct_num_workers=1"], local_mode="multi_processing"))
+    manifest = evaluate.run(config, beam_options(["--direct_num_workers=1"], local_mode="multi_processing")).manifest
     assert manifest == manifest_of(tmp_path / "out")
     page = (tmp_path / "out" / "report.html").read_bytes()
     (tmp_path / "out" / "report.html").unlink()

@@ -93,7 +93,7 @@ def test_as_a_call(rows: Path, tmp_path: Path) -> None:
     model = save_tiny_generator(tmp_path / "tiny")
     settled: dict[str, Any] = {"device": "cpu", "decodings": ("greedy", "topk40"), "max_new_tokens": 5}
     config = GenerateConfig(input=str(rows), model=str(model), output=str(tmp_path / "out"), **settled)
-    manifest = run(config, beam_options([], local_mode="multi_threading"))
+    manifest = run(config, beam_options([], local_mode="multi_threading")).manifest
     assert manifest["totals"]["candidates"] == 250 == len(candidates_of(tmp_path / "out"))
 
 

@@ -188,7 +188,7 @@ def test_a_finished_folder_is_left_alone_and_another_run_refused(
     said(capsys)
     for changed, difference in (
         ((rows, other), "model.content"),
-        ((some_rows(31), model), "files[rows.parquet].size"),
+        ((some_rows(31), model), "input rows.parquet has changed since the run was begun (size"),
         ((rows, model, "--tokens-per-batch", 99), "model.tokens_per_batch: 2048 -> 99"),
         ((rows, model, "--max-length", 32), "model.max_length: 64 -> 32"),
     ):
@@ -289,7 +289,7 @@ def test_from_python(model: Path, tmp_path: Path) -> None:
 
     (tmp_path / "rows.parquet").write_bytes(parquet(some_rows(10)))
     config = ScoreConfig(input=str(tmp_path / "*.parquet"), model=str(model), output=str(tmp_path / "out"))
-    assert run(config, beam_options([], local_mode="multi_threading"))["totals"]["scored"] == 10
+    assert run(config, beam_options([], local_mode="multi_threading")).manifest["totals"]["scored"] == 10
 
 
 @needs_shared

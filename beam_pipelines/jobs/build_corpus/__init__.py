@@ -5,20 +5,23 @@
 dataset card, and `page` the report.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from beam_pipelines.jobs.build_corpus.config import BuildCorpusConfig
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
 
+    from beam_pipelines.runs.result import RunResult
+
 __all__ = ["BuildCorpusConfig", "Config", "run"]
 
 Config = BuildCorpusConfig
 
 
-def run(config: BuildCorpusConfig, options: "PipelineOptions") -> dict[str, Any]:
-    """Build a corpus, unless the folder holds the finished one; return the manifest. Raises CappyError."""
+def run(config: BuildCorpusConfig, options: "PipelineOptions") -> "RunResult":
+    """Build a corpus, unless the folder holds the finished one; return its result. Raises CappyError."""
     from beam_pipelines.jobs.build_corpus.job import JOB
+    from beam_pipelines.runs.result import result_of
 
-    return JOB.run(config, options)
+    return result_of(config, JOB.run(config, options))

@@ -3,21 +3,23 @@
 `config` holds the options, `job` the stages, and `encoder` finds the model that the scorer starts from.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from beam_pipelines.jobs.demo.config import DemoConfig
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
 
+    from beam_pipelines.runs.result import RunResult
+
 __all__ = ["Config", "DemoConfig", "run"]
 
 Config = DemoConfig
 
 
-def run(config: DemoConfig, options: "PipelineOptions") -> dict[str, dict[str, Any]]:
-    """Run all stages, resuming where an earlier run ended; return their manifests by name. Raises CappyError."""
+def run(config: DemoConfig, options: "PipelineOptions") -> "dict[str, RunResult]":
+    """Run all stages, resuming where an earlier run ended; return their results by name. Raises CappyError."""
     from beam_pipelines.jobs.demo.job import JOB
+    from beam_pipelines.runs.result import stage_results
 
-    manifests: dict[str, dict[str, Any]] = JOB.run(config, options)
-    return manifests
+    return stage_results(config, JOB.run(config, options))

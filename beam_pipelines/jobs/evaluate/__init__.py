@@ -6,20 +6,23 @@ examples, `manifest` the counts and the table, `page` and `plots` the report. `c
 measures.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from beam_pipelines.jobs.evaluate.config import EvaluateConfig
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
 
+    from beam_pipelines.runs.result import RunResult
+
 __all__ = ["Config", "EvaluateConfig", "run"]
 
 Config = EvaluateConfig
 
 
-def run(config: EvaluateConfig, options: "PipelineOptions") -> dict[str, Any]:
-    """Evaluate scored rows; return the manifest. Raises CappyError."""
+def run(config: EvaluateConfig, options: "PipelineOptions") -> "RunResult":
+    """Evaluate scored rows; return its result. Raises CappyError."""
     from beam_pipelines.jobs.evaluate.job import JOB
+    from beam_pipelines.runs.result import result_of
 
-    return JOB.run(config, options)
+    return result_of(config, JOB.run(config, options))

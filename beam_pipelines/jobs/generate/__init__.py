@@ -5,20 +5,23 @@ choice of instructions, `engines` the models, `generation` the candidates of one
 the report.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from beam_pipelines.jobs.generate.config import GenerateConfig
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
 
+    from beam_pipelines.runs.result import RunResult
+
 __all__ = ["Config", "GenerateConfig", "run"]
 
 Config = GenerateConfig
 
 
-def run(config: GenerateConfig, options: "PipelineOptions") -> dict[str, Any]:
-    """Generate candidates, resuming where an earlier run ended; return the manifest. Raises CappyError."""
+def run(config: GenerateConfig, options: "PipelineOptions") -> "RunResult":
+    """Generate candidates, resuming where an earlier run ended; return its result. Raises CappyError."""
     from beam_pipelines.jobs.generate.job import JOB
+    from beam_pipelines.runs.result import result_of
 
-    return JOB.run(config, options)
+    return result_of(config, JOB.run(config, options))

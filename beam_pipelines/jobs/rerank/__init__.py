@@ -4,23 +4,26 @@
 remains of a unit, `selection` the best of each group of a shard, `manifest` the counts, and `page` the report.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from beam_pipelines.jobs.rerank.config import RerankConfig
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
 
+    from beam_pipelines.runs.result import RunResult
+
 __all__ = ["Config", "RerankConfig", "run"]
 
 Config = RerankConfig
 
 
-def run(config: RerankConfig, options: "PipelineOptions") -> dict[str, Any]:
-    """Select the best candidates of each group, with a model after scoring them; return the manifest.
+def run(config: RerankConfig, options: "PipelineOptions") -> "RunResult":
+    """Select the best candidates of each group, with a model after scoring them; return its result.
 
     Raises CappyError.
     """
     from beam_pipelines.jobs.rerank.job import JOB
+    from beam_pipelines.runs.result import result_of
 
-    return JOB.run(config, options)
+    return result_of(config, JOB.run(config, options))

@@ -4,20 +4,23 @@
 and `page` the report.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from beam_pipelines.jobs.score.config import ScoreConfig
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
 
+    from beam_pipelines.runs.result import RunResult
+
 __all__ = ["Config", "ScoreConfig", "run"]
 
 Config = ScoreConfig
 
 
-def run(config: ScoreConfig, options: "PipelineOptions") -> dict[str, Any]:
-    """Score rows, resuming where an earlier run ended; return the manifest. Raises CappyError."""
+def run(config: ScoreConfig, options: "PipelineOptions") -> "RunResult":
+    """Score rows, resuming where an earlier run ended; return its result. Raises CappyError."""
     from beam_pipelines.jobs.score.job import JOB
+    from beam_pipelines.runs.result import result_of
 
-    return JOB.run(config, options)
+    return result_of(config, JOB.run(config, options))

@@ -5,24 +5,26 @@ files that it reads and keeps. `manifest` writes the results: `metrics` and `war
 report's `page` with its `plots`. The training itself is in `cappy_model.train`.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from beam_pipelines.jobs.train.config import TrainConfig
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
 
+    from beam_pipelines.runs.result import RunResult
+
 __all__ = ["Config", "TrainConfig", "run"]
 
 Config = TrainConfig
 
 
-def run(config: TrainConfig, options: "PipelineOptions | None" = None) -> dict[str, Any]:
-    """Train a scorer, resuming where an earlier run ended; return the manifest. Raises CappyError.
+def run(config: TrainConfig, options: "PipelineOptions | None" = None) -> "RunResult":
+    """Train a scorer, resuming where an earlier run ended; return its result. Raises CappyError.
 
     `options` is accepted, as for every job, and not used: training is no Beam pipeline.
     """
     from beam_pipelines.jobs.train.job import JOB
+    from beam_pipelines.runs.result import result_of
 
-    manifest: dict[str, Any] = JOB.run(config, options)
-    return manifest
+    return result_of(config, JOB.run(config, options))

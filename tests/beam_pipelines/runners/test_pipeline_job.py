@@ -20,7 +20,7 @@ def config(tmp_path: Path) -> rerank.RerankConfig:
 
 @pytest.mark.parametrize("flags", [ONE_PROCESS, TWO_THREADS], ids=lambda flags: flags[-1])
 def test_one_process_writes_to_its_memory(flags: list[str], config: rerank.RerankConfig) -> None:
-    manifest = rerank.run(config, beam_options(flags, local_mode="multi_processing"))
+    manifest = rerank.run(config, beam_options(flags, local_mode="multi_processing")).manifest
     fs, path = fsspec.url_to_fs(config.output)
     assert manifest["totals"]["selected"] == 1
     assert fs.exists(f"{path}/{manifest['files'][0]['path']}") and fs.exists(f"{path}/report.html")
@@ -34,4 +34,4 @@ def test_workers_elsewhere_do_not_share_it(flags: list[str], config: rerank.Rera
 
 def test_the_command_writes_to_no_memory(config: rerank.RerankConfig, capsys: pytest.CaptureFixture[str]) -> None:
     assert cappy("rerank", "--input", config.input, "--output", config.output, *ONE_PROCESS) == 2
-    assert "would be gone when the command ends; give a folder on a disk or an object store" in said(capsys)
+    assert "would be gone when the command ends; give a place on a disk or an object store" in said(capsys)

@@ -1,0 +1,163 @@
+"""The table of a finished run as one file for other tools: CSV, JSON Lines or Parquet."""
+
+import base64
+import json
+import logging
+import posixpath
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import IO, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from beam_pipelines.io.columns import nested_types
+from beam_pipelines.io.formats.base import split_compression
+from beam_pipelines.io.storage import StorageOptions, absolute, explained, file_system, join, written_whole
+from beam_pipelines.runs.data import data_entries
+from beam_pipelines.runs.result import RunResult
+from schemas.carried import plain_type
+from schemas.chunks import CHUNK_BYTES, CHUNK_ROWS
+from schemas.errors import CappyError, UsageError
+from schemas.records import is_binary
+from schemas.values import python_values
+
+_LOG = logging.getLogger("cappy")
+
+COMPRESSIONS = {"gzip": "gzip", "zstd": "zstd", "bz2": "bz2"}
+_QUOTED = re.compile(r'[",\r\n]|^\s|\s$')
+
+
+class _Kind(NamedTuple):
+    """A kind of file: what writes it, and whether its values are text, so that it can be compressed."""
+
+    write: Callable[[IO[bytes], pa.RecordBatchReader], None]
+    text: bool
+
+
+def export(result: RunResult, file: str, *, overwrite: bool = False, storage: StorageOptions | None = None) -> int:
+    """Write the table of a run to one file, whole or not at all; return its number of rows.
+
+    Memory holds one file of the run at a time. Rows have the order of the run's files.
+
+    Args:
+      result: the finished run.
+      file: path or fsspec URL; the ending of its name says what it becomes: `.csv`, `.jsonl` or `.parquet`. Text may be
+        compressed: `.gz`, `.zst` or `.bz2` follows.
+      overwrite: replace an existing file.
+      storage: options for fsspec to reach `file`.
+
+    Raises UsageError for another ending, and CappyError for a file that exists or cannot be written, and as
+    `RunResult.table`.
+    """
+    url, storage = absolute(file), storage or {}
+    kind, compression = _kind_of(url)
+    _check_place(result, url, overwrite=overwrite, storage=storage)
+    reader = result.reader()
+    if kind.text:
+        for name in _binary_columns(reader.schema):
+            _LOG.warning("%s: column %r holds bytes, which are written as base64", url, name)
+    with written_whole(url, storage) as target, ExitStack() as compressed:
+        if compression is not None:
+            target = compressed.enter_context(pa.CompressedOutputStream(pa.PythonFile(target, "w"), compression))
+        kind.write(target, reader)
+    return sum(entry["rows"] for entry in data_entries(result.manifest))
+
+
+def _kind_of(url: str) -> tuple[_Kind, str | None]:
+    stem, compression = split_compression(url)
+    kind = _KINDS.get(posixpath.splitext(stem)[1])
+    if kind is None or (compression and not (kind.text and compression in COMPRESSIONS)):
+        raise UsageError(
+            f"{url}: the name of the file must end in {', '.join(_KINDS)}; after .csv and .jsonl .gz, .zst or .bz2 may "
+            "follow"
+        )
+    return kind, compression
+
+
+def _check_place(result: RunResult, url: str, *, overwrite: bool, storage: StorageOptions) -> None:
+    """Raise CappyError for a file that must not be replaced, or that would lie among the data files of the run."""
+    folders = {posixpath.dirname(join(result.folder, entry["path"])) for entry in data_entries(result.manifest)}
+    if posixpath.dirname(url) in folders:
+        raise CappyError(f"{url}: lies among the data files of the run; give a file in another folder")
+    fs, path = file_system(url, storage)
+    with explained(url, "written"):
+        if fs.isdir(path):
+            raise CappyError(f"{url}: is a folder; give the name of a file")
+        if not overwrite and fs.exists(path):
+            raise CappyError(f"{url}: exists; give another name, or --overwrite to replace it")
+
+
+def _binary_columns(schema: pa.Schema) -> list[str]:
+    return [field.name for field in schema if any(is_binary(kind) for kind, _ in nested_types(plain_type(field.type)))]
+
+
+def _write_csv(target: IO[bytes], reader: pa.RecordBatchReader) -> None:
+    target.write((",".join(map(_quoted, reader.schema.names)) + "\n").encode())
+    for batch in reader:
+        columns = (map(_cell, python_values(column)) for column in batch.columns)
+        target.write("".join(f"{','.join(cells)}\n" for cells in zip(*columns, strict=True)).encode())
+
+
+def _cell(value: object) -> str:
+    """Return a value as a cell: null is empty, an empty text a pair of quotes; floats have all digits."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return _quoted(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value) if value == value else "NaN"
+    if isinstance(value, list | dict):
+        return _quoted(_json(value))
+    return _quoted(_text(value))
+
+
+def _quoted(text: str) -> str:
+    if text and not _QUOTED.search(text):
+        return text
+    return '"' + text.replace('"', '""') + '"'
+
+
+def _write_json_lines(target: IO[bytes], reader: pa.RecordBatchReader) -> None:
+    names = reader.schema.names
+    for batch in reader:
+        rows = zip(*map(python_values, batch.columns), strict=True)
+        target.write("".join(f"{_json(dict(zip(names, row, strict=True)))}\n" for row in rows).encode())
+
+
+def _text(value: object) -> str:
+    """Return a value that JSON has no form for as text: bytes as base64; dates, times and decimals with all digits."""
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)
+
+
+_json = json.JSONEncoder(ensure_ascii=False, default=_text).encode
+
+
+def _write_parquet(target: IO[bytes], reader: pa.RecordBatchReader) -> None:
+    with pq.ParquetWriter(target, reader.schema, compression="zstd") as writer:
+        for group in _row_groups(reader):
+            writer.write_table(group, row_group_size=CHUNK_ROWS)
+
+
+def _row_groups(reader: pa.RecordBatchReader) -> Iterator[pa.Table]:
+    """Gather batches to tables of about 16,384 rows, fewer where they exceed 16 MB."""
+    waiting: list[pa.RecordBatch] = []
+    rows, size = 0, 0
+    for batch in reader:
+        if waiting and (rows + batch.num_rows > CHUNK_ROWS or size >= CHUNK_BYTES):
+            yield pa.Table.from_batches(waiting, reader.schema)
+            waiting, rows, size = [], 0, 0
+        waiting.append(batch)
+        rows, size = rows + batch.num_rows, size + batch.nbytes
+    if waiting:
+        yield pa.Table.from_batches(waiting, reader.schema)
+
+
+_KINDS = {
+    ".csv": _Kind(_write_csv, text=True),
+    ".jsonl": _Kind(_write_json_lines, text=True),
+    ".parquet": _Kind(_write_parquet, text=False),
+}
