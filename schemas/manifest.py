@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from enum import Enum
+from typing import Any, NamedTuple
 
 from schemas.ids import digest_of
 
@@ -27,35 +28,65 @@ def fingerprint(inputs: Mapping[str, Any]) -> str:
     return digest_of(json.dumps(inputs, sort_keys=True).encode())
 
 
-def differences(before: Any, now: Any, path: str = "") -> Iterator[str]:
-    """Yield the differences between two sets of fingerprint inputs, as lines `path: before -> now`.
+class Difference(NamedTuple):
+    """A place where two sets of fingerprint inputs differ; `str` gives `path: before -> now`.
+
+    Args:
+      path: the keys that lead there; an entry of a list is `[name]`, or `[index]` where entries have no name.
+      before, now: the values; ABSENT for a named entry that one of the lists lacks, REORDERED for a list whose entries
+        are the same in another order.
+    """
+
+    path: tuple[str, ...]
+    before: Any
+    now: Any
+
+    def __str__(self) -> str:
+        path = "".join(step if step.startswith("[") else f".{step}" for step in self.path).removeprefix(".")
+        if REORDERED in (self.before, self.now):
+            return f"{path}: different order"
+        if ABSENT in (self.before, self.now):
+            return f"{path}: {'missing -> present' if self.before is ABSENT else 'present -> missing'}"
+        return f"{path}: {_short(self.before)} -> {_short(self.now)}"
+
+
+class _Mark(Enum):
+    ABSENT, REORDERED = "absent", "reordered"
+
+
+ABSENT, REORDERED = _Mark.ABSENT, _Mark.REORDERED
+"""In place of a value of a `Difference`."""
+
+
+def differences(before: Any, now: Any, path: tuple[str, ...] = ()) -> Iterator[Difference]:
+    """Yield the differences between two sets of fingerprint inputs.
 
     List entries that have a `name` are compared with the entry of the same name.
     """
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for key in dict.fromkeys([*before, *now]):
-            yield from differences(before.get(key), now.get(key), f"{path}.{key}" if path else str(key))
+            yield from differences(before.get(key), now.get(key), (*path, str(key)))
     elif isinstance(before, list) and isinstance(now, list):
         yield from _differences_of_lists(before, now, path)
     elif before != now:
-        yield f"{path}: {_short(before)} -> {_short(now)}"
+        yield Difference(path, before, now)
 
 
-def _differences_of_lists(before: list[Any], now: list[Any], path: str) -> Iterator[str]:
+def _differences_of_lists(before: list[Any], now: list[Any], path: tuple[str, ...]) -> Iterator[Difference]:
     old, new = _by_name(before), _by_name(now)
     if old is not None and new is not None:
         common = [name for name in old if name in new]
-        yield from (f"{path}[{name}]: present -> missing" for name in old if name not in new)
-        yield from (f"{path}[{name}]: missing -> present" for name in new if name not in old)
+        yield from (Difference((*path, f"[{name}]"), old[name], ABSENT) for name in old if name not in new)
+        yield from (Difference((*path, f"[{name}]"), ABSENT, new[name]) for name in new if name not in old)
         if common != [name for name in new if name in old]:
-            yield f"{path}: different order"
+            yield Difference(path, REORDERED, REORDERED)
         for name in common:
-            yield from differences(old[name], new[name], f"{path}[{name}]")
+            yield from differences(old[name], new[name], (*path, f"[{name}]"))
     elif len(before) != len(now):
-        yield f"{path}: {_short(before)} -> {_short(now)}"
+        yield Difference(path, before, now)
     else:
         for index, (one, other) in enumerate(zip(before, now, strict=True)):
-            yield from differences(one, other, f"{path}[{index}]")
+            yield from differences(one, other, (*path, f"[{index}]"))
 
 
 def _by_name(entries: list[Any]) -> dict[str, Any] | None:

@@ -9,8 +9,18 @@ from itertools import pairwise
 import pyarrow as pa
 
 from beam_pipelines.io.columns import UnreadableFile, widen
-from beam_pipelines.io.formats.base import UTF_8, AsWritten, Dialect, FileSummary, InputFile, ReadSpec
+from beam_pipelines.io.formats.base import (
+    UTF_8,
+    AsWritten,
+    Dialect,
+    FileSummary,
+    InputFile,
+    ReadSpec,
+    UnitWork,
+    unit_rows_of,
+)
 from beam_pipelines.io.formats.registry import format_of
+from beam_pipelines.io.later_files import check_fits, check_may_lack, is_new
 from beam_pipelines.io.patterns import find
 from beam_pipelines.io.resolve import NO_ROLES, Found, Roles, Unresolved, resolve
 from beam_pipelines.io.storage import StorageOptions, explained, file_system
@@ -46,9 +56,9 @@ class Input:
         """Rows of all files, after any limit."""
         return sum(file.rows for file in self.files)
 
-    def units(self, unit_rows: int) -> int:
+    def units(self, spec: ReadSpec) -> int:
         """Return the approximate number of units; there are more where rows are large or files compressed."""
-        return sum(-(-file.rows // unit_rows) for file in self.files)
+        return sum(-(-file.rows // unit_rows_of(file, spec)) for file in self.files)
 
     @property
     def first_with_rows(self) -> InputFile:
@@ -61,11 +71,28 @@ class Input:
             if names is None or name in names:
                 raise UnreadableFile(reason)
 
-    def read_spec(self, schema: pa.Schema, unit_rows: int, *, exact: bool = False) -> ReadSpec:
+    def read_spec(
+        self, schema: pa.Schema, unit_rows: int, *, exact: bool = False, work: UnitWork | None = None
+    ) -> ReadSpec:
         """Return how to read the columns of `schema`. Raises UnreadableFile for one that cannot be read."""
         self.check_usable(schema.names)
         as_written = {name: how for name, how in self.as_written.items() if name in schema.names}
-        return ReadSpec(schema, unit_rows, exact, as_written)
+        return ReadSpec(schema, unit_rows, exact, as_written, work)
+
+
+@dataclass(frozen=True)
+class Known:
+    """The files that a run was begun with, by name, in the order of their numbers.
+
+    The `founding` first of them decide the columns of the run and their types.
+    """
+
+    names: tuple[str, ...] = ()
+    founding: int = 0
+
+
+NOTHING_KNOWN = Known()
+"""A new run: its files decide together."""
 
 
 def inspect(url: str, storage: StorageOptions, dialect: Dialect) -> FileSummary:
@@ -86,6 +113,7 @@ def open_input(
     dialect: Dialect = UTF_8,
     roles: Roles = NO_ROLES,
     outside: str | None = None,
+    known: Known = NOTHING_KNOWN,
 ) -> Input:
     """Find and inspect the files of one input.
 
@@ -93,17 +121,20 @@ def open_input(
       patterns: URLs with or without wildcards.
       storage: options for fsspec.
       group: index of this input among those of the job.
-      first: number of the first file; the files are numbered in the order of their names.
+      first: number of the first file; the files are numbered in the order of their names, behind those that are known.
       limit: read only the first `limit` rows of each file; None for all.
       dialect: how text files are read.
       roles: the columns that the job needs as text, as numbers, or as values of templates.
       outside: an output folder; wildcards do not match the files below it.
+      known: the files of the run that goes on. What later files lack is null; a column that its first files lack, or
+        whose type does not hold the values of a later file, cannot be read.
 
     Raises CappyError if a pattern matches no file, if a file matches two patterns or is damaged, or if no file has a
     column. A column that cannot be read raises when it is asked for (see `Input.check_usable`).
     """
     names = _find(patterns, storage, outside)
-    urls = sorted(names, key=lambda url: (names[url], url))
+    order = {name: number for number, name in enumerate(known.names)}
+    urls = sorted(names, key=lambda url: (order.get(names[url], len(order)), names[url], url))
     for before, after in pairwise(urls):
         if names[before] == names[after]:
             raise CappyError(
@@ -115,9 +146,11 @@ def open_input(
     files = []
     for number, (url, summary, (size, ends)) in enumerate(zip(urls, summaries, sizes_and_ends, strict=True), first):
         rows = summary.rows if limit is None else min(limit, summary.rows)
-        files.append(InputFile(number, group, url, names[url], size, ends, rows, limit, storage, dialect))
+        sizes = (rows * summary.bytes // max(1, summary.rows), _text_bytes(summary, rows, roles))
+        files.append(InputFile(number, group, url, names[url], size, ends, rows, limit, storage, dialect, *sizes))
     share = sum(file.rows for file in files) / max(1, sum(summary.rows for summary in summaries))
-    schema, as_written, unusable, empty = _columns(urls, summaries, roles)
+    founding = sum(name in known.names[: known.founding] for name in names.values()) or len(urls)
+    schema, as_written, unusable, empty = _columns(urls, summaries, roles, founding)
     unknown = [name for name in roles.text_columns if name not in (*schema.names, *unusable)]
     if unknown and not roles.templates:
         raise CappyError(f"--text-columns {unknown[0]}: there is no such column; there are {', '.join(schema.names)}")
@@ -151,17 +184,22 @@ def _size_and_ends(url: str, storage: StorageOptions) -> tuple[int, str]:
     return size, hashlib.blake2b(ends, digest_size=16).hexdigest()
 
 
+def _text_bytes(summary: FileSummary, rows: int, roles: Roles) -> dict[str, int]:
+    """Return the uncompressed bytes of the first `rows` rows in the columns that are needed as text, where known."""
+    known = {name: size for name, size in summary.column_bytes.items() if name in roles.text}
+    return {name: rows * size // max(1, summary.rows) for name, size in known.items()}
+
+
 def _columns(
-    urls: Sequence[str], summaries: Sequence[FileSummary], roles: Roles
+    urls: Sequence[str], summaries: Sequence[FileSummary], roles: Roles, founding: int
 ) -> tuple[pa.Schema, dict[str, AsWritten], dict[str, str], frozenset[str]]:
-    """Return the columns of all files in order of appearance, those read as written, the unusable and empty ones."""
-    found: dict[str, list[Found]] = {}
-    unusable: dict[str, str] = {}
-    for url, summary in zip(urls, summaries, strict=True):
-        written = format_of(url).written_as
-        for column in summary.schema:
-            found.setdefault(column.name, []).append(Found(url, column, written, summary.mostly.get(column.name)))
-        unusable.update({name: reason for name, reason in summary.unusable.items() if name not in unusable})
+    """Return the columns of all files in order of appearance, those read as written, the unusable and empty ones.
+
+    The `founding` first files decide them.
+    """
+    found, unusable = _found(urls[:founding], summaries[:founding])
+    later, unusable_later = _found(urls[founding:], summaries[founding:])
+    unusable = {**unusable_later, **unusable}
     fields: list[pa.Field] = []
     as_written: dict[str, AsWritten] = {}
     for name, columns in found.items():
@@ -169,14 +207,32 @@ def _columns(
             continue
         try:
             resolved, how = resolve(name, columns, roles)
+            check_fits(name, (resolved, how), columns, later.get(name, ()), roles)
+            carried = _carried(resolved, columns, everywhere=len(columns) == founding)
+            having = {column.url for column in later.get(name, ())}
+            check_may_lack(name, carried, [url for url in urls[founding:] if url not in having])
         except Unresolved as error:
             unusable[name] = str(error)
             continue
-        fields.append(_carried(resolved, columns, everywhere=len(columns) == len(urls)))
+        fields.append(carried)
         if how is not None:
             as_written[name] = how
-    empty = (name for name, columns in found.items() if all(pa.types.is_null(c.field.type) for c in columns))
+    unusable |= {name: is_new(name, later[name][0].url) for name in later if name not in (*found, *unusable)}
+    everything = {name: [*columns, *later.get(name, ())] for name, columns in found.items()}
+    empty = (name for name, columns in everything.items() if all(pa.types.is_null(c.field.type) for c in columns))
     return pa.schema(fields), as_written, unusable, frozenset(empty)
+
+
+def _found(urls: Sequence[str], summaries: Sequence[FileSummary]) -> tuple[dict[str, list[Found]], dict[str, str]]:
+    """Return the columns of files by name, as each has them, and the reasons for those that cannot be read."""
+    found: dict[str, list[Found]] = {}
+    unusable: dict[str, str] = {}
+    for url, summary in zip(urls, summaries, strict=True):
+        written = format_of(url).written_as
+        for column in summary.schema:
+            found.setdefault(column.name, []).append(Found(url, column, written, summary.mostly.get(column.name)))
+        unusable = {**summary.unusable, **unusable}
+    return found, unusable
 
 
 def _carried(resolved: pa.Field, found: Sequence[Found], *, everywhere: bool) -> pa.Field:

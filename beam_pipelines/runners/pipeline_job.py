@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_pipelines.io.inputs import Input
+from beam_pipelines.io.inputs import NOTHING_KNOWN, Input
 from beam_pipelines.io.output import OutputDir
 from beam_pipelines.io.storage import absolute, is_local, join, read_bytes
 from beam_pipelines.runners.cluster import name_job
@@ -23,13 +23,15 @@ from beam_pipelines.runs.flags import in_memory
 from beam_pipelines.runs.folder import (
     close_run,
     describe_run,
+    earlier_run,
     hold,
-    is_finished,
     load_manifest,
     open_run,
     reason_of_failure,
+    standing_of,
 )
-from beam_pipelines.runs.inputs import reading_inputs
+from beam_pipelines.runs.growth import Standing, check_makes_again
+from beam_pipelines.runs.inputs import known_files, reading_inputs
 from beam_pipelines.runs.job import JOBS, package_of
 from beam_pipelines.runs.manifest import manifest_header
 from beam_pipelines.runs.progress import Progress, Stage
@@ -77,6 +79,8 @@ class PipelineJob(Generic[P]):
       of the manifest: `inputs`, `totals` and `rejects` are among its keys.
     - `check` looks at a sample of the inputs before a run starts: it returns warnings, or raises CappyError.
     - `describe` is the text of a dry run, `summarise` the line about a manifest, `page` the page of the report.
+    - With `grows`, a run takes in files that are added to its input: its plan opens the input with the files that
+      `known_files` gives, and its fingerprint inputs have them as `files`, in the order of their numbers.
     """
 
     name: str
@@ -90,6 +94,7 @@ class PipelineJob(Generic[P]):
     summarise: Callable[[Mapping[str, Any]], str]
     page: Callable[[Mapping[str, Any]], Any]
     check: Callable[[P], Sequence[str]] = lambda plan: ()
+    grows: bool = False
 
     def run(self, config: Any, options: PipelineOptions) -> dict[str, Any]:
         """Run the job unless its folder holds the finished run; return the manifest.
@@ -109,12 +114,15 @@ class PipelineJob(Generic[P]):
             _check_reachable(plan)
         own = self.fingerprint_inputs(plan)
         hashed = {"job": self.name, "format_version": JOBS[self.name].format_version, **own, **reading_inputs(config)}
-        output, storage, run = plan.output, config.storage, describe_run(hashed, config)
-        finished = not config.overwrite and is_finished(output.url, run, storage)
-        lost = lost_files(output.url, storage) if finished else {}
+        output, storage, run = plan.output, config.storage, describe_run(hashed, config, grows=self.grows)
+        standing = Standing() if config.overwrite else standing_of(output.url, run, storage)
+        lost = lost_files(output.url, storage) if standing.finished else {}
         if lost:
+            check_makes_again(output.url, self.name, describe_lost(lost), standing)
             _LOG.warning("%s: was finished, but %s; they are made again", output.url, describe_lost(lost))
-        if lost or not finished:
+        if standing.kept and standing.added:
+            _LOG.info("%s: %s", output.url, standing.in_words())
+        if lost or not standing.done:
             for warning in self.check(plan):
                 _LOG.warning("%s", warning)
             with hold(output.url, storage):
@@ -127,7 +135,7 @@ class PipelineJob(Generic[P]):
         page = render_report(manifest).encode()  # names what a damaged manifest lacks
         for warning in manifest.get("warnings", ()):
             _LOG.warning("%s: %s", output.url, warning)
-        if finished and not lost:
+        if standing.done and not lost:
             _LOG.info("%s: already finished at %s; --overwrite runs it again", output.url, manifest["finished"])
         if read_bytes(join(output.url, REPORT), storage) != page:
             output.write(REPORT, page)
@@ -136,16 +144,29 @@ class PipelineJob(Generic[P]):
     def dry_run(self, config: Any, options: PipelineOptions) -> str:
         """Describe what `run` would do, planned as if it ran on this machine."""
         config.check()
-        return self.describe(self.plan(config, DRY_RUN), options)
+        plan = self.plan(config, DRY_RUN)
+        described = self.describe(plan, options)
+        growing = self._growing(plan)
+        return f"{described}\n{growing}" if growing else described
 
     def summary(self, config: JobConfig, manifest: Mapping[str, Any]) -> str:
         """Summarise a manifest, and name the report."""
         return f"{self.summarise(manifest)}\nreport: {join(absolute(config.output), REPORT)}"
 
+    def _growing(self, plan: P) -> str | None:
+        """Say how many files of a dry run were there and are new, if its folder holds a run that would grow."""
+        known = known_files(plan.config, self.name) if self.grows else NOTHING_KNOWN
+        names = [file.name for file in plan.inputs[0].files]
+        added = [name for name in names if name not in known.names]
+        if not known.names or not added or len(names) - len(added) < len(known.names):
+            return None
+        return Standing(kept=len(known.names), added=added).in_words()
+
     def _execute(self, plan: P, hashed: Mapping[str, Any], options: PipelineOptions) -> None:
         """Run the pipeline. A runner may cut or lose a worker's error; the file that the job wrote has all of it."""
         output, storage = plan.output, plan.config.storage
-        manifest = _Manifest(hashed, self.manifest(plan, hashed), datetime.now(UTC))
+        growth = earlier_run(output.url, storage)["growth"] if self.grows else None
+        manifest = _Manifest(hashed, self.manifest(plan, hashed), growth, datetime.now(UTC))
         finish = FinishRun(output, manifest, self.card, plan.config.max_reject_rate)
         name_job(options, self.name, output.url)
         try:
@@ -168,12 +189,14 @@ class _Manifest:
 
     fingerprint_inputs: Mapping[str, Any]
     own_part: ManifestOf
+    growth: Sequence[Mapping[str, Any]] | None
     started: datetime
 
     def __call__(self, stats: Stats) -> dict[str, Any]:
         return {
             **manifest_header(self.fingerprint_inputs, self.started, "apache-beam", "pyarrow"),
             **self.own_part(stats),
+            **({"growth": list(self.growth)} if self.growth else {}),
             "files": [entry._asdict() for entry in sorted(stats.files)],
         }
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 
 import fsspec
@@ -19,44 +20,51 @@ from beam_pipelines.io.storage import (
     read_bytes,
     write_whole,
 )
+from beam_pipelines.runs.growth import Standing, compare, growth_after, launched
 from cappy_model.paths import shareable_values
 from schemas.errors import CappyError, UsageError
-from schemas.manifest import CARD, FAILURE, MANIFEST, METRICS, REPORT, RUN, differences, fingerprint, to_json
+from schemas.manifest import CARD, FAILURE, MANIFEST, METRICS, REPORT, RUN, fingerprint, to_json
 
 _UNIT, _SHARD = r"part-(candidates-)?\d{5,}-\d{5,}-\d{5,}", r"shard-\d{5}-of-\d{5}"
 DATA = re.compile(rf"(\w+/)?({_UNIT}|{_SHARD})\.parquet|metrics\.parquet")
 """The names of the data files of pipeline jobs."""
+_NUMBERED = re.compile(r"(?:\w+/)?part-(\d{5,})-\d{5,}-\d{5,}\.parquet")
 _OTHER = re.compile("|".join(map(re.escape, (MANIFEST, FAILURE, CARD, REPORT, METRICS))))
 _LEFTOVER = re.compile(r"(\w+/)?\.(part|shard|metrics|run|manifest|failure|README|report).*\.tmp")
 _LOCK = ".lock"
-_SHOWN_DIFFERENCES = 5
-_DERIVED = "settings.shards: "  # follows from the size of the inputs unless a flag sets it
 
 
-def describe_run(fingerprint_inputs: Mapping[str, Any], config: Any) -> dict[str, Any]:
-    """Return the content of run.json: job, configuration (a dataclass) without secrets, and fingerprint inputs."""
+def describe_run(fingerprint_inputs: Mapping[str, Any], config: Any, *, grows: bool = False) -> dict[str, Any]:
+    """Return the content of run.json: job, configuration (a dataclass) without secrets, and fingerprint inputs.
+
+    With `grows`, files may be added to the run later, and `growth` says which launch added what.
+    """
     configuration = shareable_values({**asdict(config), "storage": sorted(config.storage)})
-    return {"job": fingerprint_inputs["job"], "configuration": configuration, "facts": fingerprint_inputs}
+    run = {"job": fingerprint_inputs["job"], "configuration": configuration, "facts": fingerprint_inputs}
+    begun = datetime.now(UTC).isoformat(timespec="seconds")
+    return {**run, "growth": [launched(fingerprint_inputs["files"], begun)]} if grows else run
 
 
-def is_finished(output: str, run: Mapping[str, Any], storage: StorageOptions) -> bool:
-    """Return whether the folder `output` holds this run, finished, whatever became of its files since. Writes nothing.
+def standing_of(output: str, run: Mapping[str, Any], storage: StorageOptions) -> Standing:
+    """Return how a run stands in the folder `output`, whatever became of its data files since. Writes nothing.
 
     `run` comes from `describe_run`. Raises CappyError if the folder holds a run with other fingerprint inputs, naming
     the differences.
     """
     open_folder(output, storage)
     stored = read_bytes(join(output, RUN), storage)
-    if stored is None:
-        return False
-    _refuse_other(output, _decode(output, stored), run)
-    return read_bytes(join(output, MANIFEST), storage) is not None
+    return _compare(output, _decode(output, stored), run, storage) if stored is not None else Standing()
+
+
+def is_finished(output: str, run: Mapping[str, Any], storage: StorageOptions) -> bool:
+    """Return whether the folder `output` holds this run, finished. Raises CappyError as `standing_of` does."""
+    return standing_of(output, run, storage).done
 
 
 def open_run(
     output: str, run: Mapping[str, Any], *, overwrite: bool, storage: StorageOptions, reading: Collection[str] = ()
 ) -> list[str]:
-    """Claim the folder `output` for a run (see `is_finished`) by writing its run.json.
+    """Claim the folder `output` for a run (see `standing_of`) by writing its run.json.
 
     With `overwrite`, files of an earlier run of the same job are deleted first, but not runs in subfolders. Returns the
     temporary files that writers of earlier runs have left or are still writing. Raises CappyError if the folder holds
@@ -71,10 +79,38 @@ def open_run(
             _refuse_other_job(output, before, run)
             _delete_run(output, names, storage, reading)
         else:
-            _refuse_other(output, before, run)
-    delete_files(output, [name for name in names if name == FAILURE], storage)
+            standing = _compare(output, before, run, storage)
+            run = _go_on(output, names, before, run, standing, storage)
     write_whole(join(output, RUN), to_json({**run, "fingerprint": fingerprint(run["facts"])}), storage)
+    delete_files(output, [name for name in names if name == FAILURE], storage)
     return [name for name in names if _LEFTOVER.fullmatch(name)]
+
+
+def _go_on(
+    output: str,
+    names: Sequence[str],
+    before: Mapping[str, Any],
+    run: Mapping[str, Any],
+    standing: Standing,
+    storage: StorageOptions,
+) -> Mapping[str, Any]:
+    """Return the content of run.json for a run that goes on.
+
+    If its input has grown, it is unfinished from now on. Units of files that have changed since a failure are deleted.
+    """
+    if "growth" not in run:
+        return run
+    if standing.added:
+        delete_files(output, [MANIFEST], storage)
+    if standing.kept < len(before["facts"]["files"]):
+        delete_files(output, [name for name in names if _file_number(name) >= standing.kept], storage)
+    return {**run, "growth": growth_after(before, run, standing)}
+
+
+def _file_number(name: str) -> int:
+    """Return the number of the input file that a unit is of; -1 for other files."""
+    unit = _NUMBERED.fullmatch(name)
+    return int(unit[1]) if unit else -1
 
 
 def refuse_foreign(output: str, storage: StorageOptions) -> list[str]:
@@ -154,16 +190,11 @@ def _refuse_other_job(output: str, before: Mapping[str, Any], run: Mapping[str, 
         )
 
 
-def _refuse_other(output: str, before: Mapping[str, Any], run: Mapping[str, Any]) -> None:
+def _compare(output: str, before: Mapping[str, Any], run: Mapping[str, Any], storage: StorageOptions) -> Standing:
     _refuse_other_job(output, before, run)
-    changes = list(differences(before["facts"], json.loads(json.dumps(run["facts"]))))
-    if changes:
-        changes = [change for change in changes if not change.startswith(_DERIVED)] or changes
-        more = f" and {len(changes) - _SHOWN_DIFFERENCES} more" if len(changes) > _SHOWN_DIFFERENCES else ""
-        raise CappyError(
-            f"{output}: holds another run: {'; '.join(changes[:_SHOWN_DIFFERENCES])}{more}. "
-            "Give another folder, or --overwrite to replace it."
-        )
+    finished, failed = (read_bytes(join(output, name), storage) is not None for name in (MANIFEST, FAILURE))
+    run = {**run, "facts": json.loads(json.dumps(run["facts"]))}
+    return compare(output, before, run, finished=finished, failed=failed)
 
 
 def open_folder(output: str, storage: StorageOptions) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -214,16 +245,21 @@ def delete_files(output: str, names: Iterable[str], storage: StorageOptions) -> 
             fs.rm_file(join(path, name))
 
 
-def earlier_facts(output: str, storage: StorageOptions) -> dict[str, Any]:
-    """Return the fingerprint inputs that the run in a folder was begun with; none if there is no readable run.json.
+def earlier_run(output: str, storage: StorageOptions) -> dict[str, Any]:
+    """Return the run.json of a folder; {} if there is no readable one.
 
     Opening the run tells of another job's folder or a damaged one.
     """
     stored = read_bytes(join(output, RUN), storage)
     try:
-        return dict(json.loads(stored)["facts"]) if stored else {}
-    except (ValueError, KeyError, TypeError):
+        return _decode(output, stored) if stored else {}
+    except CappyError:
         return {}
+
+
+def earlier_facts(output: str, storage: StorageOptions) -> dict[str, Any]:
+    """Return the fingerprint inputs that the run in a folder was begun with; {} if there is no readable run.json."""
+    return dict(earlier_run(output, storage).get("facts", {}))
 
 
 def load_manifest(output: str, storage: StorageOptions) -> dict[str, Any]:

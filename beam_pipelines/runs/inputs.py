@@ -5,9 +5,11 @@ from typing import Any
 
 from beam_pipelines.io.dialect import parse_delimiter, parse_encoding
 from beam_pipelines.io.formats.base import Dialect
-from beam_pipelines.io.inputs import Input, open_input
+from beam_pipelines.io.inputs import NOTHING_KNOWN, Input, Known, open_input
 from beam_pipelines.io.resolve import Roles
 from beam_pipelines.io.storage import absolute
+from beam_pipelines.runs.folder import earlier_run
+from beam_pipelines.runs.growth import known_in
 from schemas.errors import UsageError
 
 
@@ -20,6 +22,7 @@ def open_inputs(
     templates: bool = False,
     group: int = 0,
     first: int = 0,
+    known: Known = NOTHING_KNOWN,
 ) -> Input:
     """Find and inspect the files of one input of a job. Raises CappyError as `open_input` does.
 
@@ -27,7 +30,7 @@ def open_inputs(
       config: the job's options (`TextFileConfig`), or those of a check, which has no output folder.
       patterns: the files.
       text, numbers, templates: as in `Roles`.
-      group, first: as in `open_input`.
+      group, first, known: as in `open_input`.
     """
     return open_input(
         [patterns] if isinstance(patterns, str) else patterns,
@@ -38,7 +41,14 @@ def open_inputs(
         group=group,
         first=first,
         limit=getattr(config, "limit", None),
+        known=known,
     )
+
+
+def known_files(config: Any, job: str) -> Known:
+    """Return the files that the run of a job in the output folder knows; none where it is to be overwritten."""
+    run = {} if config.overwrite else earlier_run(absolute(config.output), config.storage)
+    return known_in(run) if run.get("job") == job else NOTHING_KNOWN
 
 
 def _dialect(config: Any) -> Dialect:

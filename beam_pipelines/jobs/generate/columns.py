@@ -19,6 +19,11 @@ def text_roles(instruction: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((instruction, ID, *COPIED, *TEMPLATE_COLUMNS)))
 
 
+def used_columns(instruction: str, *, per_template: bool) -> tuple[str, ...]:
+    """Return the columns that generate reads where the input has them, the one of the instruction first."""
+    return tuple(dict.fromkeys((instruction, ID, *COPIED, *(TEMPLATE_COLUMNS if per_template else ()))))
+
+
 def instruction_columns(found: pa.Schema, instruction: str, *, per_template: bool) -> pa.Schema:
     """Return the columns to read. Raises CappyError for a column that is missing or has the wrong type."""
     if instruction not in found.names:
@@ -28,10 +33,9 @@ def instruction_columns(found: pa.Schema, instruction: str, *, per_template: boo
     if not is_text(found.field(instruction).type):
         kind = found.field(instruction).type
         raise CappyError(f"--instruction-column {instruction}: is {kind}, not text; {_remedy(instruction, kind)}")
-    names = [ID, *COPIED, *(TEMPLATE_COLUMNS if per_template else ())]
     columns = {instruction: pa.string()}
-    for name in dict.fromkeys(names):
-        if name in found.names and name != instruction:
+    for name in used_columns(instruction, per_template=per_template)[1:]:
+        if name in found.names:
             columns[name] = _type_of(found.field(name))
     return pa.schema(columns.items())
 

@@ -1,0 +1,154 @@
+"""Runs whose input may grow: which files they know, what may be added to them, and which launch added what.
+
+Pure functions of what run.json holds. Files keep the numbers that they have in its list; new ones follow.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from beam_pipelines.io.inputs import NOTHING_KNOWN, Known
+from beam_pipelines.report.text import plural
+from beam_pipelines.runs.changes import describe_changes
+from schemas.errors import CappyError
+
+_OF_UNITS = ("unit_rows", "unit_bytes")
+"""Settings that only say how rows are cut into files."""
+_OTHER_FOLDER = "Give another folder, or --overwrite to replace it."
+_FIXED = {"limit": "--limit", "per_template": "--per-template"}
+"""Settings under which no file may be added: they choose rows among all that there are."""
+
+
+class Standing(NamedTuple):
+    """How a run stands in its folder.
+
+    Args:
+      finished: whether it has a manifest.
+      older: whether an earlier version laid out its files.
+      kept: how many of the files that it was last begun with stay as they are.
+      added: names of the files that are new to it.
+    """
+
+    finished: bool = False
+    older: bool = False
+    kept: int = 0
+    added: Sequence[str] = ()
+
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.finished and not self.added
+
+    def in_words(self) -> str:
+        """Say how many files were there and how many are new."""
+        return f"{plural(self.kept, 'file')} {'was' if self.kept == 1 else 'were'} there, {new_files(self.added)}"
+
+
+def new_files(names: Sequence[str]) -> str:
+    """Say how many files are new."""
+    return f"{len(names):,} {'is' if len(names) == 1 else 'are'} new"
+
+
+def launched(files: Sequence[Mapping[str, Any]], begun: str) -> dict[str, Any]:
+    """Return the entry of `growth` for a launch that added `files`; `begun` is its time."""
+    return {"files": len(files), "rows": sum(int(file["rows"]) for file in files), "begun": begun}
+
+
+def known_in(run: Mapping[str, Any]) -> Known:
+    """Return the files of the run that a run.json is of: their order, and how many of them its first launch had."""
+    files, growth = run["facts"].get("files"), run.get("growth")
+    if not files:
+        return NOTHING_KNOWN
+    return Known(tuple(file["name"] for file in files), growth[0]["files"] if growth else len(files))
+
+
+def compare(
+    output: str, before: Mapping[str, Any], run: Mapping[str, Any], *, finished: bool, failed: bool
+) -> Standing:
+    """Return how a run stands in its folder.
+
+    A run that has `growth` takes files in. After a failure, those that its last launch added may have changed or gone.
+
+    Args:
+      output: the folder.
+      before: its run.json.
+      run: the run as `describe_run` gives it.
+      finished, failed: whether the folder holds a manifest, or the reason of a failure.
+
+    Raises CappyError, naming every difference, for another run, and for a run of another form that cannot go on.
+    """
+    older = _version(before) < _version(run)
+    if older and not finished:
+        raise CappyError(
+            f"{output}: was begun by an earlier version of cappy, which lays out files in another way; finish it with "
+            "that version, give another folder, or --overwrite to replace it"
+        )
+    stored, now, grows = dict(before["facts"]), dict(run["facts"]), "growth" in run
+    if older:
+        stored, now = _without_units(stored), _without_units(now)
+    if failed and grows:
+        stored["files"] = stored["files"][: _unchanged(before, now["files"])]
+    changes = describe_changes(stored, now, growing=grows)
+    if changes:
+        raise CappyError(f"{output}: holds another run: {changes}. {_OTHER_FOLDER}")
+    if not grows:
+        return Standing(finished, older)
+    kept = len(stored["files"])
+    added = [file["name"] for file in now["files"][kept:]]
+    if stored["files"] != now["files"][:kept]:
+        raise CappyError(f"{output}: another command has added files to it meanwhile; run this one again")
+    if added:
+        _check_may_grow(output, run["job"], now["settings"], added, older=older)
+    return Standing(finished, older, kept, added)
+
+
+def check_makes_again(output: str, job: str, lost: str, standing: Standing) -> None:
+    """Raise CappyError for `lost` files (in words) of a finished run of an older form: they have other names now."""
+    if standing.older:
+        raise CappyError(
+            f"{output}: {lost}. An earlier version of cappy wrote this run, so they cannot be made again one by one; "
+            f"give another folder{_reusing(output, job)}, or --overwrite to run it again."
+        )
+
+
+def growth_after(before: Mapping[str, Any], run: Mapping[str, Any], standing: Standing) -> list[dict[str, Any]]:
+    """Return the `growth` of a run that goes on: of the launches before, and of this one if it adds files."""
+    growth, files = list(before["growth"]), run["facts"]["files"]
+    (launch,) = run["growth"]
+    if standing.kept < len(before["facts"]["files"]):  # the files of a failed launch have changed
+        growth.pop()
+    there = sum(entry["files"] for entry in growth)
+    return [*growth, launched(files[there:], launch["begun"])] if len(files) > there else growth
+
+
+def _version(run: Mapping[str, Any]) -> int:
+    return int(run["facts"].get("format_version", 1))
+
+
+def _without_units(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return fingerprint inputs without the form of the files and the number of rows in each."""
+    settings = {name: value for name, value in facts["settings"].items() if name not in _OF_UNITS}
+    return {**facts, "format_version": None, "settings": settings}
+
+
+def _unchanged(before: Mapping[str, Any], now: Sequence[Any]) -> int:
+    """Return how many files of a failed run have to stay: all that an earlier launch had, and those before a change."""
+    files = before["facts"]["files"]
+    earlier = sum(entry["files"] for entry in before["growth"][:-1]) or len(files)
+    equal = next((number for number, file in enumerate(files) if now[number : number + 1] != [file]), len(files))
+    return max(earlier, equal)
+
+
+def _check_may_grow(output: str, job: str, settings: Mapping[str, Any], added: Sequence[str], *, older: bool) -> None:
+    more = f" ({added[0]} is new)" if len(added) == 1 else f" ({added[0]} and {len(added) - 1:,} more are new)"
+    if older:
+        raise CappyError(
+            f"{output}: holds a finished run of an earlier version of cappy, to which no files can be added{more}. "
+            f"Give another folder{_reusing(output, job)}."
+        )
+    flag = next((flag for name, flag in _FIXED.items() if settings.get(name) is not None), None)
+    if flag is not None:
+        raise CappyError(f"{output}: was begun with {flag}, so no files can be added{more}. {_OTHER_FOLDER}")
+
+
+def _reusing(output: str, job: str) -> str:
+    return f", with --reuse {output} to take its scores over" if job == "score" else ""
