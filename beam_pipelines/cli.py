@@ -18,12 +18,13 @@ from beam_pipelines.doctor.config import add_model_flags, model_check
 from beam_pipelines.runs.config import RunConfig
 from beam_pipelines.runs.flags import add_flag, add_flags, check_words, config_from, positive, refuse_memory
 from beam_pipelines.runs.job import JOBS, load_config, load_job
+from beam_pipelines.runs.parser import WRONG_USAGE, CommandParser, describe_unknown, flags_in
 from cappy_model.paths import readable, shareable
 from schemas.errors import CappyError, HandedOver, UsageError
 
 _LOG = logging.getLogger("cappy")
 
-DONE, FAILED, WRONG_USAGE = 0, 1, 2
+DONE, FAILED = 0, 1
 
 _EPILOG = """\
 The most useful flags of Apache Beam; any other flag must be one of Beam's, too:
@@ -80,7 +81,7 @@ def _set_up_logging(*, debug: bool) -> None:
 
 def build_parser(command: str | None) -> argparse.ArgumentParser:
     """Return the parser of all subcommands, with the flags of `command`."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="cappy",
         allow_abbrev=False,
         description="Build, score and rerank instruction-response corpora. Flags that are not ours go to Apache Beam.",
@@ -92,7 +93,8 @@ def build_parser(command: str | None) -> argparse.ArgumentParser:
         if name == command:
             config = load_config(name)
             add_flags(job, config)
-            job.epilog = _EPILOG if config.takes_beam_flags else None
+            if config.takes_beam_flags:
+                _take_beam_flags(job)
         _add_debug(job)
     _add_folder_flags(_add_command(commands, "report", "redraw report.html from a finished run's manifest", _report))
     _add_folder_flags(_add_command(commands, "verify", "check a finished run's files against its manifest", _verify))
@@ -110,8 +112,8 @@ def _version() -> str:
         return "from a source tree, not installed"
 
 
-def _add_command(commands: Any, name: str, text: str, run: Command) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
+def _add_command(commands: Any, name: str, text: str, run: Command) -> CommandParser:
+    parser: CommandParser = commands.add_parser(
         name,
         help=text,
         description=text[0].upper() + text[1:] + ".",
@@ -120,6 +122,16 @@ def _add_command(commands: Any, name: str, text: str, run: Command) -> argparse.
     )
     parser.set_defaults(run=run, parser=parser)
     return parser
+
+
+def _take_beam_flags(parser: CommandParser) -> None:
+    parser.epilog, parser.other_flags = _EPILOG, _beam_flags
+
+
+def _beam_flags() -> Sequence[str]:
+    from beam_pipelines.runners.options import beam_flags
+
+    return beam_flags()
 
 
 def _add_debug(parser: argparse.ArgumentParser) -> None:
@@ -151,7 +163,7 @@ def _run_job(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     if config.takes_beam_flags:
         options = _beam_options(arguments, rest)
     else:
-        _refuse(rest)
+        _refuse(arguments, rest)
     job = load_job(arguments.command)
     if getattr(config, "dry_run", False) or getattr(config, "show", None):
         text = job.dry_run(config, options)
@@ -178,7 +190,7 @@ def _report(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     from beam_pipelines.runs.report import render_report
     from schemas.manifest import REPORT
 
-    _refuse(rest)
+    _refuse(arguments, rest)
     folder = absolute(arguments.folder)
     page = render_report(load_manifest(folder, arguments.storage))
     write_whole(join(folder, REPORT), page.encode(), arguments.storage)
@@ -195,7 +207,7 @@ def _verify(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     from beam_pipelines.runs.files import verify
     from beam_pipelines.runs.folder import load_manifest
 
-    _refuse(rest)
+    _refuse(arguments, rest)
     folder = absolute(arguments.folder)
     faults = verify(folder, arguments.storage)
     for fault in faults:
@@ -213,7 +225,7 @@ def _export(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     from beam_pipelines.runs.export import export
     from beam_pipelines.runs.result import open_result
 
-    _refuse(rest)
+    _refuse(arguments, rest)
     refuse_memory("FILE", arguments.file)
     storage = arguments.storage
     rows = export(
@@ -223,8 +235,8 @@ def _export(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     return DONE
 
 
-def _add_doctor_flags(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = _EPILOG
+def _add_doctor_flags(parser: CommandParser) -> None:
+    _take_beam_flags(parser)
     for name, metavar, text in (
         ("input", "PATTERN", "files that a worker must be able to read, or the pairs of a scorer; may be repeated"),
         ("output", "DIR", "folder that a worker must be able to create and write to; may be repeated"),
@@ -264,6 +276,9 @@ def _doctor(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     return exit_status(findings)
 
 
-def _refuse(rest: Sequence[str]) -> None:
+def _refuse(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
+    unknown = flags_in(rest)
+    if unknown:
+        raise UsageError(describe_unknown(unknown, list(arguments.parser._option_string_actions)))
     if rest:
-        raise UsageError(f"unknown argument {rest[0]!r}")
+        raise UsageError(f"unexpected argument {rest[0]!r}")

@@ -8,6 +8,7 @@ from typing import Any
 from beam_pipelines.jobs.evaluate.config import EvaluateConfig
 from beam_pipelines.jobs.score.config import ScoreConfig
 from beam_pipelines.runs.flags import add_flag, config_from, flag_name, positive
+from beam_pipelines.runs.parser import nearest
 from schemas.errors import UsageError
 
 _PAIRS = 64
@@ -87,6 +88,8 @@ def model_check(arguments: argparse.Namespace, rest: Sequence[str]) -> ModelChec
         return None
     if rest or arguments.outputs:
         unwanted = rest[0] if rest else "--output"
-        raise UsageError(f"{unwanted} does not go with --model, which is checked on this machine")
+        near = nearest(unwanted.partition("=")[0], list(arguments.parser._option_string_actions)) if rest else None
+        hint = f"; did you mean {near}?" if near else ""
+        raise UsageError(f"{unwanted} does not go with --model, which is checked on this machine{hint}")
     check: ModelCheck = config_from(ModelCheck, arguments)
     return check

@@ -1,7 +1,6 @@
 """Beam's options: parsed from the flags that are not ours, checked, and completed for this machine."""
 
 import argparse
-import difflib
 from collections.abc import Sequence
 from typing import NamedTuple, NoReturn
 
@@ -10,6 +9,7 @@ from apache_beam.options.pipeline_options_validator import PipelineOptionsValida
 from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner
 from apache_beam.runners.runner import create_runner
 
+from beam_pipelines.runs.parser import describe_unknown
 from cappy_model.host import usable_cores
 from schemas.errors import UsageError
 
@@ -98,11 +98,21 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(message)
 
 
-def _check_known(rest: Sequence[str], ours: Sequence[str]) -> None:
+def beam_flags() -> list[str]:
+    """Return all flags that Beam knows."""
+    return list(_beam_parser()._option_string_actions)
+
+
+def _beam_parser() -> _Parser:
     parser = _Parser(add_help=False, allow_abbrev=False)
     for kind in PipelineOptions.__subclasses__():
         if "_add_argparse_args" in vars(kind):
             kind._add_argparse_args(parser)
+    return parser
+
+
+def _check_known(rest: Sequence[str], ours: Sequence[str]) -> None:
+    parser = _beam_parser()
     known = list(parser._option_string_actions)
     names = [flag.split("=")[0] for flag in rest if flag.startswith("-")]
     unknown = [name for name in names if name not in known]
@@ -110,10 +120,7 @@ def _check_known(rest: Sequence[str], ours: Sequence[str]) -> None:
     local = _names_local(parsed.runner)
     useful = [flag for flag in known if not (local and flag in _REMOTE_WORKERS)]
     if unknown:
-        ending = [flag for flag in (*ours, *useful) if flag.endswith(f"_{unknown[0].lstrip('-')}")]
-        near = difflib.get_close_matches(unknown[0], ending or [*ours, *useful], 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise UsageError(f"unknown flag {unknown[0]}{hint}")
+        raise UsageError(describe_unknown(unknown, [*ours, *useful]))
     if stray:
         raise UsageError(f"unexpected argument {stray[0]!r}")
     idle = [name for name in names if name not in useful]

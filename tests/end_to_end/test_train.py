@@ -144,7 +144,7 @@ def test_a_template_is_kept_in_the_model(
     assert np.abs(load(template="none").score(pairs.instructions, pairs.responses) - scores).max() > 1e-3
     (tmp_path / "template.jinja").write_text("{{ instruction }}: {{ response }}")
     assert cappy(*given) == 1
-    assert "holds another run: model.template_hash" in capsys.readouterr().err
+    assert "holds another run: the template (--template, or the one in the model's files) has changed" in capsys.readouterr().err
 
 
 def test_files_of_sentence_transformers(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -228,7 +228,7 @@ def test_weights_and_limits(inputs: Path, tmp_path: Path, capsys: pytest.Capture
         (["--report-to", "notepad"], 2, "--report-to notepad: notepad is not supported"),
         (["--max-length", "65"], 1, "a length of 65 tokens: the model has 64 positions"),
         (["--weights", "none.yaml"], 2, "none.yaml: there is no such file"),
-        (["--runner", "FlinkRunner"], 2, "unknown argument '--runner'"),
+        (["--runner", "FlinkRunner"], 2, "unknown flag --runner"),
         (["--held-out", "{}/pairs/*.parquet"], 1, "no pair is left for training"),
         (["--corpus", "{}/init/config.json"], 1, "config.json: has JSON objects over several lines"),
         (["--model", "{}/pairs"], 1, "has no config.json"),
