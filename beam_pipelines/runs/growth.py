@@ -40,12 +40,13 @@ class Standing(NamedTuple):
 
     def in_words(self) -> str:
         """Say how many files were there and how many are new."""
-        return f"{plural(self.kept, 'file')} {'was' if self.kept == 1 else 'were'} there, {new_files(self.added)}"
+        new = f"{len(self.added):,} {'is' if len(self.added) == 1 else 'are'} new"
+        return f"{plural(self.kept, 'file')} {'was' if self.kept == 1 else 'were'} there, {new}"
 
 
-def new_files(names: Sequence[str]) -> str:
-    """Say how many files are new."""
-    return f"{len(names):,} {'is' if len(names) == 1 else 'are'} new"
+def name_new(added: Sequence[str]) -> str:
+    """Name the first of the files that are new, and count the others."""
+    return f"{added[0]} is new" if len(added) == 1 else f"{added[0]} and {len(added) - 1:,} more are new"
 
 
 def launched(files: Sequence[Mapping[str, Any]], begun: str) -> dict[str, Any]:
@@ -139,15 +140,16 @@ def _unchanged(before: Mapping[str, Any], now: Sequence[Any]) -> int:
 
 
 def _check_may_grow(output: str, job: str, settings: Mapping[str, Any], added: Sequence[str], *, older: bool) -> None:
-    more = f" ({added[0]} is new)" if len(added) == 1 else f" ({added[0]} and {len(added) - 1:,} more are new)"
     if older:
         raise CappyError(
-            f"{output}: holds a finished run of an earlier version of cappy, to which no files can be added{more}. "
+            f"{output}: holds a finished run of an earlier version of cappy, to which no files can be added "
+            f"({name_new(added)}). "
             f"Give another folder{_reusing(output, job)}."
         )
     flag = next((flag for name, flag in _FIXED.items() if settings.get(name) is not None), None)
     if flag is not None:
-        raise CappyError(f"{output}: was begun with {flag}, so no files can be added{more}. {_OTHER_FOLDER}")
+        new = name_new(added)
+        raise CappyError(f"{output}: was begun with {flag}, so no files can be added ({new}). {_OTHER_FOLDER}")
 
 
 def _reusing(output: str, job: str) -> str:

@@ -6,11 +6,13 @@ from typing import Any
 from beam_pipelines.io.dialect import parse_delimiter, parse_encoding
 from beam_pipelines.io.formats.base import Dialect
 from beam_pipelines.io.inputs import NOTHING_KNOWN, Input, Known, open_input
+from beam_pipelines.io.patterns import find
 from beam_pipelines.io.resolve import Roles
 from beam_pipelines.io.storage import absolute
+from beam_pipelines.report.text import plural
 from beam_pipelines.runs.folder import earlier_run
-from beam_pipelines.runs.growth import known_in
-from schemas.errors import UsageError
+from beam_pipelines.runs.growth import known_in, name_new
+from schemas.errors import CappyError, UsageError
 
 
 def open_inputs(
@@ -70,3 +72,21 @@ def reading_inputs(config: Any) -> dict[str, Any]:
     }
     changed = {name: value for name, value in given.items() if value}
     return {"reading": changed} if changed else {}
+
+
+def check_not_grown(config: Any, job: str, results: str, remedy: str) -> None:
+    """Raise CappyError if a run would take in new files while the folder `results` holds what was made of its rows.
+
+    Args:
+      config: the options of the run.
+      job: its job.
+      results: a folder.
+      remedy: what to do, a clause.
+    """
+    known = known_files(config, job).names
+    if not known or not earlier_run(results, config.storage):
+        return
+    names = find(config.input, config.storage, outside=absolute(config.output)).values()
+    added = sorted(set(names) - set(known))
+    if added:
+        raise CappyError(f"{results}: is made of {plural(len(known), 'file')}, and {name_new(added)}; {remedy}")
