@@ -116,7 +116,7 @@ def _file_number(name: str) -> int:
 def refuse_foreign(output: str, storage: StorageOptions) -> list[str]:
     """Return the names of the files below a folder. Raises CappyError if it holds files but no run."""
     names = names_below(output, storage)
-    foreign = [name for name in names if not (_LEFTOVER.fullmatch(name) or name.startswith(_runs_within(names)))]
+    foreign = [name for name in _outside_runs(names) if not _LEFTOVER.fullmatch(name)]
     if foreign and RUN not in foreign:
         raise CappyError(f"{output}: holds {foreign[0]!r} and no {RUN}, so it is not a job's folder; give an empty one")
     return names
@@ -178,8 +178,7 @@ def close_run(output: str, manifest: Mapping[str, Any], leftovers: Sequence[str]
 
 def unlisted(names: Sequence[str], listed: Container[str]) -> list[str]:
     """Return the data files among `names` that are not `listed`, without those of runs in subfolders."""
-    within = _runs_within(names)
-    return [name for name in names if DATA.fullmatch(name) and not name.startswith(within) and name not in listed]
+    return [name for name in _outside_runs(names) if DATA.fullmatch(name) and name not in listed]
 
 
 def _refuse_other_job(output: str, before: Mapping[str, Any], run: Mapping[str, Any]) -> None:
@@ -215,9 +214,8 @@ def names_below(output: str, storage: StorageOptions) -> list[str]:
 
 def _delete_run(output: str, names: list[str], storage: StorageOptions, reading: Collection[str]) -> None:
     """Delete the files of a run, run.json last, so that the folder is recognised after an interrupted deletion."""
-    own = [name for name in names if not name.startswith(_runs_within(names))]
     kinds = (DATA, _LEFTOVER, _OTHER)
-    former = [name for name in own if any(kind.fullmatch(name) for kind in kinds)]
+    former = [name for name in _outside_runs(names) if any(kind.fullmatch(name) for kind in kinds)]
     refuse_to_delete(output, former, reading)
     delete_files(output, former, storage)
     delete_files(output, [RUN], storage)
@@ -232,9 +230,10 @@ def refuse_to_delete(output: str, names: Sequence[str], reading: Collection[str]
             )
 
 
-def _runs_within(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the subfolders, each with its `/`, that hold a run of their own."""
-    return tuple(name.removesuffix(RUN) for name in names if name.endswith(f"/{RUN}"))
+def _outside_runs(names: Sequence[str]) -> list[str]:
+    """Return the names of files that are in no subfolder with a run of its own."""
+    within = tuple(name.removesuffix(RUN) for name in names if name.endswith(f"/{RUN}"))
+    return [name for name in names if not name.startswith(within)]
 
 
 def delete_files(output: str, names: Iterable[str], storage: StorageOptions) -> None:
