@@ -19,6 +19,7 @@ from beam_pipelines.runs.config import RunConfig
 from beam_pipelines.runs.flags import add_flag, add_flags, check_words, config_from, positive, refuse_memory
 from beam_pipelines.runs.job import JOBS, load_config, load_job
 from beam_pipelines.runs.parser import WRONG_USAGE, CommandParser, describe_unknown, flags_in
+from beam_pipelines.runs.start_up import counting_start_up
 from cappy_model.paths import readable, shareable
 from schemas.errors import CappyError, HandedOver, UsageError
 
@@ -166,7 +167,8 @@ def _run_job(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         _refuse(arguments, rest)
     job = load_job(arguments.command)
     if getattr(config, "dry_run", False) or getattr(config, "show", None):
-        text = job.dry_run(config, options)
+        with counting_start_up(of_program=True):
+            text = job.dry_run(config, options)
     else:
         text = job.summary(config, job.run(config, options))
     if os.environ.get("RANK", "0") == "0":  # under torchrun, the first process alone

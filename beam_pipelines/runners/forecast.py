@@ -15,6 +15,7 @@ from beam_pipelines.io.inputs import Input
 from beam_pipelines.io.units import Unit, list_reads, read_units
 from beam_pipelines.report.text import duration, plural, size
 from beam_pipelines.runners.options import is_local
+from beam_pipelines.runs.start_up import describe_start_up, end_start_up
 from cappy_model.host import usable_cores
 
 Worker = Literal["core", "machine"]
@@ -47,9 +48,11 @@ class Timing:
 
 def measure_first_rows(source: Input, spec: ReadSpec, rows: int, process: Callable[[Unit], int]) -> Timing:
     """Time `process`, which returns bytes, on at most the first `rows` of an input, fewer where its units are small."""
+    few = spec._replace(unit_rows=rows, work=None)
     for file in source.files:
-        for read in list_reads(replace(file, rows=min(rows, file.rows), limit=rows), rows):
-            for unit in read_units(read, spec._replace(unit_rows=rows)):
+        for read in list_reads(replace(file, rows=min(rows, file.rows), limit=rows), few):
+            for unit in read_units(read, few):
+                end_start_up()
                 started = time.perf_counter()
                 size = process(unit)
                 return Timing(unit.rows.num_rows, Cost(time.perf_counter() - started, size))
@@ -59,13 +62,15 @@ def measure_first_rows(source: Input, spec: ReadSpec, rows: int, process: Callab
 def forecast(cost: Cost, options: PipelineOptions, worker: Worker) -> str:
     """Describe the duration of a job on the workers that `options` name, and the size of its files.
 
-    Start-up is not counted. Without a number of workers for a remote runner, the text names the flags that set it.
+    Names the start-up that was measured, too, unless the runner is remote: its own takes other time. Without a number
+    of workers for a remote runner, the text names the flags that set it.
     """
     spread = f"; {_UNKNOWN_WORKERS}"
     workers = workers_of(options, worker)
     if workers is not None:
         count, named = workers
         spread = f", {duration(cost.seconds / count)} on {plural(count, worker)}{named}" if count > 1 else ""
+    spread += describe_start_up() if is_local(options) else ""
     whose = "one core's" if worker == "core" else "this machine's"
     return f"about {duration(cost.seconds)} of {whose} work{spread}; about {size(round(cost.bytes))} of files"
 

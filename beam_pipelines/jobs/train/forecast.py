@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from beam_pipelines.report.text import duration, number, plural
+from beam_pipelines.runs.start_up import describe_start_up, end_start_up
 
 if TYPE_CHECKING:
     import torch
@@ -73,7 +74,7 @@ def forecast(model: Any, batches: Iterator[Encoded], work: Work, *, device: str,
     """Describe the duration of some work, measured for about 15 seconds.
 
     `model` is moved to the device; its weights stay. `batches` are as training reads them (`Stream.batches`) or as
-    `sample_batches` does. Start-up and checkpoints are not counted.
+    `sample_batches` does. Checkpoints are not counted, nor the ordering of a large corpus.
     """
     sample = list(islice(batches, _SAMPLED_BATCHES))
     if not sample:
@@ -87,8 +88,8 @@ def forecast(model: Any, batches: Iterator[Encoded], work: Work, *, device: str,
     evaluated = f" and {plural(work.evaluations, 'evaluation')}" if work.evaluations else ""
     rate = number(round(work.accumulation * pairs / step_seconds))
     return (
-        f"about {duration(seconds)} for {plural(work.steps, 'step')}{evaluated}, at {rate} pairs per second in each "
-        f"process, measured on {_described(speed.batches)}"
+        f"about {duration(seconds)} for {plural(work.steps, 'step')}{evaluated}{describe_start_up()}, at {rate} pairs "
+        f"per second in each process, measured on {_described(speed.batches)}"
     )
 
 
@@ -106,6 +107,7 @@ def measure(model: Any, sample: Sequence[Encoded], *, device: str, dtype: str) -
     place = torch.device(device)
     model.to(place)
     optimiser = torch.optim.AdamW(model.parameters(), lr=0.0, weight_decay=0.0, fused=True)  # as the Trainer's is
+    end_start_up()
     started = time.perf_counter()
     _timed(model, optimiser, _first_rows(sample[0], 1), place, dtype)  # warms up
     ones = [_timed(model, optimiser, _first_rows(sample[0], 1), place, dtype) for _ in range(3)]
