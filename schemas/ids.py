@@ -5,7 +5,7 @@ Every identifier is a hash of stable properties, never of a position in a run, a
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 DIGEST_BYTES = 16
@@ -46,6 +46,14 @@ def pair_ids(instruction: str) -> Callable[[str], str]:
     The instruction is hashed once, for all of its responses.
     """
     return partial(_extend, _hasher(instruction))
+
+
+def pair_keys(instructions: Sequence[str], responses: Sequence[str]) -> Iterator[bytes]:
+    """Yield the identifier of each pair (instructions[i], responses[i]) as `pair_ids` makes it, as 16 bytes."""
+    for pair in zip(instructions, responses, strict=True):
+        first, second = (text.encode() for text in pair)
+        sizes = (len(data).to_bytes(8, "little") for data in (first, second))
+        yield hashlib.blake2b(next(sizes) + first + next(sizes) + second, digest_size=DIGEST_BYTES).digest()
 
 
 def instruction_ids(dataset: str, subset: str | None, split: str | None, template_id: str) -> Callable[[str], str]:

@@ -51,7 +51,8 @@ def flag(
 
     `help` is one line that stands alone; the default is appended to it. `parse` converts the text and defaults to
     `positive` for integers. `name` replaces the flag's name, which is the field's, in kebab-case; a boolean that is
-    true by default becomes `--no-NAME`. `action` is argparse's; `group` is the heading under which help lists the flag.
+    true by default becomes `--no-NAME`. `action` is argparse's; `extend` takes one value or more at a time. `group` is
+    the heading under which help lists the flag.
     """
     described = Flag(help, metavar, parse, choices, name, action, group)
     if default_factory is not MISSING:
@@ -80,8 +81,10 @@ def add_flag(parser: Any, config: type[Any], name: str) -> None:
         given |= {"metavar": described.metavar, "choices": described.choices, "action": described.action}
         given["type"] = described.parse or (positive if field.type in (int, int | None) else str)
         given |= {"required": True} if default is MISSING else {"default": default}
-    if described.action == "append":
+    if described.action in ("append", "extend"):
         given["default"] = list(default)
+    if described.action == "extend":
+        given["nargs"] = "+"
     parser.add_argument(flag_name(config, name), help=described.help + _shown_default(field, default), **given)
 
 

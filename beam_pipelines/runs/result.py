@@ -1,6 +1,6 @@
 """The result of a run for Python callers: its folder, its manifest and its table."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,24 +53,29 @@ class RunResult:
         reader = self.reader()
         return reader.read_all()
 
-    def reader(self) -> pa.RecordBatchReader:
+    def reader(self, columns: Sequence[str] | None = None) -> pa.RecordBatchReader:
         """Return a reader of the table in batches of at most 1,024 rows, which holds one file in memory at a time.
 
-        Raises CappyError as `table` does, there and while reading.
+        `columns` are those to read, in their order; None for all. Raises CappyError as `table` does, there and while
+        reading, and for a column that is missing.
         """
         entries = self._entries()
         first = self._open(entries[0])
         schema = _plain_schema(first.schema_arrow)
+        missing = next((name for name in columns or () if name not in schema.names), None)
+        if missing is not None:
+            raise CappyError(f"{self._url(entries[0])}: has no column {missing!r}; it has {', '.join(schema.names)}")
+        read = schema if columns is None else pa.schema([schema.field(name) for name in columns])
 
         def batches() -> Iterator[pa.RecordBatch]:
             for entry in entries:
                 parquet = first if entry is entries[0] else self._open(entry)
                 if not _plain_schema(parquet.schema_arrow).equals(schema):
                     raise CappyError(f"{self._url(entry)}: has other columns than {self._url(entries[0])}")
-                for batch in parquet.iter_batches(_BATCH_ROWS):
-                    yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)
+                for batch in parquet.iter_batches(_BATCH_ROWS, columns=read.names):
+                    yield pa.RecordBatch.from_arrays([batch[name] for name in read.names], schema=read)
 
-        return pa.RecordBatchReader.from_batches(schema, batches())
+        return pa.RecordBatchReader.from_batches(read, batches())
 
     def _entries(self) -> list[dict[str, Any]]:
         """Return the manifest's entries of the table's files, at least one."""
