@@ -85,7 +85,7 @@ def _moved(gone: Difference, all_changes: Sequence[Difference]) -> str:
         return ""
     return (
         f" ({_name(moved.path[-1])} has its content; files are known by their names below the folder that the pattern "
-        "begins with)"
+        "begins with: keep it, and put new files or links to them below that folder)"
     )
 
 

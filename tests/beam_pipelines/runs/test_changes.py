@@ -6,6 +6,8 @@ import pytest
 
 from beam_pipelines.runs.changes import describe_changes
 
+CHANGED = "input a has changed since the run was begun"
+
 
 def file(name: str, size: int = 1000, ends: str = "e", rows: int = 5) -> dict[str, Any]:
     return {"name": name, "size": size, "ends": f"{ends}{name}", "rows": rows}
@@ -19,8 +21,8 @@ def template(name: str, texts: str = "t") -> dict[str, str]:
     ("before", "now", "words"),
     [
         ([file("a")], [file("a")], ""),
-        ([file("a")], [file("a", 12345, "f", 7)], "input a has changed since the run was begun (size 1,000 -> 12,345 bytes)"),
-        ([file("a")], [file("a", ends="f")], "input a has changed since the run was begun (the same size, other content)"),
+        ([file("a")], [file("a", 12345, "f", 7)], f"{CHANGED} (size 1,000 -> 12,345 bytes)"),
+        ([file("a")], [file("a", ends="f")], f"{CHANGED} (the same size, other content)"),
         ([file("a")], [file("a", rows=3)], "input a has another number of rows to read (5 -> 3)"),
         ([file("a"), file("b")], [file("b")], "input a is gone"),
         ([file("a")], [file("a"), file("b")], "input b is new"),

@@ -105,8 +105,7 @@ def test_files_of_a_failed_launch_may_change_and_go() -> None:
 
 
 def older(entries: list[dict[str, Any]], **facts: Any) -> Run:
-    run = run_of(entries, growing=False, format_version=1, settings={"limit": None, "unit_rows": 128}, **facts)
-    return run
+    return run_of(entries, growing=False, format_version=1, settings={"limit": None, "unit_rows": 128}, **facts)
 
 
 def test_an_older_form() -> None:
