@@ -10,10 +10,11 @@ _DERIVED = ("settings", "shards")
 _SHOWN = 5
 _FILE_KEYS = ("files", "inputs", "held_out", "candidates")
 _READ_OTHERWISE = "is read in another way than when the run was begun"
-_TEMPLATES = {
+_NAMED = {
     ("model", "template"): "the template (--template, or the one in the model's files)",
     ("model", "template_hash"): "the template (--template, or the one in the model's files)",
     ("settings", "prompt_template"): "the prompt template (--prompt-template)",
+    ("reuse",): "what --reuse takes over (its folders, or the scores in them)",
 }
 
 
@@ -42,9 +43,9 @@ def _in_words(change: Difference, all_changes: Sequence[Difference]) -> str:
             return _of_file(path[: place + 2], f"input {_name(path[place + 1])}{owner}", all_changes)
         if path[place] == "templates":
             return _of_template(change, f"template {_name(path[place + 1])!r}{owner}")
-    for start, template in _TEMPLATES.items():
+    for start, name in _NAMED.items():
         if path[: len(start)] == start:
-            return f"{template} has changed"
+            return f"{name} has changed"
     return str(change)
 
 
