@@ -15,6 +15,7 @@ import pyarrow as pa
 from beam_pipelines.io.columns import UnreadableFile
 from beam_pipelines.io.formats.base import BadRow, InputFile, ReadSpec, Span
 from beam_pipelines.io.formats.registry import format_of
+from beam_pipelines.io.work import cut_by_work
 
 
 class Read(NamedTuple):
@@ -59,17 +60,19 @@ def position_of(file: InputFile, position: int) -> str:
     return f"{format_of(file.url).position_mark}{position}"
 
 
-def list_reads(file: InputFile, unit_rows: int) -> Iterator[Read]:
+def list_reads(file: InputFile, spec: ReadSpec) -> Iterator[Read]:
     """Yield the reads of a file in order. Raises UnreadableFile if this machine cannot open it."""
     with _explain_unreadable(file):
-        for number, span in enumerate(format_of(file.url).spans(file, unit_rows)):
+        for number, span in enumerate(format_of(file.url).spans(file, spec)):
             yield Read(file, number, span)
 
 
 def read_units(read: Read, spec: ReadSpec) -> Iterator[Unit]:
     """Yield the units of a read in order. Raises UnreadableFile if this machine cannot open the file."""
     with _explain_unreadable(read.file):
-        for number, block in enumerate(format_of(read.file.url).read(read.file, read.span, spec)):
+        blocks = format_of(read.file.url).read(read.file, read.span, spec)
+        cut = blocks if spec.work is None else cut_by_work(blocks, spec.work)
+        for number, block in enumerate(cut):
             yield Unit(read.file, read.number, number, *block)
 
 

@@ -7,7 +7,7 @@ from itertools import islice
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from beam_pipelines.io.formats.base import InputFile
+from beam_pipelines.io.formats.base import InputFile, ReadSpec
 from beam_pipelines.io.inputs import Input
 from beam_pipelines.io.units import Read, list_reads, read_units
 from schemas.errors import CappyError
@@ -55,7 +55,7 @@ def sample_rows(source: Input, columns: Sequence[str]) -> Iterator[pa.RecordBatc
     """
     spec = source.read_spec(pa.schema([source.schema.field(name) for name in dict.fromkeys(columns)]), _ROWS)
     left = SAMPLED_ROWS
-    for read in _places(source):
+    for read in _places(source, spec):
         try:
             unit = next(iter(read_units(read, spec)), None)
         except CappyError:
@@ -68,7 +68,7 @@ def sample_rows(source: Input, columns: Sequence[str]) -> Iterator[pa.RecordBatc
             return
 
 
-def _places(source: Input) -> Iterator[Read]:
+def _places(source: Input, spec: ReadSpec) -> Iterator[Read]:
     """Yield the reads to sample: one of each file, then another one of each, in the order of their hashes."""
     filled = (file for file in source.files if file.rows)
     files = heapq.nsmallest(_FILES, filled, key=lambda file: seed_for(0, file.name))
@@ -76,13 +76,13 @@ def _places(source: Input) -> Iterator[Read]:
     for turn in range(_PLACES):
         for file in files:
             if file.number not in reads:
-                reads[file.number] = _reads(file)
+                reads[file.number] = _reads(file, spec)
             yield from islice(reads[file.number], turn, turn + 1)
 
 
-def _reads(file: InputFile) -> list[Read]:
+def _reads(file: InputFile, spec: ReadSpec) -> list[Read]:
     try:
-        reads = list_reads(file, _ROWS)
+        reads = list_reads(file, spec)
         return heapq.nsmallest(_PLACES, reads, key=lambda read: seed_for(0, file.name, str(read.span.start)))
     except CappyError:
         return []

@@ -7,18 +7,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from beam_pipelines.io.formats.base import ReadSpec, unit_rows_of
+from beam_pipelines.io.inputs import Input
 from beam_pipelines.io.storage import StorageOptions, absolute, is_local, join, read_bytes
 from beam_pipelines.models.config import LoadingConfig, ModelConfig
 from beam_pipelines.models.spec import ModelSpec
+from beam_pipelines.report.text import plural
 from beam_pipelines.runs.folder import earlier_facts
 from beam_pipelines.runs.release import install_command
+from cappy_model.work import GENERATING, SCORING, unit_bytes
 from schemas.errors import CappyError, UsageError
 from schemas.manifest import MANIFEST
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-    from cappy_model.checkpoints import ModelSource
+    from cappy_model.checkpoints import Checkpoint, ModelSource
 
 
 def check_named(config: ModelConfig, *, local: bool) -> None:
@@ -95,18 +99,44 @@ def settle(
     )
 
 
-def earlier(config: ModelConfig, name: str) -> int | None:
-    """Return a number that the run in the output folder was begun with, by its name: a resumed run keeps it."""
+def settle_unit_bytes(
+    config: ModelConfig, checkpoint: "Checkpoint", model_config: "PreTrainedConfig", device: str, *, generates: bool
+) -> int:
+    """Return the bytes of text of a unit: about a minute's work by the table of `cappy_model.work`.
+
+    A run that is resumed, or grows, keeps those that it was begun with. Raises ModelError for damaged weights.
+    """
+    from cappy_model.checkpoints import count_parameters
+
+    parameters = count_parameters(checkpoint, model_config, generates=generates)
+    rates = GENERATING if generates else SCORING
+    return earlier(config, "unit_bytes", "settings") or unit_bytes(rates, device, parameters)
+
+
+def describe_units(source: Input, spec: ReadSpec) -> str:
+    """Return "about 45 units of 512 rows", or "of 512 to 1,024 rows" where files differ."""
+    sizes = [unit_rows_of(file, spec) for file in source.files if file.rows] or [spec.unit_rows]
+    rows = plural(max(sizes), "row") if min(sizes) == max(sizes) else f"{min(sizes):,} to {max(sizes):,} rows"
+    return f"about {plural(source.units(spec), 'unit')} of {rows}"
+
+
+def earlier(config: ModelConfig, name: str, part: str = "model") -> int | None:
+    """Return a number that the run in the output folder was begun with, by its name: a resumed run keeps it.
+
+    `part` is the part of the fingerprint inputs that has it.
+    """
     facts = {} if config.overwrite else earlier_facts(absolute(config.output), config.storage)
     try:
-        return int(facts["model"][name])
+        return int(facts[part][name])
     except (ValueError, KeyError, TypeError):
         return None  # another job's folder, or none
 
 
-def has_ended(config: ModelConfig) -> bool:
-    """Return whether the output folder holds a finished run, which is not to be run again."""
-    return not config.overwrite and read_bytes(join(absolute(config.output), MANIFEST), config.storage) is not None
+def has_ended(config: ModelConfig, files: int) -> bool:
+    """Return whether the output folder holds a finished run over so many files, which is not to be run again."""
+    if config.overwrite or read_bytes(join(absolute(config.output), MANIFEST), config.storage) is None:
+        return False
+    return len(earlier_facts(absolute(config.output), config.storage).get("files", ())) == files
 
 
 @contextmanager

@@ -1,4 +1,7 @@
-"""Progress of a job on any runner, read from its output folder: a bar on a terminal, else log lines."""
+"""Progress of a job on any runner: a bar on a terminal, else log lines.
+
+It is read from the output folder, and where workers are threads of this process, from what they tell (`under_way`).
+"""
 
 import logging
 import os
@@ -18,15 +21,20 @@ from tqdm import tqdm
 from beam_pipelines.io.output import stats_in
 from beam_pipelines.io.storage import StorageOptions, file_system, is_local, join
 from beam_pipelines.report.text import plural
+from beam_pipelines.runs.under_way import rows_under_way
 from schemas.stats import REAL_TOKENS
 
 _LOG = logging.getLogger("cappy")
 _BAR_SECONDS = 1.0
-_REMOTE_SECONDS = 10.0
-_LOG_SECONDS = 30.0
+_FIRST_LOG_SECONDS, _LOG_SECONDS = 10.0, 30.0
+_LISTING_SECONDS, _REMOTE_LISTING_SECONDS = 1.0, 10.0
+_LISTING_SHARE = 0.05  # of the time, at most: a folder of 100,000 files takes a second to list
+_READING_SECONDS = 2.0  # at a time; a run that is resumed may have many footers
+_FOOTER_THREADS = 8  # on an object store each footer costs a round trip or two
+_FOOTERS_AT_ONCE = 256
 _USUAL_COLUMNS, _USUAL_ROWS = 80, 24
 _BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
-_FOOTER_THREADS = 8  # on an object store each footer costs a round trip or two
+_ROWS_READ = ("rows", "read")
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,7 @@ class Stage:
 
     `files` and `rows` are the expected numbers, None if unknown. A stage that `resumes` keeps the files of an
     interrupted run, so they count as done; one that does not rewrites every file. With `tokens`, the files hold the
-    statistics of units, and their `REAL_TOKENS` are shown as a rate.
+    statistics of units: rows are those of the input, rows under way count too, and `REAL_TOKENS` are shown as a rate.
     """
 
     folder: str
@@ -65,17 +73,29 @@ _NONE = _Counts(0, 0, 0)
 
 @dataclass
 class _State:
-    """The counts read so far of a stage. `at_start` are the files that existed at the start, `before` their counts."""
+    """What is known so far of a stage.
+
+    `at_start`: the files that existed at the start, with what changes if they are written again; `before`: their
+    counts; `names` and `counts`: the files that have been read; `under_way`: rows by the names of files to come.
+    """
 
     at_start: Mapping[str, object] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)
     counts: _Counts = _NONE
     before: _Counts = _NONE
-    logged: int = 0
+    under_way: dict[str, float] = field(default_factory=dict)
+    listed_next: float = 0.0
+    logged: _Counts = _NONE
+    told: bool = False
+
+    @property
+    def all(self) -> _Counts:
+        """The counts of the files, and the rows under way."""
+        return self.counts._replace(rows=self.counts.rows + int(sum(self.under_way.values())))
 
 
 class Progress:
-    """Watch the folders of a job's stages while a `with` block runs."""
+    """Watch the folders of a job's stages, and the rows under way in this process, while a `with` block runs."""
 
     def __init__(self, output: str, stages: Sequence[Stage], storage: StorageOptions) -> None:
         self._output, self._storage = output, storage
@@ -85,7 +105,7 @@ class Progress:
 
     def __enter__(self) -> "Progress":
         for stage, seen in self._stages:
-            seen.at_start = self._listing(stage)[1]
+            seen.at_start = self._listing(stage)
         self._started = time.monotonic()
         self._thread.start()
         return self
@@ -98,12 +118,14 @@ class Progress:
 
     def _watch(self) -> None:
         terminal = sys.stderr.isatty()
-        period = (_BAR_SECONDS if is_local(self._output) else _REMOTE_SECONDS) if terminal else _LOG_SECONDS
         bars = [self._bar(index) for index in range(len(self._stages))] if terminal else []
+        self._show(bars)
+        period = _BAR_SECONDS if terminal else min(_FIRST_LOG_SECONDS, _LOG_SECONDS)
         while not self._done.wait(period):
             self._show(bars)
+            period = _BAR_SECONDS if terminal else _LOG_SECONDS
         if bars:
-            self._show(bars)
+            self._show(bars, last=True)
         for bar in bars:
             bar.close()
 
@@ -123,58 +145,106 @@ class Progress:
             leave=True,
         )
 
-    def _show(self, bars: "Sequence[tqdm[Any]]") -> None:
+    def _show(self, bars: "Sequence[tqdm[Any]]", *, last: bool = False) -> None:
         for index, (stage, seen) in enumerate(self._stages):
-            self._look(stage, seen)
+            self._look(stage, seen, last=last)
+            self._tell_found(stage, seen)
+            counts = seen.all
             if bars:
-                by_rows, counts = stage.rows is not None, seen.counts
+                by_rows = stage.rows is not None
                 bars[index].initial = seen.before.rows if by_rows else seen.before.files
                 bars[index].n = counts.rows if by_rows else counts.files
                 other = plural(counts.files, "file") if by_rows else plural(counts.rows, "row")
                 bars[index].set_postfix_str(other + self._tokens(stage, seen))
-            elif seen.counts.files > seen.logged:
-                seen.logged = seen.counts.files
+            elif counts > max(seen.logged, seen.before):
+                seen.logged = counts
                 _LOG.info(self._line(stage, seen))
 
+    def _tell_found(self, stage: Stage, seen: _State) -> None:
+        """Say once what an interrupted run has left, as soon as its files have been read."""
+        if seen.told or not (stage.resumes and seen.before.files) or seen.before.files < len(seen.at_start):
+            return
+        seen.told = True
+        there, total, name = seen.before.rows, stage.rows, "row"
+        if total is None:
+            there, total, name = seen.before.files, stage.files, "file"
+        found = plural(there, name) if total is None else f"{there:,} of {plural(total, name)}"
+        with tqdm.external_write_mode(file=sys.stderr):
+            _LOG.info("%s: %s %s there", stage.title, found, "was" if there == 1 and total is None else "were")
+
     def _line(self, stage: Stage, seen: _State) -> str:
-        rate = self._rate(seen.counts.rows - seen.before.rows)
-        files = plural(seen.counts.files, "file")
+        counts = seen.all
+        rate = self._rate(counts.rows - seen.before.rows)
+        digits = 0 if rate >= 10 else 1
+        files = plural(counts.files, "file")
         if stage.files is not None:
-            files = f"{seen.counts.files:,} of {plural(stage.files, 'file')}"
-        line = f"{stage.title}: {files}, {plural(seen.counts.rows, 'row')}, {rate:,.0f} rows/s"
+            files = f"{counts.files:,} of {plural(stage.files, 'file')}"
+        rows = plural(counts.rows, "row")
+        if stage.rows is not None:
+            rows = f"{counts.rows:,} of {plural(stage.rows, 'row')}"
+        line = f"{stage.title}: {files}, {rows}, {rate:,.{digits}f} rows/s"
         line += self._tokens(stage, seen)
         if stage.rows is not None and rate:
-            line += f", {max(0.0, stage.rows - seen.counts.rows) / rate:,.0f} s left"
+            line += f", {max(0.0, stage.rows - counts.rows) / rate:,.0f} s left"
         return line
 
     def _tokens(self, stage: Stage, seen: _State) -> str:
-        return f", {self._rate(seen.counts.tokens - seen.before.tokens):,.0f} tokens/s" if stage.tokens else ""
+        tokens = seen.counts.tokens - seen.before.tokens
+        return f", {self._rate(tokens):,.0f} tokens/s" if stage.tokens and tokens else ""
 
     def _rate(self, count: int) -> float:
         return count / max(time.monotonic() - self._started, 1e-9)
 
-    def _look(self, stage: Stage, seen: _State) -> None:
-        """Add the files that have appeared since the last call. Unreadable ones are tried again by the next."""
-        fs, listing = self._listing(stage)
-        old = {name for name in listing if listing[name] == seen.at_start.get(name)}
-        new = sorted(listing.keys() - seen.names - (set() if stage.resumes else old))
-        with ThreadPoolExecutor(_FOOTER_THREADS) as threads:
-            for name, counts in zip(new, threads.map(lambda name: _read(fs, name, stage), new), strict=True):
-                if counts is not None:
-                    seen.names.add(name)
-                    seen.counts = seen.counts.plus(counts)
-                    seen.before = seen.before.plus(counts) if name in old else seen.before
+    def _look(self, stage: Stage, seen: _State, *, last: bool) -> None:
+        """Update the counts of a stage. Rows under way are asked for first: a unit that ends meanwhile has its file."""
+        rows = rows_under_way(self._output) if stage.tokens else {}
+        started = time.monotonic()
+        if last or started >= seen.listed_next:
+            self._read_new(stage, seen)
+            least = _LISTING_SECONDS if is_local(self._output) else _REMOTE_LISTING_SECONDS
+            seen.listed_next = started + max(least, (time.monotonic() - started) / _LISTING_SHARE)
+        _, path = self._folder(stage)
+        seen.under_way = {
+            name: done
+            for name, done in {**seen.under_way, **rows}.items()
+            if f"{path}/{name}.parquet" not in seen.names
+        }
 
-    def _listing(self, stage: Stage) -> tuple[fsspec.AbstractFileSystem, dict[str, object]]:
-        """Return the Parquet files of a stage, each with its file system's details, which change with the file."""
+    def _read_new(self, stage: Stage, seen: _State) -> None:
+        """Add the files that have appeared since the last call. Unreadable ones are tried again by the next."""
+        fs, _ = self._folder(stage)
+        listing = self._listing(stage)
+        old = {name for name in listing if name in seen.at_start and listing[name] == seen.at_start[name]}
+        new = sorted(listing.keys() - seen.names - (set() if stage.resumes else old))
+        until = time.monotonic() + _READING_SECONDS
+        with ThreadPoolExecutor(_FOOTER_THREADS) as threads:
+            for start in range(0, len(new), _FOOTERS_AT_ONCE):
+                part = new[start : start + _FOOTERS_AT_ONCE]
+                for name, counts in zip(part, threads.map(lambda name: _read(fs, name, stage), part), strict=True):
+                    if counts is not None:
+                        seen.names.add(name)
+                        seen.counts = seen.counts.plus(counts)
+                        seen.before = seen.before.plus(counts) if name in old else seen.before
+                if time.monotonic() > until:
+                    return
+
+    def _folder(self, stage: Stage) -> tuple[fsspec.AbstractFileSystem, str]:
         fs, path = file_system(join(self._output, stage.folder), self._storage)
+        return fs, path.rstrip("/")
+
+    def _listing(self, stage: Stage) -> dict[str, object]:
+        """Return the Parquet files of a stage; for one that does not resume, with details that change with the file."""
+        fs, path = self._folder(stage)
         try:
             fs.invalidate_cache(path)
-            details = fs.find(path, maxdepth=1, detail=True) if fs.exists(path) else {}
+            if stage.resumes:
+                details = dict.fromkeys(fs.ls(path, detail=False)) if fs.exists(path) else {}
+            else:
+                details = fs.find(path, maxdepth=1, detail=True) if fs.exists(path) else {}
         except Exception as error:  # each file system has errors of its own, and none of them may end a run
             _LOG.debug("progress: %s: %s", path, error)
             details = {}
-        return fs, {name: detail for name, detail in details.items() if name.endswith(".parquet")}
+        return {name: detail for name, detail in details.items() if name.endswith(".parquet")}
 
 
 def _terminal_columns() -> int:
@@ -190,7 +260,10 @@ def _read(fs: fsspec.AbstractFileSystem, name: str, stage: Stage) -> _Counts | N
     try:
         with fs.open(name, "rb") as file:
             footer = pq.read_metadata(file)
-        return _Counts(1, footer.num_rows, stats_in(footer, name).counts[REAL_TOKENS] if stage.tokens else 0)
+        if not stage.tokens:
+            return _Counts(1, footer.num_rows, 0)
+        counts = stats_in(footer, name).counts
+        return _Counts(1, counts[_ROWS_READ], counts[REAL_TOKENS])
     except Exception as error:  # as above; and the folder may hold foreign files
         _LOG.debug("progress: %s: %s", name, error)
         return None

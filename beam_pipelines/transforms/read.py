@@ -49,7 +49,7 @@ class ReadInputs(beam.PTransform):
         return (
             files
             | "ListReads"
-            >> beam.ParDo(_OnCheckedWorkers(lambda file: list_reads(file, specs[file.group].unit_rows), output))
+            >> beam.ParDo(_OnCheckedWorkers(lambda file: list_reads(file, specs[file.group]), output))
             | "Spread" >> beam.Reshuffle()
             | "ReadUnits"
             >> beam.ParDo(_OnCheckedWorkers(lambda read: read_units(read, specs[read.file.group]), output))

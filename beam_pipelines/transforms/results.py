@@ -8,6 +8,7 @@ import pyarrow as pa
 from beam_pipelines.io.output import OutputDir
 from beam_pipelines.io.storage import join
 from beam_pipelines.io.units import Unit, position_of
+from beam_pipelines.runs.under_way import end_unit
 from cappy_model.paths import shareable
 from schemas.chunks import from_rows
 from schemas.ids import seed_for
@@ -102,5 +103,6 @@ def write_unit(result: Result, output: OutputDir, folder: str) -> Stats:
     stats = write_rejects(result, output)
     tokens = stats.counts[REAL_TOKENS]
     stats = output.write_unit(join(folder, f"{result.name}.parquet"), result.rows, result.schema, stats)
+    end_unit(output.url, result.name)
     stats.counts["launch", "tokens"] += tokens
     return stats

@@ -10,6 +10,7 @@ from cappy_model.checkpoints.loading import (
     quiet,
     settle_padding,
 )
+from cappy_model.checkpoints.parameters import count_parameters
 from cappy_model.checkpoints.source import Checkpoint, ModelError, ModelSource
 from cappy_model.checkpoints.unsuitable import check_has_head, refuse_unsuitable
 
@@ -18,6 +19,7 @@ __all__ = [
     "ModelError",
     "ModelSource",
     "check_has_head",
+    "count_parameters",
     "find_checkpoint",
     "generates_by",
     "load_config",

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from cappy_model.work import Advance
 from schemas.errors import CappyError, UsageError
 
 
@@ -155,11 +156,12 @@ class Drawn(NamedTuple):
 class Engine(Protocol):
     """A generator of responses; thread-safe."""
 
-    def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Drawn]:
+    def draw(self, prompts: Sequence[str], seeds: Sequence[int], *, advance: Advance | None = None) -> list[Drawn]:
         """Generate the responses to each prompt, in order; `seeds` are 64-bit, one for each prompt.
 
-        Equal prompts with equal seeds give equal samples, as far as the engine can guarantee it. Raises GenerationError
-        if no prompt could be served.
+        Equal prompts with equal seeds give equal samples, as far as the engine can guarantee it. `advance` is told the
+        number of prompts done, parts of one included, by any thread. Raises GenerationError if no prompt could be
+        served.
         """
 
     def out_of_memory(self) -> int:

@@ -1,8 +1,9 @@
 """The generator: responses of a local language model to prompts, with the model's log-likelihood of each."""
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from cappy_model.generate.rollout import Rolled, Rows, likelihoods_of, prefix_ca
 from cappy_model.generate.sampling import uniforms
 from cappy_model.lanes import Lane, Lanes
 from cappy_model.score.batching import token_batches
+from cappy_model.work import Advance
 
 
 @dataclass
@@ -97,11 +99,12 @@ class Generator:
         tokens = tokens_per_batch or settle_generation_tokens(model.config, settled, kind)
         return cls(model, tokenizer, drawing, device=settled, tokens_per_batch=tokens)
 
-    def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Drawn]:
+    def draw(self, prompts: Sequence[str], seeds: Sequence[int], *, advance: Advance | None = None) -> list[Drawn]:
         """Generate the responses to each prompt, in order; `seeds` are 64-bit, one for each prompt.
 
-        A prompt without tokens, one that the chat template refuses, or one that does not fit into memory has a Failure.
-        Raises GenerationError for a model that returns NaN.
+        `advance` is told the number of prompts done, after each token of a batch. A prompt without
+        tokens, one that the chat template refuses, or one that does not fit into memory has a Failure. Raises
+        GenerationError for a model that returns NaN.
         """
         encoded = self._prompts.encode(prompts)
         drafts = [_Draft() for _ in prompts]
@@ -110,7 +113,9 @@ class Generator:
                 draft.failure = Failure("refused_prompt", prompt.error)
             elif not len(prompt.ids):
                 draft.failure = Failure("empty_prompt", "the prompt has no tokens")
-        for outcome in self._lanes.run(self._batches(encoded, seeds), self._compute, self._halve):
+        part = None if advance is None else _Parts(len(prompts), self._groups, self._weight, advance)
+        compute = partial(self._compute, part=part)
+        for outcome in self._lanes.run(self._batches(encoded, seeds), compute, self._halve):
             self._out_of_memory += outcome.out_of_memory
             for batch, rows in outcome.done:
                 self._keep(batch, rows, drafts)
@@ -145,18 +150,24 @@ class Generator:
         parts = (slice(None, count // 2), slice(count // 2, None))
         return tuple(_Batch(batch.prompts[part], batch.ids[part], batch.seeds[part], batch.decodings) for part in parts)
 
-    def _compute(self, lane: Lane, batch: _Batch) -> list[tuple[int, int, int, Rolled]]:
+    def _compute(self, lane: Lane, batch: _Batch, part: "_Parts | None") -> list[tuple[int, int, int, Rolled]]:
         """Return (position of the prompt, decoding number, sample index, response) of each row."""
+
+        def advance(tokens: int) -> None:
+            if part is not None:
+                part.done(batch, tokens / self.drawing.max_new_tokens)
+
         with lane.lock:
             prompts = padded(batch.ids, self._special.pad, left=not self.config.is_encoder_decoder)
             on_device = (prompts[0].to(lane.device), prompts[1].to(lane.device))
             decoding = self.drawing.decodings[batch.decodings[0]]
             if decoding.beams > 1:
-                responses = self._beam_search(lane.model, on_device, decoding.beams)
+                responses = self._beam_search(lane.model, on_device, decoding.beams, advance)
                 keys = [(int(prompt), batch.decodings[0], 0) for prompt in batch.prompts]
             else:
                 rows, keys = self._rows(batch)
-                responses = self._roll_out(lane.model, on_device, rows)
+                responses = self._roll_out(lane.model, on_device, rows, advance)
+            advance(self.drawing.max_new_tokens)
         return [(*key, rolled) for key, rolled in zip(keys, responses, strict=True)]
 
     def _rows(self, batch: _Batch) -> tuple[Rows, list[tuple[int, int, int]]]:
@@ -172,7 +183,13 @@ class Generator:
                     keys.append((prompt, place, index))
         return Rows(np.array(prompts), np.array(decodings), np.stack(numbers)), keys
 
-    def _roll_out(self, model: PreTrainedModel, prompts: tuple[torch.Tensor, torch.Tensor], rows: Rows) -> list[Rolled]:
+    def _roll_out(
+        self,
+        model: PreTrainedModel,
+        prompts: tuple[torch.Tensor, torch.Tensor],
+        rows: Rows,
+        advance: Callable[[int], None],
+    ) -> list[Rolled]:
         return roll_out(
             model,
             prompts,
@@ -181,13 +198,20 @@ class Generator:
             self._special,
             min_new_tokens=self.drawing.min_new_tokens,
             stopped=self._stopped if self.drawing.stop else None,
+            advance=advance,
         )
 
     def _stopped(self, tokens: np.ndarray) -> np.ndarray:
         texts = self._tokenizer.batch_decode(tokens, skip_special_tokens=True)
         return np.array([any(stop in text for stop in self.drawing.stop) for text in texts])
 
-    def _beam_search(self, model: Any, prompts: tuple[torch.Tensor, torch.Tensor], beams: int) -> list[Rolled]:
+    def _beam_search(
+        self,
+        model: Any,
+        prompts: tuple[torch.Tensor, torch.Tensor],
+        beams: int,
+        advance: Callable[[int], None],
+    ) -> list[Rolled]:
         """Run transformers' beam search, and return the best hypothesis of each prompt with its likelihoods."""
         special, drawing = self._special, self.drawing
         config = GenerationConfig(
@@ -205,9 +229,11 @@ class Generator:
         first = 1 if self.config.is_encoder_decoder else ids.shape[1]
 
         def stopped(tokens: torch.Tensor, scores: object, **unused: object) -> torch.Tensor:
+            advance(tokens.shape[1] - first)
+            if not drawing.stop:
+                return torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
             return torch.from_numpy(self._stopped(tokens[:, first:].cpu().numpy())).to(tokens.device)
 
-        criteria: Any = [stopped] if drawing.stop else None
         prefix = prefix_cache(model, prompts)
         cache = copy.deepcopy(prefix)
         if cache is not None:
@@ -217,7 +243,7 @@ class Generator:
             attention_mask=mask,
             past_key_values=cache,
             generation_config=config,
-            stopping_criteria=criteria,
+            stopping_criteria=[stopped],
         )
         responses = [self._ended(row) for row in hypotheses[:, first:].cpu().numpy()]
         likelihoods = likelihoods_of(model, prompts, responses, special.start, prefix)
@@ -252,6 +278,28 @@ class Generator:
             log_likelihood_mean=total / count,
             num_tokens=count,
         )
+
+
+class _Parts:
+    """The parts of prompts that are done, by group of decodings, told to `advance` as a number of prompts."""
+
+    def __init__(
+        self,
+        prompts: int,
+        groups: Sequence[tuple[int, ...]],
+        weight: Callable[[Sequence[int]], int],
+        advance: Advance,
+    ) -> None:
+        self._groups = list(groups)
+        self._shares = np.array([weight(group) for group in groups], dtype=np.float64)
+        self._shares /= self._shares.sum()
+        self._done = np.zeros((prompts, len(groups)))
+        self._advance = advance
+
+    def done(self, batch: _Batch, share: float) -> None:
+        """Set the part of a batch that is done."""
+        self._done[batch.prompts, self._groups.index(batch.decodings)] = share
+        self._advance(float((self._done @ self._shares).sum()), len(self._done))
 
 
 def _drawn(draft: _Draft, prompt: EncodedPrompt) -> Drawn:

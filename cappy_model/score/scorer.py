@@ -24,6 +24,7 @@ from cappy_model.score.loading import LoadedScorer, load_scorer, settle_scorer
 from cappy_model.score.templates import AUTO
 from cappy_model.score.unpadded import unpadded_layout
 from cappy_model.score.windows import Pair, brief, windows
+from cappy_model.work import Advance
 from schemas.errors import CappyError
 
 _NOT_FINITE = "not finite"
@@ -35,9 +36,13 @@ class ScoringError(CappyError):
 
 @dataclass
 class ScoringWork:
-    """The work of scoring: distinct pairs, their tokens, tokens of padding, and out-of-memory errors."""
+    """The work of scoring: distinct pairs, their tokens, tokens of padding, and out-of-memory errors.
+
+    `reused` are the pairs whose score was known before; a `Scorer` computes all of them.
+    """
 
     distinct: int = 0
+    reused: int = 0
     tokens: int = 0
     padding: int = 0
     out_of_memory: int = 0
@@ -201,21 +206,25 @@ class Scorer:
         order = np.argsort(-scores, kind="stable").tolist()
         return [Ranked(index, responses[index], float(scores[index])) for index in order]
 
-    def score_pairs(self, instructions: Sequence[str], responses: Sequence[str]) -> Scored:
+    def score_pairs(
+        self, instructions: Sequence[str], responses: Sequence[str], *, advance: Advance | None = None
+    ) -> Scored:
         """Score pairs, with token counts; a pair that cannot be scored is an entry of `errors`.
 
-        Equal pairs are scored once.
+        Equal pairs are scored once. `advance` is told the number of pairs done, after each batch.
         """
         if len(instructions) != len(responses):
             raise ValueError(f"{len(instructions)} instructions but {len(responses)} responses: give equally many")
         places: dict[tuple[str, str], int] = {}
         inverse = [places.setdefault(pair, len(places)) for pair in zip(instructions, responses, strict=True)]
-        distinct = self._score_distinct(list(places))
         back = np.array(inverse, dtype=np.int64)
+        distinct = self._score_distinct(list(places), np.bincount(back, minlength=len(places)), advance)
         errors = {row: distinct.errors[place] for row, place in enumerate(inverse) if place in distinct.errors}
         return Scored(distinct.scores[back], distinct.num_tokens[back], distinct.truncated[back], errors, distinct.work)
 
-    def _score_distinct(self, pairs: list[Pair]) -> Scored:
+    def _score_distinct(self, pairs: list[Pair], counts: np.ndarray, advance: Advance | None) -> Scored:
+        """Score distinct pairs; `counts` int64[n] says how often each occurs, for `advance`."""
+        done = 0
         scores = np.full(len(pairs), np.nan, dtype=np.float32)
         num_tokens, truncated = np.zeros(len(pairs), dtype=np.int32), np.zeros(len(pairs), dtype=bool)
         errors: dict[int, str] = {}
@@ -232,6 +241,9 @@ class Scorer:
             for batch in [*(batch for batch, _ in outcome.done), *outcome.unfit]:
                 num_tokens[batch.rows], truncated[batch.rows] = batch.pairs.lengths, batch.pairs.truncated
                 work.tokens += len(batch.pairs.tokens)
+                done += int(counts[batch.rows].sum())
+            if advance is not None:
+                advance(done, int(counts.sum()))
         for row in np.flatnonzero(~np.isfinite(scores)).tolist():
             errors.setdefault(row, f"{_NOT_FINITE}: the model gives {scores[row]}")
             scores[row] = np.nan

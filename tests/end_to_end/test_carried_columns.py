@@ -38,7 +38,7 @@ TEXT = {"instruction": [f"i{n}" for n in range(SIZE)], "response": ["r", "s", "t
 class Scorer:
     """Scores each pair by its length."""
 
-    def score_pairs(self, instructions: Sequence[str], responses: Sequence[str]) -> Any:
+    def score_pairs(self, instructions: Sequence[str], responses: Sequence[str], *, advance: Any = None) -> Any:
         pairs = list(zip(instructions, responses, strict=True))
         zeros = np.zeros(len(pairs), np.int32)
         return SimpleNamespace(
@@ -73,7 +73,7 @@ def read(table: pa.Table, folder: str, names: Sequence[str] | None = None) -> tu
     assert not source.unusable
     schema = source.schema if names is None else pa.schema([source.schema.field(name) for name in names])
     spec = source.read_spec(schema, 4)
-    return source, [unit for file in source.files for part in list_reads(file, 4) for unit in read_units(part, spec)]
+    return source, [unit for file in source.files for part in list_reads(file, spec) for unit in read_units(part, spec)]
 
 
 def assert_equal(found: pa.Table, table: pa.Table, order: Sequence[int]) -> None:
@@ -154,8 +154,9 @@ def test_a_reject_beside_any_column(tmp_path: Path) -> None:
     table = pa.table({"instruction": [None, "x"], "response": ["a", "b"], "score": [1.0, 2.0], **columns})
     pq.write_table(table, tmp_path / "f.parquet")
     source = open_input([f"{tmp_path}/f.parquet"], {}, roles=ROLES)
-    (part,) = list_reads(source.files[0], 4)
-    (unit,) = read_units(part, source.read_spec(source.schema, 4))
+    spec = source.read_spec(source.schema, 4)
+    (part,) = list_reads(source.files[0], spec)
+    (unit,) = read_units(part, spec)
     roles = {"instruction": "instruction", "response": "response", "score": "score"}
     result = reduce_unit(unit, scored_columns(source.schema, group=None, order=None, **roles), 1)
     (reject,) = result.rejects

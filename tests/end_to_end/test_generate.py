@@ -233,7 +233,7 @@ def test_a_broken_engine_stops_the_job_and_a_rerun_goes_on(tmp_path: Path, capsy
     class Weary(FakeEngine):
         """Breaks on a prompt once."""
 
-        def draw(self, prompts: Any, seeds: Any) -> Any:
+        def draw(self, prompts: Any, seeds: Any, *, advance: Any = None) -> Any:
             rested = {prompt: prompt.replace(BREAKS, "") if prompt in self.prompts else prompt for prompt in prompts}
             return super().draw([rested[prompt] for prompt in prompts], seeds)
 
@@ -262,7 +262,7 @@ def test_another_run_is_refused_and_the_difference_named(tmp_path: Path, capsys:
         ([*named, "--max-new-tokens", 9], "settings.drawing.max_new_tokens: 64 -> 9"),
         ([*named, "--stop", "\n"], "settings.drawing.stop"),
         ([*named, "--chat"], "settings.drawing.chat: false -> true"),
-        ([*named, "--prompt-template", tmp_path / "prompt.txt"], "settings.prompt_template"),
+        ([*named, "--prompt-template", tmp_path / "prompt.txt"], "the prompt template (--prompt-template) has changed"),
         ([*named, "--distinct"], "settings.distinct: false -> true"),
         ([*named, "--fraction", 0.5], "settings.fraction: null -> 0.5"),
         ([*named, "--per-template", 2], "settings.per_template: null -> 2"),

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from beam_pipelines.io.storage import StorageOptions, path_of
+from cappy_model.work import rows_of_unit
 from schemas.chunks import CHUNK_BYTES, invalid_text_rows, row_bytes
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz", ".lz4": "lz4"}
@@ -65,6 +66,8 @@ class InputFile:
       limit: read only the first `limit` rows; None for all.
       storage: options for fsspec.
       dialect: how a text file is read.
+      bytes: uncompressed bytes of its rows, about.
+      text_bytes: those of each column that the job needs as text, where the file tells the sizes of columns.
     """
 
     number: int
@@ -77,6 +80,8 @@ class InputFile:
     limit: int | None
     storage: StorageOptions = field(default_factory=dict, repr=False)
     dialect: Dialect = UTF_8
+    bytes: int = 0
+    text_bytes: Mapping[str, int] = field(default_factory=dict, repr=False)
 
     def fingerprint_inputs(self) -> dict[str, object]:
         """Return what the fingerprint of a run records about this file."""
@@ -96,6 +101,7 @@ class FileSummary(NamedTuple):
       mostly: the type of most values of a column that `schema` has as text because its values are of several types in
         JSON, or because they are cells of CSV that would not read back the same as numbers (`3.50`) or booleans.
       unusable: the reason for each column that cannot be read; `schema` lacks these.
+      column_bytes: the part of `bytes` of each column, where the file tells it.
     """
 
     schema: pa.Schema
@@ -103,6 +109,30 @@ class FileSummary(NamedTuple):
     bytes: int
     mostly: Mapping[str, pa.DataType] = {}
     unusable: Mapping[str, str] = {}
+    column_bytes: Mapping[str, int] = {}
+
+
+class UnitWork(NamedTuple):
+    """How much work makes a unit, in bytes of text (see `cappy_model.work`).
+
+    A row counts with the bytes of its texts in `columns`, at most `row_bytes`, and with `fixed` more. Where one of the
+    columns is a list of texts, it counts so for each of them.
+
+    Args:
+      bytes: a unit ends at the row that reaches this size.
+      columns: the texts that the work depends on.
+      row_bytes: the rest of longer texts is cut by the model; None: nothing is.
+      fixed: the work of a row whatever its length.
+    """
+
+    bytes: int
+    columns: tuple[str, ...]
+    row_bytes: int | None = None
+    fixed: int = 0
+
+    def of_mean(self, text_bytes: float) -> float:
+        """Return the work of a row with texts of so many bytes."""
+        return self.fixed + (text_bytes if self.row_bytes is None else min(text_bytes, self.row_bytes))
 
 
 class ReadSpec(NamedTuple):
@@ -117,12 +147,14 @@ class ReadSpec(NamedTuple):
         strings as they are, all other values as JSON. "json": all values as JSON, for templates. "cell": cells of CSV,
         null where they are empty, for templates. A text column that is not named here takes strings, numbers (digit by
         digit) and booleans (`true`, `false`); rows with a list or an object are rejected.
+      work: the work of a unit of a job with a model; None: only `unit_rows` counts.
     """
 
     schema: pa.Schema
     unit_rows: int
     exact: bool = False
     as_written: Mapping[str, AsWritten] = {}
+    work: UnitWork | None = None
 
 
 class Span(NamedTuple):
@@ -161,7 +193,7 @@ class Format:
       endings: endings of file names, with the dot.
       inspect: returns the summary of the file at a URL, read in a dialect. Raises OSError, and UnreadableFile for a
         damaged file.
-      spans: yields the spans of a file in order, given the rows of a unit.
+      spans: yields the spans of a file in order, for units as the spec says (see `unit_rows_of`).
       read: yields the units of one span, projected to the columns of the spec.
       compressible: whether the ending of a compression may follow.
       position_mark: precedes the position of a row: "#" for its number, "@" for its byte offset.
@@ -171,11 +203,24 @@ class Format:
     name: str
     endings: tuple[str, ...]
     inspect: Callable[[str, StorageOptions, Dialect], FileSummary]
-    spans: Callable[[InputFile, int], Iterator[Span]]
+    spans: Callable[[InputFile, ReadSpec], Iterator[Span]]
     read: Callable[[InputFile, Span, ReadSpec], Iterator[RowBlock]]
     compressible: bool = True
     position_mark: str = "#"
     written_as: AsWritten | None = None
+
+
+def unit_rows_of(file: InputFile, spec: ReadSpec) -> int:
+    """Return the largest number of rows in a unit of a file.
+
+    With `ReadSpec.work` it follows from the mean size of the file's own rows, so that other files change nothing.
+    """
+    work = spec.work
+    if work is None or not file.rows:
+        return spec.unit_rows
+    known = all(name in file.text_bytes for name in work.columns)
+    size = sum(file.text_bytes[name] for name in work.columns) if known else file.bytes
+    return rows_of_unit(work.bytes, work.of_mean(size / file.rows), spec.unit_rows)
 
 
 def reject_unusable(block: RowBlock) -> RowBlock:

@@ -93,7 +93,7 @@ def _summary(url: str, names: list[str], head: list[list[str]], rows: int, size:
     return FileSummary(pa.schema(fields), rows, size, mostly, unusable)
 
 
-def spans(file: InputFile, unit_rows: int) -> Iterator[Span]:
+def spans(file: InputFile, spec: ReadSpec) -> Iterator[Span]:
     """Yield one span: line breaks may be inside quotes, so a CSV file cannot be split."""
     yield Span(0, -1)
 

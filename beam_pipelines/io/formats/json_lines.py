@@ -22,6 +22,7 @@ from beam_pipelines.io.formats.base import (
     RowBlock,
     Span,
     compression_of,
+    unit_rows_of,
 )
 from beam_pipelines.io.formats.json_columns import convert_column, write_columns
 from beam_pipelines.io.formats.json_types import infer_type, most_common_type
@@ -31,6 +32,7 @@ from beam_pipelines.io.storage import StorageOptions
 from schemas.chunks import CHUNK_BYTES
 
 SPAN_BYTES = 16 * 2**20
+_UNITS_OF_A_SPAN = 8
 MAX_LEVELS = 200
 """Levels of lists and objects that a row may have. Python's own limit depends on the stack of its caller."""
 
@@ -105,13 +107,19 @@ def _refuse(url: str, storage: StorageOptions, dialect: Dialect, first: bytes, r
     raise UnreadableFile(f"{url}: holds no row: none of its first {rows:,} lines is a JSON object")
 
 
-def spans(file: InputFile, unit_rows: int) -> Iterator[Span]:
-    """Yield line-aligned ranges of 16 MB; one span if the file is compressed or not UTF-8, or the input has a limit."""
+def spans(file: InputFile, spec: ReadSpec) -> Iterator[Span]:
+    """Yield line-aligned ranges of 16 MB, or of fewer where eight units are less (see `UnitWork`).
+
+    It is one span if the file is compressed or not UTF-8, or the input has a limit.
+    """
     if compression_of(file.url) or file.limit is not None or not is_utf8(file.dialect):
         yield Span(0, -1)
         return
-    for start in range(0, file.size, SPAN_BYTES):
-        yield Span(start, min(start + SPAN_BYTES, file.size))
+    size = SPAN_BYTES
+    if spec.work is not None and file.rows:
+        size = min(size, max(1, _UNITS_OF_A_SPAN * unit_rows_of(file, spec) * file.size // file.rows))
+    for start in range(0, file.size, size):
+        yield Span(start, min(start + size, file.size))
 
 
 def read(file: InputFile, span: Span, spec: ReadSpec) -> Iterator[RowBlock]:

@@ -1,6 +1,6 @@
 """Parquet inputs. A span is a range of rows; row groups are decoded one at a time, in small batches."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -18,6 +18,7 @@ from beam_pipelines.io.formats.base import (
     RowBlock,
     Span,
     reject_unusable,
+    unit_rows_of,
 )
 from beam_pipelines.io.storage import StorageOptions, open_file
 from cappy_model.parquet import UndecodableGroup, open_parquet, read_group
@@ -43,9 +44,25 @@ def inspect(url: str, storage: StorageOptions, dialect: Dialect) -> FileSummary:
             schema = pa.schema([read_field(field) for field in found if field.name not in unusable])
             groups = [parquet.metadata.row_group(i) for i in range(parquet.num_row_groups)]
             size = sum(group.total_byte_size for group in groups)
-            return FileSummary(schema, parquet.metadata.num_rows, size, unusable=unusable)
+            columns = _column_bytes(parquet, groups)
+            return FileSummary(schema, parquet.metadata.num_rows, size, unusable=unusable, column_bytes=columns)
     except (pa.ArrowException, OSError) as error:
         raise UnreadableFile(f"{url}: is not a whole Parquet file: {error}. Fetch or write it again.") from error
+
+
+def _column_bytes(parquet: pq.ParquetFile, groups: Sequence[pq.RowGroupMetaData]) -> dict[str, int]:
+    """Return the uncompressed bytes of each column that holds text or lists, from the footer.
+
+    Values that are equal may be stored once, so the bytes of the values can be more.
+    """
+    sizes: dict[str, int] = {}
+    leaves = [parquet.schema.column(index) for index in range(len(parquet.schema))]
+    for index, leaf in enumerate(leaves):
+        if leaf.physical_type == "BYTE_ARRAY":
+            name = next((name for name in parquet.schema_arrow.names if f"{leaf.path}.".startswith(f"{name}.")), "")
+            size = sum(group.column(index).total_uncompressed_size for group in groups)
+            sizes[name] = sizes.get(name, 0) + size
+    return sizes
 
 
 def _unusable(schema: pa.Schema, name: str, url: str) -> str | None:
@@ -62,12 +79,13 @@ def _opened(url: str, storage: StorageOptions) -> Iterator[pq.ParquetFile]:
         yield parquet
 
 
-def spans(file: InputFile, unit_rows: int) -> Iterator[Span]:
+def spans(file: InputFile, spec: ReadSpec) -> Iterator[Span]:
     """Yield ranges of whole units, equal in size.
 
     Runners distribute spans before they run, so equal spans balance the load. At most eight spans share a row group,
     since each of them decodes it.
     """
+    unit_rows = unit_rows_of(file, spec)
     with _opened(file.url, file.storage) as parquet:
         sizes = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
     units = max(1, -(-max(sizes, default=0) // (_SHARES_OF_A_GROUP * unit_rows)))
@@ -76,12 +94,12 @@ def spans(file: InputFile, unit_rows: int) -> Iterator[Span]:
 
 
 def read(file: InputFile, span: Span, spec: ReadSpec) -> Iterator[RowBlock]:
-    """Yield the units of a span: `unit_rows` consecutive rows each, fewer at the end of the file.
+    """Yield the units of a span: consecutive rows, as many as `unit_rows_of` says, fewer at the end of the file.
 
     Rows that exceed `CHUNK_BYTES` are split into several units, each cut at the row that reaches this size, so units
     depend on the rows and not on how the file was written. Every row of a row group that cannot be decoded is bad.
     """
-    schema, unit_rows = spec.schema, spec.unit_rows
+    schema, unit_rows = spec.schema, unit_rows_of(file, spec)
     waiting: list[RowBlock] = []
     done, held = 0, 0
     for piece in _decode(file, span, schema):

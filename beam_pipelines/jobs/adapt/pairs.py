@@ -104,9 +104,10 @@ def _write_pairs(source: Input, columns: pa.Schema, output: OutputDir, config: A
     """Write the pairs and the rejects; return the manifest's part about them."""
     rouge, stats = RougeL(config.rouge), Stats()
     rows, chunks, rejects = [], [], []
+    spec = source.read_spec(columns, CHUNK_ROWS)
     for file in source.files:
-        for read in list_reads(file, CHUNK_ROWS):
-            for unit in read_units(read, source.read_spec(columns, CHUNK_ROWS)):
+        for read in list_reads(file, spec):
+            for unit in read_units(read, spec):
                 usable = usable_candidates(unit)
                 rows += usable.rows
                 chunks.append(usable.placed)

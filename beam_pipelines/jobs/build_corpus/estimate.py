@@ -12,6 +12,7 @@ from beam_pipelines.jobs.build_corpus.labelling import finish_shard
 from beam_pipelines.jobs.build_corpus.negatives import LABELLED_INSTRUCTION, reduce_instructions
 from beam_pipelines.jobs.build_corpus.render import UnitRenderer
 from beam_pipelines.runners.forecast import Cost, Timing
+from beam_pipelines.runs.start_up import end_start_up
 from beam_pipelines.templates.mixture import MixtureFile
 from beam_pipelines.transforms.results import Result
 from beam_pipelines.transforms.shuffle import gather, slice_chunk
@@ -35,8 +36,9 @@ def _cost_of(dataset: DatasetPlan, mixture: MixtureFile, rouge: RougeL | None) -
     rows = max(1, SAMPLE_INSTRUCTIONS // len(dataset.dataset.templates))
     first = dataset.input.first_with_rows
     file, spec = replace(first, rows=min(rows, first.rows), limit=rows), dataset.read._replace(unit_rows=rows)
-    units = [unit for read in list_reads(file, rows) for unit in read_units(read, spec)]
+    units = [unit for read in list_reads(file, spec) for unit in read_units(read, spec)]
     renderer = UnitRenderer(replace(dataset.render, keep=2**64))
+    end_start_up()
     started, instructions, written = time.perf_counter(), 0, 0
     for unit in units:
         rendered = renderer.render(unit)

@@ -65,7 +65,7 @@ class CorpusPlan(Plan):
     @property
     def units(self) -> int:
         """The approximate number of units of the datasets."""
-        return sum(dataset.input.units(dataset.read.unit_rows) for dataset in self.datasets)
+        return sum(dataset.input.units(dataset.read) for dataset in self.datasets)
 
 
 def plan(config: BuildCorpusConfig, placement: Placement) -> CorpusPlan:

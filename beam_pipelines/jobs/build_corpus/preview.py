@@ -87,11 +87,10 @@ def preview(planned: DatasetPlan, *, examples: int) -> DatasetPreview:
 
 def _first_units(planned: DatasetPlan, rows: int) -> Iterator[Unit]:
     """Yield small units of the first rows of a dataset."""
-    unit_rows = min(_UNIT_ROWS, rows)
-    spec = planned.read._replace(unit_rows=unit_rows)
+    spec = planned.read._replace(unit_rows=min(_UNIT_ROWS, rows))
     for file in planned.input.files:
         count = min(rows, file.rows)
-        for read in list_reads(replace(file, rows=count, limit=count), unit_rows) if count else ():
+        for read in list_reads(replace(file, rows=count, limit=count), spec) if count else ():
             yield from read_units(read, spec)
         rows -= count
         if not rows:

@@ -16,6 +16,7 @@ from beam_pipelines.jobs.generate.engines import SharedEngine
 from beam_pipelines.jobs.generate.sampling import Sampling
 from beam_pipelines.transforms.results import Result, reject_row, unreadable_rows
 from cappy_model.generate.decodings import REASONING, Drawing, Sample
+from cappy_model.work import Advance
 from schemas.chunks import CHUNK_BYTES, CHUNK_ROWS, from_rows
 from schemas.ids import seed_for
 from schemas.records import CANDIDATE
@@ -64,10 +65,11 @@ def tokens_per_bin(max_new_tokens: int) -> int:
     return -(-max_new_tokens // _LENGTH_BINS)
 
 
-def generate_unit(unit: Unit, engine: SharedEngine, task: Task) -> Result:
+def generate_unit(unit: Unit, engine: SharedEngine, task: Task, *, advance: Advance | None = None) -> Result:
     """Generate candidates for the instructions of a unit that sampling keeps, in their order.
 
-    A row without an instruction, or whose prompt gets no response, is a reject. Raises GenerationError if the engine
+    A row without an instruction, or whose prompt gets no response, is a reject. `advance` is told the number of prompts
+    done. Raises GenerationError if the engine
     cannot generate at all.
     """
     stats, rejects = Stats(), unreadable_rows(unit)
@@ -80,6 +82,7 @@ def generate_unit(unit: Unit, engine: SharedEngine, task: Task) -> Result:
     drawn = engine.draw(
         [task.template.prompt(row.instruction) for row in kept],
         [seed_for(task.seed, row.instruction_id) for row in kept],
+        advance=advance,
     )
     answered = []
     for row, answer in zip(kept, drawn, strict=True):

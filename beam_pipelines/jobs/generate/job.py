@@ -13,7 +13,7 @@ from beam_pipelines.io.formats.base import ReadSpec
 from beam_pipelines.io.inputs import Input
 from beam_pipelines.io.output import parquet_bytes
 from beam_pipelines.io.units import Unit
-from beam_pipelines.jobs.generate.columns import instruction_columns, text_roles
+from beam_pipelines.jobs.generate.columns import instruction_columns, text_roles, used_columns
 from beam_pipelines.jobs.generate.config import BUDGETS, OPENAI, GenerateConfig
 from beam_pipelines.jobs.generate.empty import in_words
 from beam_pipelines.jobs.generate.engines import EndpointSpec, EngineSpec, GeneratorSpec, load_engine
@@ -22,7 +22,16 @@ from beam_pipelines.jobs.generate.manifest import CARD, generate_manifest
 from beam_pipelines.jobs.generate.page import page
 from beam_pipelines.jobs.generate.sampling import ID, Sampling, smallest_of
 from beam_pipelines.jobs.generate.settings import drawing_of, generator_name, template_of
-from beam_pipelines.models.settle import check_named, model_source, needing_extra, settle, without_warnings
+from beam_pipelines.jobs.generate.unit_size import UnitSize, api_unit_rows, unit_work
+from beam_pipelines.models.settle import (
+    check_named,
+    describe_units,
+    model_source,
+    needing_extra,
+    settle,
+    settle_unit_bytes,
+    without_warnings,
+)
 from beam_pipelines.report.text import plural
 from beam_pipelines.runners.forecast import forecast, measure_first_rows
 from beam_pipelines.runners.options import Placement
@@ -30,15 +39,13 @@ from beam_pipelines.runners.pipeline_job import PipelineJob, Plan
 from beam_pipelines.runs.data import table_folder
 from beam_pipelines.runs.finish import FinishRun
 from beam_pipelines.runs.flags import flag_name
-from beam_pipelines.runs.inputs import open_inputs
+from beam_pipelines.runs.inputs import known_files, open_inputs
 from beam_pipelines.runs.progress import Stage
 from beam_pipelines.transforms.map_units import MapUnits
 from cappy_model.generate.decodings import Drawing
 from cappy_model.paths import shareable
-from schemas.chunks import CHUNK_ROWS
 from schemas.errors import UsageError
 
-_UNIT_ROWS, _UNIT_ROWS_OF_API = 128, 32
 _TIMED_ROWS = 4
 
 
@@ -46,34 +53,33 @@ _TIMED_ROWS = 4
 class GeneratePlan(Plan):
     """A configuration with the columns, the task and the engine settled.
 
-    `columns` are those to read, `sampled` is the approximate number of rows to generate for, and `model` the
-    fingerprint's entry for the model.
+    `columns` are those to read, `sampled` is the approximate number of rows to generate for, `share` their share among
+    all rows, and `model` the fingerprint's entry for the model.
     """
 
     config: GenerateConfig
     columns: pa.Schema
     task: Task
     sampled: int
+    share: float
     engine: EngineSpec
     model: Mapping[str, Any]
-
-    @property
-    def unit_rows(self) -> int:
-        """Rows per unit, about `_UNIT_ROWS` of them sampled."""
-        if self.config.unit_rows is not None:
-            return self.config.unit_rows
-        usual = _UNIT_ROWS_OF_API if self.config.engine == OPENAI else _UNIT_ROWS
-        return min(CHUNK_ROWS, -(-usual * self.inputs[0].rows // self.sampled) if self.sampled else CHUNK_ROWS)
+    unit: UnitSize
 
     @property
     def spec(self) -> ReadSpec:
-        """The columns in use, in units of `unit_rows`."""
-        return self.inputs[0].read_spec(self.columns, self.unit_rows)
+        """The columns in use, in units of the settled size."""
+        if self.unit.bytes is None:
+            return self.inputs[0].read_spec(self.columns, self.unit.rows)
+        prompt = self.model["max_prompt_tokens"]
+        text = {"instruction": self.task.instruction, "prompt_tokens": prompt}
+        work = unit_work(self.unit.bytes, self.task.drawing, self.share, **text)
+        return self.inputs[0].read_spec(self.columns, self.unit.rows, work=work)
 
     @property
     def units(self) -> int:
         """The approximate number of units."""
-        return self.inputs[0].units(self.unit_rows)
+        return self.inputs[0].units(self.spec)
 
     @property
     def samples(self) -> int:
@@ -95,15 +101,20 @@ def plan(config: GenerateConfig, placement: Placement) -> GeneratePlan:
     drawing, template = drawing_of(config), template_of(config)
     if config.engine != OPENAI:
         check_named(config, local=placement.local)
-    source = open_inputs(config, config.input, text=text_roles(config.instruction_column))
+    texts = text_roles(config.instruction_column)
+    source = open_inputs(config, config.input, text=texts, known=known_files(config, "generate"))
+    source.check_usable(used_columns(config.instruction_column, per_template=config.per_template is not None))
     columns = instruction_columns(
         source.schema, config.instruction_column, per_template=config.per_template is not None
     )
-    sampling, sampled = _sampling(config, source)
+    sampling, sampled, share = _sampling(config, source)
     if config.engine == OPENAI:
         engine, model = _settle_endpoint(config, drawing)
+        unit = UnitSize(api_unit_rows(share))
     else:
-        engine, model = _settle(config, drawing, local=placement.local)
+        engine, model, unit = _settle(config, drawing, local=placement.local)
+    if config.unit_rows is not None:
+        unit = UnitSize(config.unit_rows)
     if placement.local:
         load_engine(engine)
     task = Task(
@@ -115,25 +126,28 @@ def plan(config: GenerateConfig, placement: Placement) -> GeneratePlan:
         template=template,
         distinct=config.distinct,
     )
-    return GeneratePlan(config, (source,), columns, task, sampled, engine, model)
+    return GeneratePlan(config, (source,), columns, task, sampled, share, engine, model, unit)
 
 
-def _sampling(config: GenerateConfig, source: Input) -> tuple[Sampling, int]:
-    """Return the choice of instructions, and about how many these are. Reads the ids if it depends on them."""
+def _sampling(config: GenerateConfig, source: Input) -> tuple[Sampling, int, float]:
+    """Return the choice of instructions, about how many these are, and their share. Reads ids if it depends on them.
+
+    The share depends on the number of rows with --per-template alone.
+    """
     if config.per_template is None:
         share = 1.0 if config.fraction is None else config.fraction
-        return Sampling(config.seed, config.fraction), round(source.rows * share)
+        return Sampling(config.seed, config.fraction), round(source.rows * share), share
     missing = [name for name in (ID, "template_id") if name not in source.schema.names]
     if missing:
         raise UsageError(
             f"--per-template needs the columns {ID!r} and 'template_id'; there are {', '.join(source.schema.names)}"
         )
     smallest = smallest_of(source, config.seed, config.per_template)
-    return Sampling(config.seed, largest=smallest.largest), smallest.kept
+    return Sampling(config.seed, largest=smallest.largest), smallest.kept, smallest.kept / max(1, source.rows)
 
 
-def _settle(config: GenerateConfig, drawing: Drawing, *, local: bool) -> tuple[EngineSpec, dict[str, Any]]:
-    """Return the model spec sent to workers and the fingerprint's entry for it."""
+def _settle(config: GenerateConfig, drawing: Drawing, *, local: bool) -> tuple[EngineSpec, dict[str, Any], UnitSize]:
+    """Return the model spec sent to workers, the fingerprint's entry for it, and the size of units."""
     with needing_extra("model", "generating"):
         from cappy_model import checkpoints, devices
         from cappy_model.generate import prompts
@@ -148,7 +162,9 @@ def _settle(config: GenerateConfig, drawing: Drawing, *, local: bool) -> tuple[E
 
     spec = GeneratorSpec(**vars(settle(config, source, local=local, tokens=tokens)), drawing=drawing)
     cut = {"max_prompt_tokens": encoder.max_tokens, "truncation_side": encoder.side}
-    return spec, {"content": checkpoint.content, "type": model_config.model_type, **spec.fingerprint_inputs, **cut}
+    model = {"content": checkpoint.content, "type": model_config.model_type, **spec.fingerprint_inputs, **cut}
+    size = settle_unit_bytes(config, checkpoint, model_config, spec.device, generates=True)
+    return spec, model, UnitSize(bytes=size)
 
 
 def _settle_endpoint(config: GenerateConfig, drawing: Drawing) -> tuple[EngineSpec, dict[str, Any]]:
@@ -177,7 +193,7 @@ def fingerprint_inputs(plan: GeneratePlan) -> dict[str, Any]:
             "distinct": task.distinct,
             "fraction": config.fraction,
             "per_template": config.per_template,
-            "unit_rows": plan.unit_rows,
+            **plan.unit.settings,
         },
         "model": dict(plan.model),
         "files": [file.fingerprint_inputs() for file in plan.inputs[0].files],
@@ -189,15 +205,15 @@ def build(root: beam.Pipeline, plan: GeneratePlan, finish: FinishRun) -> None:
     with without_warnings():
         from beam_pipelines.models.inference import InferUnits
 
-    generate = InferUnits("generate", partial(load_engine, plan.engine), partial(generate_unit, task=plan.task))
+    compute = partial(generate_unit, task=plan.task)
+    generate = InferUnits("generate", partial(load_engine, plan.engine), compute, plan.output.url)
     units = MapUnits(plan.spec, plan.output, table_folder("generate"), generate, plan.config.accelerator)
     root | "Files" >> beam.Create(plan.inputs[0].files) | "GenerateUnits" >> units | "FinishRun" >> finish
 
 
 def stages(plan: GeneratePlan) -> list[Stage]:
-    """Return the one folder that fills up. With --distinct the number of rows is unknown, so only files are counted."""
-    rows = None if plan.config.distinct else plan.sampled * plan.samples
-    return [Stage(table_folder("generate"), rows, plan.units, resumes=True, tokens=True)]
+    """Return the one folder that fills up, in rows of the input."""
+    return [Stage(table_folder("generate"), plan.inputs[0].rows, plan.units, resumes=True, tokens=True)]
 
 
 def describe(plan: GeneratePlan, options: PipelineOptions) -> str:
@@ -208,7 +224,7 @@ def describe(plan: GeneratePlan, options: PipelineOptions) -> str:
     lines = [
         f"{plural(len(source.files), 'file')}, {plural(source.rows, 'row')}, "
         f"{f'about {plan.sampled:,}' if sampling else 'all'} of them to generate for, "
-        f"in about {plural(plan.units, 'unit')} of {plural(plan.unit_rows, 'row')}",
+        f"in {describe_units(source, plan.spec)}",
         f"about {plural(plan.sampled * plan.samples, 'candidate')} of {drawing.min_new_tokens} to "
         f"{drawing.max_new_tokens} tokens, {plan.samples} for each instruction ({each})",
         f"{config.model}: " + ", ".join(f"{name} {value}" for name, value in plan.model.items() if name != "content"),
@@ -260,4 +276,5 @@ JOB = PipelineJob(
     describe=describe,
     summarise=summarise,
     page=page,
+    grows=True,
 )

@@ -95,7 +95,7 @@ def _read(source: Input) -> Iterator[pa.RecordBatch]:
     names = [name for name in (ID, *TEMPLATE_COLUMNS) if name in source.schema.names]
     spec = source.read_spec(pa.schema([pa.field(name, pa.string()) for name in names]), CHUNK_ROWS)
     for file in source.files:
-        for read in list_reads(file, CHUNK_ROWS):
+        for read in list_reads(file, spec):
             for unit in read_units(read, spec):
                 yield unit.rows
 

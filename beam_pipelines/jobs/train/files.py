@@ -66,7 +66,7 @@ def held_out_instructions(found: Input) -> frozenset[int]:
     spec = found.read_spec(pa.schema([found.schema.field("instruction")]), CHUNK_ROWS)
     keys: set[int] = set()
     for file in found.files:
-        for read in list_reads(file, CHUNK_ROWS):
+        for read in list_reads(file, spec):
             for unit in read_units(read, spec):
                 if unit.bad:
                     row = unit.bad[0]

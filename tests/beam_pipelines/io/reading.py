@@ -10,17 +10,25 @@ from typing import Any
 import pyarrow as pa
 import zstandard
 
+from beam_pipelines.io.formats.base import UnitWork
 from beam_pipelines.io.inputs import open_input
 from beam_pipelines.io.units import Unit, list_reads, read_units
 
 
 def units(
-    pattern: str | Path, unit_rows: int = 7, limit: int | None = None, *, exact: bool = False, **options: Any
+    pattern: str | Path,
+    unit_rows: int = 7,
+    limit: int | None = None,
+    *,
+    exact: bool = False,
+    work: UnitWork | None = None,
+    **options: Any,
 ) -> Iterator[Unit]:
     source = open_input([str(pattern)], {}, limit=limit, **options)
     for file in source.files:
-        for read in list_reads(file, unit_rows):
-            yield from read_units(read, source.read_spec(source.schema, unit_rows, exact=exact))
+        spec = source.read_spec(source.schema, unit_rows, exact=exact, work=work)
+        for read in list_reads(file, spec):
+            yield from read_units(read, spec)
 
 
 def good(found: list[Unit]) -> list[dict[str, Any]]:

@@ -63,9 +63,9 @@ def test_few_rows_of_few_files_are_read(tmp_path: Path, monkeypatch: pytest.Monk
         read.append(part.file.name)
         return real_units(part, spec)
 
-    def list_reads(file: Any, rows: int) -> Any:
+    def list_reads(file: Any, spec: Any) -> Any:
         listed.append(file.name)
-        return real_reads(file, rows)
+        return real_reads(file, spec)
 
     monkeypatch.setattr(check, "read_units", read_units)
     monkeypatch.setattr(check, "list_reads", list_reads)

@@ -166,7 +166,7 @@ def test_an_element_is_a_unit_of_16_mb(ending: str) -> None:
     source = open_input([f"store://bucket/large/*.{ending}"], {})
     spec, coder = ReadSpec(source.schema, CHUNK_ROWS), coders.registry.get_coder(Unit)
     (file,) = source.files
-    sizes = [len(coder.encode(unit)) for read in list_reads(file, CHUNK_ROWS) for unit in read_units(read, spec)]
+    sizes = [len(coder.encode(unit)) for read in list_reads(file, spec) for unit in read_units(read, spec)]
     assert len(sizes) == 3 and max(sizes) < CHUNK_BYTES + row + 10_000
 
 

@@ -1,6 +1,7 @@
 import logging
 import os
 import pty
+import re
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import pytest
 from beam_pipelines.io.output import OutputDir
 from beam_pipelines.runs import progress
 from beam_pipelines.runs.progress import Progress, Stage
+from beam_pipelines.runs.under_way import begin_unit, end_unit, rows_under_way
 from schemas.stats import REAL_TOKENS, Stats
 
 
@@ -28,6 +30,7 @@ def wait_until(condition: object) -> None:
         time.sleep(0.02)
 
 
+UNITS = Stage("rows", 100, 4, resumes=True, tokens=True)
 STAGES = [Stage("instructions", 100, 4, resumes=True), Stage("pairs", None, 2, resumes=True)]
 
 
@@ -39,10 +42,11 @@ def test_log_lines_where_there_is_no_terminal(
     with caplog.at_level(logging.INFO, "cappy"), Progress(str(tmp_path), STAGES, {}):
         write(tmp_path / "instructions", "part-1.parquet", 30)
         (tmp_path / "instructions" / ".part-2.parquet.tmp").write_bytes(b"half")
-        wait_until(lambda: "50 rows" in caplog.text)
+        wait_until(lambda: "50 of 100 rows" in caplog.text)
         write(tmp_path / "pairs", "shard-0.parquet", 7)
         wait_until(lambda: "pairs" in caplog.text)
-    assert "instructions: 2 of 4 files, 50 rows" in caplog.text
+    assert "instructions: 20 of 100 rows were there" in caplog.text
+    assert "instructions: 2 of 4 files, 50 of 100 rows" in caplog.text
     assert " s left" in caplog.text
     assert "pairs: 1 of 2 files, 7 rows" in caplog.text
     messages = [record.message for record in caplog.records]
@@ -66,8 +70,10 @@ def test_bars_on_a_terminal(
 
 
 def write_unit(folder: Path, name: str, rows: int, tokens: int) -> None:
-    batch = pa.record_batch({"n": range(rows)})
-    OutputDir(str(folder)).write_unit(name, [batch], batch.schema, Stats(Counter({REAL_TOKENS: tokens})))
+    """Write a unit of `rows` rows of the input, each of which gives two."""
+    batch = pa.record_batch({"n": range(2 * rows)})
+    stats = Stats(Counter({REAL_TOKENS: tokens, ("rows", "read"): rows}))
+    OutputDir(str(folder)).write_unit(name, [batch], batch.schema, stats)
 
 
 def test_units_beside_other_folders_with_their_tokens(
@@ -81,7 +87,54 @@ def test_units_beside_other_folders_with_their_tokens(
     with caplog.at_level(logging.INFO, "cappy"), Progress(str(tmp_path), stages, {}):
         write_unit(tmp_path, "part-1.parquet", 30, 7_000)
         wait_until(lambda: "2 of 4 files" in caplog.text)
-    assert "output: 2 of 4 files, 50 rows, 30 rows/s, 7,000 tokens/s, 2 s left" in caplog.text
+    assert "output: 20 of 100 rows were there" in caplog.text
+    assert "output: 2 of 4 files, 50 of 100 rows, 30 rows/s, 7,000 tokens/s, 2 s left" in caplog.text
+
+
+def test_rows_under_way_count_once_and_never_fall(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(progress, "_LOG_SECONDS", 0.02)
+    monkeypatch.setattr(progress, "_LISTING_SECONDS", 0.2)
+    (tmp_path / "rows").mkdir()
+    with caplog.at_level(logging.INFO, "cappy"), Progress(str(tmp_path), [UNITS], {}):
+        for number in range(4):
+            name = f"part-{number}"
+            advance = begin_unit(str(tmp_path), name, 25)
+            for done in range(11):
+                advance(done, 10)
+                time.sleep(0.02)
+            write_unit(tmp_path, f"rows/{name}.parquet", 25, 100)
+            end_unit(str(tmp_path), name)
+        wait_until(lambda: "4 files, 100 rows" in caplog.text or "4 of 4 files, 100 of 100 rows" in caplog.text)
+    rows = [int(found[1]) for found in re.finditer(r"files, (\d+) of 100 rows", caplog.text)]
+    assert rows == sorted(rows) and rows[-1] == 100, rows
+    assert len({row % 25 for row in rows}) > 3, "it moves within units"
+    assert not rows_under_way(str(tmp_path))
+
+
+def test_a_unit_that_fails_and_begins_again_counts_once(tmp_path: Path) -> None:
+    begin_unit(str(tmp_path), "part-0", 100)(6, 10)
+    begin_unit(str(tmp_path), "part-0", 100)(2, 10)
+    begin_unit(str(tmp_path / "other"), "part-0", 100)(5, 10)
+    assert rows_under_way(str(tmp_path)) == {"part-0": 20.0}
+    begin_unit(str(tmp_path), "part-1", 7)(0, 0)
+    end_unit(str(tmp_path), "part-0")
+    assert rows_under_way(str(tmp_path)) == {"part-1": 0.0}
+
+
+def test_a_large_folder_is_listed_seldom_and_read_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(progress, "_LOG_SECONDS", 0.01)
+    monkeypatch.setattr(progress, "_READING_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "_FOOTERS_AT_ONCE", 3)
+    monkeypatch.setattr(progress, "_LISTING_SECONDS", 0.0)
+    for number in range(10):
+        write_unit(tmp_path, f"rows/part-{number}.parquet", 10, 1)
+    with caplog.at_level(logging.INFO, "cappy"), Progress(str(tmp_path), [UNITS], {}):
+        wait_until(lambda: "were there" in caplog.text)
+    assert "rows: 100 of 100 rows were there" in caplog.text
 
 
 @pytest.mark.parametrize("protocol", ["", "memory://"])
@@ -110,8 +163,8 @@ def test_a_file_that_cannot_be_read_hides_no_other(
     (tmp_path / "instructions" / "part-0.parquet").write_bytes(b"no parquet")
     with caplog.at_level(logging.INFO, "cappy"), Progress(str(tmp_path), STAGES, {}):
         write(tmp_path / "instructions", "part-1.parquet", 7)
-        wait_until(lambda: "1 of 4 files, 7 rows" in caplog.text)
-    assert "1 of 4 files, 7 rows" in caplog.text
+        wait_until(lambda: "1 of 4 files, 7 of 100 rows" in caplog.text)
+    assert "1 of 4 files, 7 of 100 rows" in caplog.text
 
 
 def test_bars_on_a_terminal_of_unknown_size(tmp_path: Path) -> None:

@@ -186,8 +186,9 @@ def test_bytes_numbers_and_dictionaries_are_text_where_text_is_wanted(tmp_path: 
     pq.write_table(pa.table(columns), tmp_path / "f.parquet")
     source = open_input([f"{tmp_path}/f.parquet"], {}, roles=Roles(text=tuple(columns)))
     assert source.schema.types == [pa.string()] * 4 + [pa.list_(pa.string()), pa.string()]
-    (part,) = list_reads(source.files[0], 9)
-    (unit,) = read_units(part, source.read_spec(source.schema, 9))
+    spec = source.read_spec(source.schema, 9)
+    (part,) = list_reads(source.files[0], spec)
+    (unit,) = read_units(part, spec)
     assert [(row.position, row.reason) for row in unit.bad] == [(1, "invalid_utf8")]
     assert unit.rows.to_pylist() == [
         {"bytes": "café", "coded": "a", "whole": "1", "truth": "true", "lists": ["x", None], "exact": "3.50"},

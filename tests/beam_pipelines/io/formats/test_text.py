@@ -39,8 +39,9 @@ def test_a_truncated_compressed_file_is_reported(tmp_path: Path, ending: str) ->
     path.write_bytes(data)
     source = open_input([str(path)], {})
     path.write_bytes(data[: len(data) // 2])  # after the launcher has looked at it
-    (read,) = list_reads(source.files[0], 1000)
-    found = list(read_units(read, ReadSpec(source.schema, 1000)))
+    spec = ReadSpec(source.schema, 1000)
+    (read,) = list_reads(source.files[0], spec)
+    found = list(read_units(read, spec))
     rows = [row["a"] for row in good(found)]
     assert 0 < len(rows) < 30_000
     assert rows == [json.loads(line)["a"] for line in draw[: len(rows)]]

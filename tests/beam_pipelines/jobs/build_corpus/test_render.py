@@ -36,7 +36,7 @@ def render(folder: Path, rows: list[dict[str, Any]], templates: list[dict[str, A
     (folder / "m.yaml").write_text("templates: .\ndatasets: [{name: d, split: train, paths: f.parquet}]\n")
     (planned,) = plan(BuildCorpusConfig(mixture=str(folder / "m.yaml"), output=str(folder / "out")), DRY_RUN).datasets
     (file,) = planned.input.files
-    (unit,) = [unit for read in list_reads(file, 100) for unit in read_units(read, planned.read)]
+    (unit,) = [unit for read in list_reads(file, planned.read) for unit in read_units(read, planned.read)]
     return UnitRenderer(planned.render).render(unit)
 
 

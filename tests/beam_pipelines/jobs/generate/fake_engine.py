@@ -1,6 +1,7 @@
 """An engine without a model: what it draws is a function of the prompt, the seed and the decoding."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from cappy_model.generate.decodings import Decoding, Drawing, Drawn, Failure, GenerationError, Sample
 from schemas.ids import seed_for
@@ -18,7 +19,7 @@ class FakeEngine:
         self.seeds: list[int] = []
         self.memory_errors = 0
 
-    def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Drawn]:
+    def draw(self, prompts: Sequence[str], seeds: Sequence[int], *, advance: Any = None) -> list[Drawn]:
         self.prompts += prompts
         self.seeds += seeds
         return [self._drawn(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]

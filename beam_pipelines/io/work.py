@@ -1,0 +1,54 @@
+"""Cutting of blocks of rows by the work that a model has with them."""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from operator import attrgetter
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from beam_pipelines.io.formats.base import RowBlock, UnitWork
+
+_LAST = np.iinfo(np.int64).max
+
+
+def cut_by_work(blocks: Iterable[RowBlock], work: UnitWork) -> Iterator[RowBlock]:
+    """Cut each block at the rows that reach `work.bytes`; bad rows stay between their neighbours."""
+    for block in blocks:
+        done = np.cumsum(work_of_rows(block.rows, work))
+        start, left = 0, block.bad
+        while start < len(done):
+            before = int(done[start - 1]) if start else 0
+            stop = min(len(done), int(np.searchsorted(done, before + work.bytes)) + 1)
+            end = block.positions[stop] if stop < len(done) else _LAST
+            between = bisect_left(left, end, key=attrgetter("position"))
+            yield RowBlock(block.positions[start:stop], block.rows.slice(start, stop - start), left[:between])
+            start, left = stop, left[between:]
+        if not len(done):
+            yield block
+
+
+def work_of_rows(rows: pa.RecordBatch, work: UnitWork) -> np.ndarray:
+    """Return the work of each row as `UnitWork` says: int64[n], a function of its texts alone."""
+    most = _LAST if work.row_bytes is None else work.row_bytes
+    columns = [rows[name] for name in work.columns]
+    size = sum((_text_bytes(column) for column in columns if not _is_list(column)), np.zeros(rows.num_rows, np.int64))
+    lists = [column for column in columns if _is_list(column)]
+    if not lists:
+        return np.minimum(size, most) + work.fixed
+    total = np.zeros(rows.num_rows, np.int64)
+    for column in lists:
+        parents = pc.list_parent_indices(column).to_numpy()
+        each = np.minimum(size[parents] + _text_bytes(pc.list_flatten(column)), most) + work.fixed
+        np.add.at(total, parents, each)
+    return total
+
+
+def _is_list(column: pa.Array) -> bool:
+    return bool(pa.types.is_list(column.type) or pa.types.is_large_list(column.type))
+
+
+def _text_bytes(column: pa.Array) -> np.ndarray:
+    """Return the bytes of each text, int64[n]; 0 for null."""
+    return np.asarray(pc.fill_null(pc.binary_length(column), 0), np.int64)
