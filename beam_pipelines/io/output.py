@@ -1,6 +1,7 @@
 """Output folders: Parquet files with fixed names, each written whole or not at all."""
 
 import io
+import posixpath
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -44,9 +45,13 @@ class OutputDir:
         """Write the rows of a unit with its `stats` in the file's metadata; return the stats and the file's entry.
 
         The unit is finished once this file exists (see `existing`), so write everything else that belongs to it before,
-        and add its entries to `stats`. Raises OutputError.
+        and add its entries to `stats`. Files of the unit's name stand there by their folders alone: the name has the
+        number of the input file, which depends on when that came. Raises OutputError.
         """
-        entry = self.write_parquet(path, batches, schema, metadata={STATS_KEY: stats.to_json()})
+        name = posixpath.basename(path)
+        files = {file._replace(path=_by_folder(file.path, name)) for file in stats.files}
+        metadata = {STATS_KEY: Stats(stats.counts, stats.samples, files).to_json()}
+        entry = self.write_parquet(path, batches, schema, metadata=metadata)
         return Stats(files={entry}).add(stats)
 
     def existing(self, path: str) -> tuple[FileEntry, Stats] | None:
@@ -62,7 +67,11 @@ class OutputDir:
             footer = pq.read_metadata(pa.BufferReader(data))
         except pa.ArrowException as error:
             raise CappyError(f"{url}: is not a whole Parquet file ({error}); delete it to have it rebuilt") from error
-        return FileEntry(path, footer.num_rows, len(data), digest_of(data)), stats_in(footer, url)
+        stats, name = stats_in(footer, url), posixpath.basename(path)
+        stats.files = {
+            file._replace(path=file.path + name) if file.path.endswith("/") else file for file in stats.files
+        }
+        return FileEntry(path, footer.num_rows, len(data), digest_of(data)), stats
 
     def check_usable(self) -> None:
         """Raise OutputError if this worker does not see what the launcher wrote here, or cannot write here."""
@@ -82,6 +91,12 @@ class OutputDir:
     def write(self, name: str, data: bytes) -> None:
         """Write a file of bytes, such as a manifest. Raises OutputError."""
         write_whole(join(self.url, name), data, self.storage)
+
+
+def _by_folder(path: str, name: str) -> str:
+    """Return the folder of a path with its `/` where the file has this name, else the path."""
+    folder, _, own = path.rpartition("/")
+    return f"{folder}/" if folder and own == name else path
 
 
 def parquet_bytes(

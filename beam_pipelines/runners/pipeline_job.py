@@ -36,6 +36,7 @@ from beam_pipelines.runs.job import JOBS, package_of
 from beam_pipelines.runs.manifest import manifest_header
 from beam_pipelines.runs.progress import Progress, Stage
 from beam_pipelines.runs.report import render_report
+from beam_pipelines.runs.start_up import counting_start_up
 from cappy_model.paths import encodable
 from schemas.errors import UsageError
 from schemas.manifest import REPORT
@@ -112,8 +113,7 @@ class PipelineJob(Generic[P]):
         plan = self.plan(config, placement)
         if is_dataflow(options):
             _check_reachable(plan)
-        own = self.fingerprint_inputs(plan)
-        hashed = {"job": self.name, "format_version": JOBS[self.name].format_version, **own, **reading_inputs(config)}
+        hashed = self.hashed(plan)
         output, storage, run = plan.output, config.storage, describe_run(hashed, config, grows=self.grows)
         standing = Standing() if config.overwrite else standing_of(output.url, run, storage)
         lost = lost_files(output.url, storage) if standing.finished else {}
@@ -126,9 +126,9 @@ class PipelineJob(Generic[P]):
             for warning in self.check(plan):
                 _LOG.warning("%s", warning)
             with hold(output.url, storage):
-                leftovers = open_run(output.url, run, overwrite=config.overwrite, storage=storage, reading=plan.urls)
                 if lost:
                     discard_lost(output.url, lost, storage)
+                leftovers = open_run(output.url, run, overwrite=config.overwrite, storage=storage, reading=plan.urls)
                 self._execute(plan, hashed, options)
                 close_run(output.url, load_manifest(output.url, storage), leftovers, storage)
         manifest = load_manifest(output.url, storage)
@@ -141,11 +141,18 @@ class PipelineJob(Generic[P]):
             output.write(REPORT, page)
         return manifest
 
+    def hashed(self, plan: P) -> dict[str, Any]:
+        """Return all fingerprint inputs of a plan: the job's own, and those of every job."""
+        version = JOBS[self.name].format_version
+        own = self.fingerprint_inputs(plan)
+        return {"job": self.name, "format_version": version, **own, **reading_inputs(plan.config)}
+
     def dry_run(self, config: Any, options: PipelineOptions) -> str:
         """Describe what `run` would do, planned as if it ran on this machine."""
         config.check()
-        plan = self.plan(config, DRY_RUN)
-        described = self.describe(plan, options)
+        with counting_start_up():
+            plan = self.plan(config, DRY_RUN)
+            described = self.describe(plan, options)
         growing = self._growing(plan)
         return f"{described}\n{growing}" if growing else described
 

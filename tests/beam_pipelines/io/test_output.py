@@ -76,6 +76,18 @@ def test_a_finished_unit_is_found_with_what_it_counted(tmp_path: Path, protocol:
     assert (entry.path, entry.rows) == (path, 3)
 
 
+def test_units_of_one_content_have_the_same_bytes_whatever_their_number(tmp_path: Path) -> None:
+    folder = OutputDir(str(tmp_path))
+    names = [f"part-0000{number}-00000-00000.parquet" for number in range(2)]
+    for name in names:
+        stats = Stats(files={folder.write_parquet(f"rejects/{name}", [ROWS], ROWS.schema)}).add(a_tally())
+        folder.write_unit(f"rows/{name}", [ROWS], ROWS.schema, stats)
+        found = folder.existing(f"rows/{name}")
+        assert found is not None and found[1] == stats
+    one, other = (tmp_path / "rows" / name for name in names)
+    assert one.read_bytes() == other.read_bytes()
+
+
 def test_the_kept_tally_is_no_part_of_the_schema(tmp_path: Path) -> None:
     OutputDir(str(tmp_path)).write_unit("part-0.parquet", [ROWS], ROWS.schema, a_tally())
     assert pq.read_schema(tmp_path / "part-0.parquet").equals(ROWS.schema, check_metadata=True)
