@@ -23,9 +23,11 @@ OPENAI = ["httpx2>=2.12", "openai>=3"]
 TEST = [
     *OPENAI,
     "datasets>=5",
+    "duckdb>=2",
     "hypothesis>=6.150",
     "mypy>=2.4",
     "pandas>=3",
+    "polars>=2",
     "pytest>=9",
     "pytest-xdist>=3.8",
     "rouge-score==0.1.2",
@@ -52,7 +54,7 @@ setup(
     packages=find_packages(include=["schemas*", "cappy_model*", "beam_pipelines*"]),
     package_data={
         "beam_pipelines.report": ["*.j2"],
-        "beam_pipelines.jobs": ["*/page.html.j2"],
+        "beam_pipelines.jobs": ["*/*.html.j2"],
         "beam_pipelines.jobs.demo": ["*.md", "*.yaml", "candidates/*", "data/**/*", "templates/**/*"],
     },
     install_requires=BASE,

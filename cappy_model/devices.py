@@ -1,5 +1,7 @@
 """Devices, dtypes, and the token budget of a batch on a device."""
 
+import gc
+
 import torch
 from transformers import PreTrainedConfig
 
@@ -119,3 +121,10 @@ def cuda_devices(device: str) -> list[torch.device]:
     if ":" in device:
         return [torch.device(device)]
     return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+
+
+def free_memory() -> None:
+    """Give the memory of models that nothing refers to any more back to this machine and its GPUs."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,6 +1,5 @@
 """`cappy doctor --model`: whether the scores of a model are computed right, and mean what they should."""
 
-import gc
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +15,7 @@ from beam_pipelines.report.text import size
 from beam_pipelines.runs.inputs import open_inputs
 from cappy_model.architectures import DECODERS
 from cappy_model.checkpoints import ModelSource, find_checkpoint
-from cappy_model.devices import cuda_devices, settle_device, settle_dtype, settle_tokens_per_batch
+from cappy_model.devices import cuda_devices, free_memory, settle_device, settle_dtype, settle_tokens_per_batch
 from cappy_model.paths import readable
 from cappy_model.score.check import BrokenModel, CheckFailed, compare, plain_scores, refusals
 from cappy_model.score.diagnosis import (
@@ -189,7 +188,7 @@ def _templates(subject: _Subject, others: dict[str, _Subject], examples: Example
         return Verdict("template", "unknown", f"{used}: without right responses it cannot be compared with others")
     tried = {}
     for name, other in others.items():
-        _free(subject.device)
+        free_memory()
         tried[name] = _wins(other.scorer(other.loaded()), examples)
     return judge_templates(used, won, tried)
 
@@ -218,7 +217,7 @@ def _precision(subject: _Subject, examples: Examples, scores: np.ndarray, groups
     if needed > free:
         text = f"not compared with float32: the model needs {size(needed)} in it, and {size(free)} are free"
         return Verdict("precision", "unknown", text)
-    _free(subject.device)
+    free_memory()
     exact = plain_scores(subject.loaded("float32"), examples.pairs, subject.device)
     largest = compare(scores, exact, subject.dtype).largest
     return judge_precision(largest, flips(scores, exact.scores, groups), subject.dtype)
@@ -231,10 +230,3 @@ def _free_memory(device: str) -> int:
     if device == "cpu":
         return free
     return min(free, int(torch.cuda.mem_get_info(cuda_devices(device)[0])[0]))
-
-
-def _free(device: str) -> None:
-    """Release the memory of models that are no longer referenced."""
-    gc.collect()
-    if device != "cpu":
-        torch.cuda.empty_cache()

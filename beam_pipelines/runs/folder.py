@@ -81,9 +81,14 @@ def open_run(
         else:
             standing = _compare(output, before, run, storage)
             run = _go_on(output, names, before, run, standing, storage)
-    write_whole(join(output, RUN), to_json({**run, "fingerprint": fingerprint(run["facts"])}), storage)
+    write_run(output, run, storage)
     delete_files(output, [name for name in names if name == FAILURE], storage)
     return [name for name in names if _LEFTOVER.fullmatch(name)]
+
+
+def write_run(output: str, run: Mapping[str, Any], storage: StorageOptions) -> None:
+    """Write the run.json of a run (see `describe_run`)."""
+    write_whole(join(output, RUN), to_json({**run, "fingerprint": fingerprint(run["facts"])}), storage)
 
 
 def _go_on(

@@ -11,12 +11,14 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from beam_pipelines.io.storage import absolute, join
 from beam_pipelines.jobs.adapt.config import ADAPTATION_PAIRS, AdaptConfig
 from beam_pipelines.jobs.adapt.pairs import columns_to_read, make_pairs, open_candidates, text_columns_in
+from beam_pipelines.jobs.adapt.wording import words_of
 from beam_pipelines.jobs.evaluate import EvaluateConfig
 from beam_pipelines.jobs.evaluate import job as evaluate
 from beam_pipelines.jobs.rerank import RerankConfig
 from beam_pipelines.jobs.rerank import job as rerank
 from beam_pipelines.jobs.score import ScoreConfig
 from beam_pipelines.jobs.score import job as score
+from beam_pipelines.jobs.score.plan import output_columns
 from beam_pipelines.jobs.train import TrainConfig
 from beam_pipelines.jobs.train import job as train
 from beam_pipelines.jobs.train.config import TrainingConfig
@@ -24,9 +26,11 @@ from beam_pipelines.jobs.train.plan import begun_before_groups
 from beam_pipelines.report.text import plural
 from beam_pipelines.runners.options import in_threads, placement_of
 from beam_pipelines.runners.pipeline_job import check_shared
-from beam_pipelines.runs.data import table_of
+from beam_pipelines.runs.data import table_in
 from beam_pipelines.runs.folder import refuse_foreign
+from beam_pipelines.runs.inputs import check_not_grown
 from beam_pipelines.runs.job import LocalJob
+from beam_pipelines.runs.wording import reword, reworded
 from cappy_model.train.recipe import RANDOM
 from schemas.errors import CappyError, UsageError
 from schemas.records import as_text
@@ -66,13 +70,11 @@ def _scoring(config: AdaptConfig) -> ScoreConfig:
     )
 
 
-def _reranking(config: AdaptConfig) -> RerankConfig:
-    scored = table_of("score", _folder(config, SCORED))
+def _reranking(config: AdaptConfig, scored: str) -> RerankConfig:
     return RerankConfig(input=scored, output=_folder(config, SELECTIONS), **_shared(config))
 
 
-def _evaluating(config: AdaptConfig) -> EvaluateConfig:
-    scored = table_of("score", _folder(config, SCORED))
+def _evaluating(config: AdaptConfig, scored: str) -> EvaluateConfig:
     folder, seed, rouge = _folder(config, EVALUATION), config.seed, config.rouge
     return EvaluateConfig(input=scored, output=folder, seed=seed, rouge=rouge, **_shared(config))
 
@@ -89,14 +91,19 @@ def run(config: AdaptConfig, options: PipelineOptions) -> dict[str, dict[str, An
     CappyError.
     """
     check_shared(config.output, placement_of(options))
-    _check(config)
-    return {
-        PAIRS: make_pairs(config, _folder(config, PAIRS)),
-        SCORER: train.run(_training(config)),
-        SCORED: score.JOB.run(_scoring(config), in_threads(options)),
-        SELECTIONS: rerank.JOB.run(_reranking(config), options),
-        EVALUATION: evaluate.JOB.run(_evaluating(config), options),
-    }
+    with reworded(words_of(config)):
+        _check(config)
+        made = {
+            PAIRS: make_pairs(config, _folder(config, PAIRS)),
+            SCORER: train.run(_training(config)),
+            SCORED: score.JOB.run(_scoring(config), in_threads(options)),
+        }
+        scored = table_in(made[SCORED], _folder(config, SCORED))
+        return {
+            **made,
+            SELECTIONS: rerank.JOB.run(_reranking(config, scored), options),
+            EVALUATION: evaluate.JOB.run(_evaluating(config, scored), options),
+        }
 
 
 def _check(config: AdaptConfig) -> None:
@@ -110,16 +117,18 @@ def _check(config: AdaptConfig) -> None:
     if unknown is not None:
         raise CappyError(f"--text-columns {unknown}: neither --train nor --validation has such a column")
     try:
-        scored = score.output_columns(_scoring(config))
-        rerank.columns_of(_reranking(config), scored)
-        evaluating = _evaluating(config)
+        scored = output_columns(_scoring(config))
+        rerank.columns_of(_reranking(config, config.validation), scored)
+        evaluating = _evaluating(config, config.validation)
         evaluate.columns_of(evaluating, _with_texts(scored, evaluate.texts_of(evaluating)))
         evaluate.check_valued(evaluating, open_candidates(config, config.validation))
     except CappyError as error:
         raise CappyError(
-            f"--validation: {error}. In adapt the columns have the names that generate writes, without flags for "
-            "others: rename or drop those of the files"
+            f"--validation: {error}. In adapt the columns have the names that generate writes: rename or drop those of "
+            "the files"
         ) from error
+    remedy = "give another --output, or --overwrite to begin again"
+    check_not_grown(_scoring(config), "score", _folder(config, SELECTIONS), remedy)
 
 
 def _with_texts(schema: pa.Schema, texts: Sequence[str]) -> pa.Schema:
@@ -131,7 +140,8 @@ def _with_texts(schema: pa.Schema, texts: Sequence[str]) -> pa.Schema:
 
 def dry_run(config: AdaptConfig) -> str:
     """Describe the candidates of both sides, and the training."""
-    _check(config)
+    with reworded(words_of(config)):
+        _check(config)
     train_input, validation = (open_candidates(config, pattern) for pattern in (config.train, config.validation))
     columns_to_read(train_input.schema)
     training = _training(config)
@@ -142,11 +152,11 @@ def dry_run(config: AdaptConfig) -> str:
     )
 
 
-def summarise(manifests: Mapping[str, Mapping[str, Any]]) -> str:
+def summarise(config: AdaptConfig, manifests: Mapping[str, Mapping[str, Any]]) -> str:
     """Summarise the manifests of the stages, a line for each."""
     pairs, missing = manifests[PAIRS]["totals"], manifests[PAIRS]["notes"].get("mismatch_skipped", 0)
     note = f"; {plural(missing, 'wrong response')} could not be drawn: too few references differ" if missing else ""
-    return "\n".join(
+    lines = "\n".join(
         [
             f"{plural(pairs['pairs'], 'pair')} of {plural(pairs['instructions'], 'instruction')}{note}",
             train.summarise(manifests[SCORER]),
@@ -155,11 +165,12 @@ def summarise(manifests: Mapping[str, Mapping[str, Any]]) -> str:
             evaluate.JOB.summarise(manifests[EVALUATION]),
         ]
     )
+    return reword(lines, words_of(config))
 
 
 JOB = LocalJob(
     name="adapt",
     run=run,
     dry_run=lambda config, options: dry_run(config),
-    summary=lambda config, manifests: summarise(manifests),
+    summary=summarise,
 )

@@ -25,11 +25,12 @@ from beam_pipelines.report.text import plural, size
 from beam_pipelines.runners.forecast import forecast, measure_first_rows
 from beam_pipelines.runners.options import Placement, in_threads
 from beam_pipelines.runners.pipeline_job import PipelineJob, Plan
-from beam_pipelines.runs.data import table_folder, table_of
+from beam_pipelines.runs.data import table_folder, table_in
 from beam_pipelines.runs.finish import FinishRun
 from beam_pipelines.runs.folder import refuse_foreign
-from beam_pipelines.runs.inputs import open_inputs
+from beam_pipelines.runs.inputs import check_not_grown, open_inputs
 from beam_pipelines.runs.progress import Stage
+from beam_pipelines.runs.wording import reworded
 from beam_pipelines.transforms.candidates import GROUP
 from beam_pipelines.transforms.read import ReadInputs
 from beam_pipelines.transforms.shuffle import (
@@ -42,6 +43,9 @@ from beam_pipelines.transforms.shuffle import (
     slice_chunk,
 )
 from schemas.chunks import CHUNK_ROWS
+
+_WORDS = {r", with --reuse (\S+) to take its scores over": r"; `cappy score --reuse \1` takes its scores over"}
+"""What is said instead where messages of score name flags that rerank lacks (see `runs.wording`)."""
 
 SCORED = "scored"
 """The folder below the output where candidates are scored, with a model."""
@@ -187,19 +191,23 @@ class RerankJob(PipelineJob[RerankPlan]):
             return super().dry_run(config, options)
         config.check()
         from beam_pipelines.jobs.score import job as score
+        from beam_pipelines.jobs.score.plan import output_columns
 
-        columns = columns_of(config, score.output_columns(config))
+        columns = columns_of(config, output_columns(config))
         return f"{score.JOB.dry_run(_scoring(config), options)}\n{describe_selection(config, columns)}"
 
     def _score_first(self, config: RerankConfig, options: PipelineOptions) -> RerankConfig:
         """Score the input into `scored/` below the output; return the configuration for the scored rows."""
         from beam_pipelines.jobs.score import job as score
+        from beam_pipelines.jobs.score.plan import output_columns
 
-        columns_of(config, score.output_columns(config))
+        columns_of(config, output_columns(config))
         refuse_foreign(absolute(config.output), config.storage)
         scoring = _scoring(config)
-        score.JOB.run(scoring, in_threads(options))
-        return replace(config, input=table_of("score", absolute(scoring.output)), limit=None)
+        check_not_grown(scoring, "score", absolute(config.output), _rerank_scored(scoring))
+        with reworded(_WORDS):
+            scored = score.JOB.run(scoring, in_threads(options))
+        return replace(config, input=table_in(scored, absolute(scoring.output)), limit=None)
 
 
 def _scoring(config: RerankConfig) -> ScoreConfig:
@@ -207,6 +215,13 @@ def _scoring(config: RerankConfig) -> ScoreConfig:
     names = {field.name for field in fields(ScoreConfig)}
     shared = {field.name: getattr(config, field.name) for field in fields(config) if field.name in names}
     return ScoreConfig(**{**shared, "output": join(config.output, SCORED)})
+
+
+def _rerank_scored(scoring: ScoreConfig) -> str:
+    return (
+        f"`cappy score` with --output {scoring.output} takes new files in, and `cappy rerank` selects from its rows "
+        "without --model into another folder; or give another folder, or --overwrite to begin again"
+    )
 
 
 JOB = RerankJob(

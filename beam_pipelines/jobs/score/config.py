@@ -1,9 +1,14 @@
 """Options of score."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from beam_pipelines.models.config import ModelConfig
 from beam_pipelines.runs.flags import flag, whole
+from schemas.errors import UsageError
+
+ONE_COLUMN = "score"
+"""The column of the score, unless a flag names another."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +37,34 @@ class ScorerConfig(ModelConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreConfig(ScorerConfig):
-    """Options specific to score: the input, its columns, and the scorer."""
+    """Options specific to score: the input, its columns, and the scorer or a file of several."""
 
     input: str = flag(metavar="PATTERN", help="input files: a path or fsspec URL with wildcards")
-    model: str = flag(metavar="ID", help="scorer: hub id[@revision], folder, or fsspec URL")
+    model: str | None = flag(None, metavar="ID", help="scorer: hub id[@revision], folder, or fsspec URL")
+    scorers: str | None = flag(
+        None,
+        metavar="FILE",
+        help="YAML list of several scorers, in place of --model: model and column of each, and template, head, dtype "
+        "and max_length where they differ from the flags",
+    )
+    reuse: Sequence[str] = flag(
+        (),
+        action="extend",
+        metavar="DIR",
+        help="finished output folders of score whose scores of equal pairs are taken over; may be repeated",
+    )
     instruction_column: str = flag("instruction", metavar="C", help="column of the instruction")
     response_column: str = flag("response", metavar="C", help="column of the response: text, or a list of texts")
-    score_column: str = flag("score", metavar="C", help="name of the new column with the score")
+    score_column: str = flag(ONE_COLUMN, metavar="C", help="name of the new column with the score")
+
+    def check(self) -> None:
+        """Raise UsageError unless there is either a model or a file of scorers."""
+        super().check()
+        if self.model is None and self.scorers is None:
+            raise UsageError("--model ID, a scorer, or --scorers FILE, a list of several, is required")
+        if self.scorers is None:
+            return
+        if self.model is not None:
+            raise UsageError(f"--model and --scorers exclude each other; list {self.model} in {self.scorers}")
+        if self.score_column != ONE_COLUMN:
+            raise UsageError(f"--score-column {self.score_column!r}: each scorer in {self.scorers} names its `column`")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from beam_pipelines.jobs.score.scoring import TOKENS_PER_BIN
-from beam_pipelines.report.text import plural, share
+from beam_pipelines.report.text import listing, plural, share
 from beam_pipelines.runs.card import REJECTS, Card, Part
 from beam_pipelines.runs.manifest import count_rejects, samples
 from schemas.stats import BINS_PER_SCORE, REAL_TOKENS, SCORE_BINS, Stats
@@ -13,8 +13,24 @@ _CUT_SHARE = 0.05
 """Share of truncated pairs above which a run warns."""
 
 
+COUNTED = ("model", "totals", "warnings", "tokens", "scores", "lengths", "errors", "seconds", "fingerprint")
+"""What the manifest of several scorers takes over from that of each scorer's own run."""
+
+
 def _text(manifest: Mapping[str, Any]) -> str:
     totals = manifest["totals"]
+    if "scorers" in manifest:
+        columns = listing([f"`{name}` by {run['model']['name']}" for name, run in manifest["scorers"].items()])
+        return (
+            f"{plural(totals['rows'], 'row')} with the scores of {plural(len(manifest['scorers']), 'scorer')}: "
+            f"{columns}. Higher is better. Rows keep the order of the input; a row without a score has the reason in "
+            "the column of the same name with `_error`."
+        )
+    if manifest["configuration"].get("carries"):
+        return (
+            f"The scores of {plural(totals['rows'], 'row')} by {manifest['model']['name']}, each with the `position` "
+            "of its row in its input file: part of the table two folders up."
+        )
     return (
         f"{plural(totals['rows'], 'row')}, {plural(totals['scored'], 'pair')} of them scored by "
         f"{manifest['model']['name']}: higher is better. Rows keep the order of the input; a row without a score has "
@@ -43,6 +59,7 @@ def score_manifest(stats: Stats, *, hashed: Mapping[str, Any], model: Mapping[st
             "unscored": unscored,
             "distinct": counts["pairs", "distinct"],
             "truncated": counts["pairs", "truncated"],
+            **({"reused": counts["pairs", "reused"]} if "reuse" in hashed else {}),
         },
         "warnings": _warnings(counts["pairs", "truncated"], counts["pairs", "scored"], hashed["model"]["max_length"]),
         "tokens": {
@@ -56,6 +73,30 @@ def score_manifest(stats: Stats, *, hashed: Mapping[str, Any], model: Mapping[st
         "errors": errors,
         "rejects": count_rejects(stats, lost=unreadable + unscored, attempted=unreadable + pairs, of="rows and pairs"),
         "samples": samples(stats, "highest", "lowest", "any", "rejects"),
+    }
+
+
+def joint_manifest(stats: Stats, *, hashed: Mapping[str, Any], runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the manifest's part of a run with several scorers, from its statistics and fingerprint inputs `hashed`.
+
+    `runs` has the `COUNTED` parts of the manifest of each scorer's own run, by its column. The reject rate is the
+    largest among the scorers: a row that cannot be read is lost for each of them.
+    """
+    counts, unreadable = stats.counts, stats.counts["rows", "rejected"]
+    scored = {name: counts["pairs", name, "scored"] for name in runs}
+    unscored = {name: counts["pairs", name, "unscored"] for name in runs}
+    lost = {name: unreadable + unscored[name] for name in runs}
+    attempted = {name: lost[name] + scored[name] for name in runs}
+    worst = max(runs, key=lambda name: lost[name] / max(attempted[name], 1))
+    return {
+        "scorers": {name: dict(run) for name, run in runs.items()},
+        "inputs": hashed["files"],
+        "totals": {"rows": counts["rows", "read"], "scored": sum(scored.values()), "unscored": sum(unscored.values())},
+        "warnings": [f"{name}: {warning}" for name, run in runs.items() for warning in run["warnings"]],
+        "rejects": count_rejects(
+            stats, lost=lost[worst], attempted=attempted[worst], of=f"rows and pairs of {worst!r}"
+        ),
+        "samples": samples(stats, "any", "rejects"),
     }
 
 

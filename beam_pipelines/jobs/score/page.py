@@ -5,6 +5,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from beam_pipelines.jobs.score.several_page import page_of_several
 from beam_pipelines.report import tables, text
 from beam_pipelines.report.frame import Column, KeyFigure, Page, Row, Table, count
 from beam_pipelines.report.plots import Bar, Histogram, histogram_rows
@@ -14,7 +15,9 @@ _SAMPLES = {"highest": "Highest scores", "lowest": "Lowest scores", "any": "Rand
 
 
 def page(manifest: Mapping[str, Any]) -> Page:
-    """Return the page for the manifest of a score run."""
+    """Return the page for the manifest of a score run, of one scorer or of several."""
+    if "scorers" in manifest:
+        return page_of_several(manifest)
     totals, samples = manifest["totals"], manifest["samples"]
     written = sum(file["rows"] for file in data_entries(manifest))
     return Page(
@@ -62,6 +65,7 @@ def _figures(manifest: Mapping[str, Any]) -> list[KeyFigure]:
     return [
         count(totals["rows"], "row", text.plural(len(manifest["inputs"]), "input file")),
         count(totals["distinct"], "distinct pair", "equal pairs are scored once"),
+        *([count(totals["reused"], "reused pair", "with the score of an earlier run")] if "reused" in totals else []),
         *tables.throughput(manifest, f"plus {padding} padding"),
         *tables.last_figures(manifest),
     ]
@@ -80,6 +84,7 @@ def _tokens(manifest: Mapping[str, Any]) -> Table:
     cells = {
         "Pairs": totals["scored"],
         "Distinct": totals["distinct"],
+        **({"Reused": totals["reused"]} if "reused" in totals else {}),
         "Truncated": totals["truncated"],
         "Tokens": tokens["real"],
         "Padding tokens": tokens["padding"],

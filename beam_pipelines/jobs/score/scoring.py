@@ -1,8 +1,9 @@
 """The scoring of a unit: rows with two text columns -> the same rows with a score."""
 
 import heapq
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,7 @@ import pyarrow.compute as pc
 from beam_pipelines.io.units import Unit
 from beam_pipelines.models.spec import ModelSpec
 from beam_pipelines.transforms.results import Result, unreadable_rows
+from cappy_model.work import Advance
 from schemas.errors import CappyError
 from schemas.ids import seed_for
 from schemas.records import is_text
@@ -22,7 +24,10 @@ if TYPE_CHECKING:
 
 TOKENS_PER_BIN = 16
 """Width of the bins that the lengths of pairs are counted in."""
-_SAMPLE_CHARACTERS = 4_000  # of each text; a report shows no more
+POSITION = pa.field("position", pa.int64(), nullable=False)
+"""The place of a row in its input file, as `Unit.positions` has it."""
+SAMPLE_CHARACTERS = 4_000
+"""Most characters of each text in a sample; a report shows no more."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,14 @@ def load_scorer(spec: ScorerSpec) -> "Scorer":
 
     settings = {"head": spec.head, "template": spec.template, "max_length": spec.max_length, **spec.settings}
     return Scorer.from_pretrained(spec.model, check_pairs=spec.check, **settings)
+
+
+def release_scorers() -> None:
+    """Free the memory of this machine and its devices that loaded scorers take."""
+    load_scorer.cache_clear()
+    from cappy_model.devices import free_memory
+
+    free_memory()
 
 
 @dataclass(frozen=True)
@@ -77,6 +90,16 @@ class ScoreColumns:
         """Return whether the responses of a row are a list."""
         return pa.types.is_list(schema.field(self.response).type)
 
+    @property
+    def pair(self) -> tuple[str, ...]:
+        """The columns of the input that a pair is read from."""
+        return tuple(dict.fromkeys((self.instruction, self.response)))
+
+    @property
+    def new(self) -> tuple[str, ...]:
+        """The new columns, in order."""
+        return (self.score, self.error, self.num_tokens, self.truncated)
+
     def output(self, schema: pa.Schema) -> pa.Schema:
         """Return the schema of scored rows: the columns of the input, then four new ones.
 
@@ -84,17 +107,20 @@ class ScoreColumns:
         """
         for name, flag in ((self.instruction, "--instruction-column"), (self.response, "--response-column")):
             _check_text(schema, name, flag, lists=name == self.response)
-        kinds = (pa.float32(), pa.string(), pa.int32(), pa.bool_())
-        new = dict(zip((self.score, self.error, self.num_tokens, self.truncated), kinds, strict=True))
-        for name in new:
+        for name in self.new:
             if name in schema.names:
                 raise CappyError(
                     f"column {name!r} exists already and would be overwritten; --score-column names another one"
                 )
-        wrap = pa.list_ if self.lists(schema) else lambda kind: kind
-        nullable = {self.score, self.error} if not self.lists(schema) else set(new)
-        fields = [pa.field(name, wrap(kind), nullable=name in nullable) for name, kind in new.items()]
-        return pa.schema([*schema, *fields])
+        return pa.schema([*schema, *self.new_fields(lists=self.lists(schema))])
+
+    def new_fields(self, *, lists: bool) -> list[pa.Field]:
+        """Return the fields of the new columns, in order."""
+        kinds = (pa.float32(), pa.string(), pa.int32(), pa.bool_())
+        if lists:
+            return [pa.field(name, pa.list_(kind)) for name, kind in zip(self.new, kinds, strict=True)]
+        nullable = (self.score, self.error)
+        return [pa.field(name, kind, nullable=name in nullable) for name, kind in zip(self.new, kinds, strict=True)]
 
 
 def _check_text(schema: pa.Schema, name: str, flag: str, *, lists: bool) -> None:
@@ -105,14 +131,17 @@ def _check_text(schema: pa.Schema, name: str, flag: str, *, lists: bool) -> None
         raise CappyError(f"{flag} {name}: is {kind}, not text")
 
 
-def score_unit(unit: Unit, scorer: "Scorer", columns: ScoreColumns) -> Result:
-    """Score the pairs of a unit. Rows keep their order; a row that cannot be scored has an error instead of a score."""
+def score_unit(unit: Unit, scorer: "Scorer", columns: ScoreColumns, *, advance: Advance | None = None) -> Result:
+    """Score the pairs of a unit. Rows keep their order; a row that cannot be scored has an error instead of a score.
+
+    `advance` is told the number of pairs done.
+    """
     schema, stats = columns.output(unit.rows.schema), Stats()
     instructions, responses = unit.rows[columns.instruction], unit.rows[columns.response]
     if columns.lists(unit.rows.schema):
         instructions = instructions.take(pc.list_parent_indices(responses))
         responses = pc.list_flatten(responses)
-    new = _score_texts(instructions, responses, scorer, stats)
+    new = _score_texts(instructions, responses, partial(scorer.score_pairs, advance=advance), stats)
     if columns.lists(unit.rows.schema):
         new = [_as_lists(array, unit.rows[columns.response]) for array in new]
     rows = pa.RecordBatch.from_arrays([*unit.rows.columns, *new], schema=schema)
@@ -123,7 +152,20 @@ def score_unit(unit: Unit, scorer: "Scorer", columns: ScoreColumns) -> Result:
     return Result(f"part-{unit.name}", [rows], schema, rejects, stats)
 
 
-def _score_texts(instructions: pa.Array, responses: pa.Array, scorer: "Scorer", stats: Stats) -> list[pa.Array]:
+def score_positions(
+    unit: Unit, scorer: "Scorer", *, score: Callable[..., Result], columns: ScoreColumns, advance: Advance | None = None
+) -> Result:
+    """Score a unit by `score`; return the position of each row in place of the columns of the input."""
+    result = score(unit, scorer, advance=advance)
+    (rows,) = result.rows
+    schema = pa.schema([POSITION, *columns.new_fields(lists=columns.lists(unit.rows.schema))])
+    arrays = [pa.array(unit.positions), *(rows[name] for name in columns.new)]
+    return result._replace(rows=[pa.RecordBatch.from_arrays(arrays, schema=schema)], schema=schema)
+
+
+def _score_texts(
+    instructions: pa.Array, responses: pa.Array, score_pairs: Callable[..., "Scored"], stats: Stats
+) -> list[pa.Array]:
     """Return the score, error, tokens and truncation of n pairs, as four columns of length n."""
     errors: list[str | None] = [None] * len(instructions)
     for name, texts in (("instruction", instructions), ("response", responses)):
@@ -131,7 +173,7 @@ def _score_texts(instructions: pa.Array, responses: pa.Array, scorer: "Scorer", 
             errors[row] = f"null {name}"
     valid = np.array([row for row, error in enumerate(errors) if error is None], dtype=np.int64)
     texts = (array.take(pa.array(valid)).to_pylist() for array in (instructions, responses))
-    scored = scorer.score_pairs(*texts)
+    scored = score_pairs(*texts)
     for place, error in scored.errors.items():
         errors[int(valid[place])] = error
     _count(scored, errors, stats)
@@ -163,6 +205,8 @@ def _count(scored: "Scored", errors: list[str | None], stats: Stats) -> None:
     found = np.isfinite(scored.scores)
     stats.counts["pairs", "scored"] += int(found.sum())
     stats.counts["pairs", "distinct"] += scored.work.distinct
+    if scored.work.reused:
+        stats.counts["pairs", "reused"] += scored.work.reused
     stats.counts["pairs", "truncated"] += int(scored.truncated.sum())
     for error in filter(None, errors):
         stats.counts["errors", error.split(":")[0].replace(" ", "_")] += 1
@@ -194,5 +238,5 @@ def _sample(rows: pa.RecordBatch, columns: ScoreColumns, unit: Unit, stats: Stat
     for key, rank in ranks.items():
         for row in heapq.nsmallest(SAMPLES_PER_KEY, rank, key=rank.__getitem__):
             sample = dict(zip(names, shown.slice(row, 1).to_pylist()[0].values(), strict=True))
-            cut = {name: sample[name] and sample[name][:_SAMPLE_CHARACTERS] for name in ("instruction", "response")}
+            cut = {name: sample[name] and sample[name][:SAMPLE_CHARACTERS] for name in ("instruction", "response")}
             stats.sample(key, rank[row], {**sample, **cut, "position": f"{unit.file.name}{unit.position(row)}"})

@@ -1,0 +1,207 @@
+"""Scoring with several scorers: the run of each in turn, resumable by itself, then the table of all of them."""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from beam_pipelines.jobs.score.config import ScoreConfig
+from beam_pipelines.jobs.score.join import JoinPlan, build, fingerprint_inputs, manifest_of, plan_join, stages
+from beam_pipelines.jobs.score.plan import ScorePlan, loaded
+from beam_pipelines.jobs.score.scorers import naming
+from beam_pipelines.jobs.score.scoring import release_scorers
+from beam_pipelines.models.settle import has_ended
+from beam_pipelines.report.text import plural
+from beam_pipelines.runners.options import DRY_RUN, Placement, in_threads, placement_of
+from beam_pipelines.runners.pipeline_job import PipelineJob, check_shared
+from beam_pipelines.runs.changes import describe_changes
+from beam_pipelines.runs.files import lost_files
+from beam_pipelines.runs.folder import (
+    delete_files,
+    describe_run,
+    earlier_run,
+    hold,
+    names_below,
+    open_run,
+    refuse_foreign,
+    standing_of,
+    unlisted,
+    write_run,
+)
+from schemas.errors import CappyError
+from schemas.manifest import CARD, MANIFEST, REPORT
+
+_LOG = logging.getLogger("cappy")
+
+
+def score_in_turn(config: ScoreConfig, options: PipelineOptions, score: PipelineJob[ScorePlan]) -> dict[str, Any]:
+    """Run the scorers of the file one after the other by the job `score`, then make the table of all their scores.
+
+    A finished scorer is left alone, and the table is made again if the file lists more scorers than it holds. Returns
+    the manifest. Raises CappyError as `PipelineJob.run` does, and for a scorer of the folder that the file lacks or
+    describes otherwise.
+    """
+    placement = placement_of(options)
+    check_shared(config.output, placement)
+    plan = plan_join(config, placement)
+    table = _table_job(plan, score)
+    run = describe_run(table.hashed(plan), config, grows=True)
+    if config.overwrite:
+        _check_folders(plan, score)
+        with hold(plan.output.url, config.storage):
+            open_run(plan.output.url, run, overwrite=True, storage=config.storage, reading=plan.urls)
+        _score_all(plan, options, score)
+    elif not _is_finished(plan, run):
+        _check_folders(plan, score)
+        _score_all(plan, options, score)
+        _take_in(plan, run)
+    return table.run(replace(config, overwrite=False), in_threads(options))
+
+
+def _table_job(plan: JoinPlan, score: PipelineJob[ScorePlan]) -> PipelineJob[JoinPlan]:
+    """Return the job that makes the table of finished scorers, planned as `plan`."""
+    once = replace(plan, config=replace(plan.config, overwrite=False))
+    return PipelineJob(
+        name=score.name,
+        plan=lambda config, placement: once,
+        fingerprint_inputs=fingerprint_inputs,
+        build=build,
+        stages=stages,
+        manifest=manifest_of,
+        card=score.card,
+        describe=partial(_describe, score=score),
+        summarise=score.summarise,
+        page=score.page,
+        grows=True,
+    )
+
+
+def _is_finished(plan: JoinPlan, run: Mapping[str, Any]) -> bool:
+    """Return whether the output folder holds the whole table of these scorers and files.
+
+    Raises CappyError for another run, naming the scorers that are missing or that differ.
+    """
+    output, storage = plan.output.url, plan.config.storage
+    refuse_foreign(output, storage)
+    before = earlier_run(output, storage)
+    same = before.get("job") == run["job"] and "scorers" in before["facts"]
+    if same:
+        _refuse_changed(output, str(plan.config.scorers), before, run)
+    elif before.get("job") == run["job"]:
+        raise CappyError(
+            f"{output}: holds the scores of one scorer, given by --model; give another folder, with --reuse {output} "
+            "to take these scores over"
+        )
+    known = _with_scorers(run, before) if same else run
+    standing = standing_of(output, known, storage)
+    return known == run and standing.done and not lost_files(output, storage)
+
+
+def _with_scorers(run: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run with the scorers of the run `before`."""
+    facts, earlier = run["facts"], before["facts"]
+    settings = {**facts["settings"], "scorers": earlier["settings"]["scorers"]}
+    return {**run, "facts": {**facts, "settings": settings, "scorers": earlier["scorers"]}}
+
+
+def _refuse_changed(output: str, file: str, before: Mapping[str, Any], run: Mapping[str, Any]) -> None:
+    """Raise CappyError if a scorer of the folder is missing from the file, or is another one there."""
+    listed = {entry["name"]: entry for entry in json.loads(json.dumps(run["facts"]["scorers"]))}
+    for entry in before["facts"]["scorers"]:
+        name = entry["name"]
+        if name not in listed:
+            raise CappyError(
+                f"{output}: holds the scores of {name!r}, which {file} does not list; list it again, or give another "
+                f"folder, with --reuse {output} to take over the scores of the others"
+            )
+        changes = describe_changes(entry, listed[name])
+        if changes:
+            raise CappyError(
+                f"{output}: holds the scores of another {name!r}: {changes}. Change it back in {file}, list the new "
+                "one under another column, or give --overwrite to score all again."
+            )
+
+
+def _check_folders(plan: JoinPlan, score: PipelineJob[ScorePlan]) -> None:
+    """Check that the folder of each scorer holds its run, or none. Raises CappyError otherwise."""
+    for scorer in plan.scorers:
+        with naming(plan.config, scorer.columns.score):
+            refuse_foreign(scorer.output.url, scorer.config.storage)
+            if not plan.config.overwrite:
+                run = describe_run(score.hashed(scorer), scorer.config, grows=True)
+                standing_of(scorer.output.url, run, scorer.config.storage)
+
+
+def _score_all(plan: JoinPlan, options: PipelineOptions, score: PipelineJob[ScorePlan]) -> None:
+    """Run the scorers in turn; the weights of one are released before those of the next are loaded."""
+    for number, scorer in enumerate(plan.scorers, 1):
+        column, config = scorer.columns.score, scorer.config
+        _LOG.info("scorer %d of %d: %r by %s", number, len(plan.scorers), column, config.model)
+        job = replace(score, plan=partial(_planned, scorer))
+        try:
+            with naming(plan.config, column):
+                job.run(config, in_threads(options))
+        finally:
+            release_scorers()
+
+
+def _planned(scorer: ScorePlan, config: ScoreConfig, placement: Placement) -> ScorePlan:
+    return loaded(scorer, placement)
+
+
+def _take_in(plan: JoinPlan, run: Mapping[str, Any]) -> None:
+    """Let the run in the output folder be one of the scorers of `run`, if it is one of fewer: its table is deleted.
+
+    The manifest goes first, and run.json is written last, so an interruption leaves a run of fewer scorers, begun.
+    Files keep their numbers.
+    """
+    output, storage = plan.output, plan.config.storage
+    before = earlier_run(output.url, storage)
+    if not before or _with_scorers(run, before) == run:
+        return
+    with hold(output.url, storage):
+        table = unlisted(names_below(output.url, storage), ())
+        delete_files(output.url, [MANIFEST, CARD, REPORT, *table], storage)
+        write_run(output.url, {**_with_scorers(before, run), "configuration": run["configuration"]}, storage)
+
+
+def _describe(plan: JoinPlan, options: PipelineOptions, *, score: PipelineJob[ScorePlan]) -> str:
+    """Describe the input, then each scorer as its own run is described, and release it."""
+    source = plan.inputs[0]
+    lines = [
+        f"{plural(len(source.files), 'file')}, {plural(source.rows, 'row')}; {plural(len(plan.scorers), 'scorer')} in "
+        "turn, then one table of their scores"
+    ]
+    for scorer in plan.scorers:
+        column = scorer.columns.score
+        if has_ended(scorer.config, len(source.files)):
+            lines.append(f"{column}: {scorer.config.model} has finished")
+            continue
+        with naming(plan.config, column):
+            described = score.describe(scorer, options)
+        release_scorers()
+        lines += [f"{column}:", *(f"  {line}" for line in described.splitlines())]
+    return "\n".join(lines)
+
+
+def describe_in_turn(config: ScoreConfig, options: PipelineOptions, score: PipelineJob[ScorePlan]) -> str:
+    """Describe what `score_in_turn` would do, planned as if it ran on this machine."""
+    plan = plan_join(config, DRY_RUN)
+    return _table_job(plan, score).dry_run(config, options)
+
+
+def summarise_several(manifest: Mapping[str, Any]) -> str:
+    """Summarise the manifest of several scorers, a line for each of them."""
+    totals = manifest["totals"]
+    lines = [
+        f"{name}: {plural(run['totals']['scored'], 'pair')} scored, {run['totals']['unscored']:,} without a score, in "
+        f"{run['seconds']} s"
+        for name, run in manifest["scorers"].items()
+    ]
+    return "\n".join(
+        [*lines, f"{plural(totals['rows'], 'row')} in one table, {plural(manifest['rejects']['rows'], 'reject')}"]
+    )
