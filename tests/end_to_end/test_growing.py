@@ -13,6 +13,7 @@ import pytest
 
 from beam_pipelines.jobs.generate import engines, job
 from beam_pipelines.jobs.generate.engines import GeneratorSpec
+from beam_pipelines.jobs.generate.unit_size import UnitSize
 from cappy_model.generate.decodings import Drawing
 from schemas.ids import digest
 from tests.beam_pipelines.jobs.generate.fake_engine import BREAKS, FakeEngine
@@ -34,10 +35,10 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeEngine]:
     """Replace engines by one that is fake."""
     made = FakeEngine(Drawing(()))
 
-    def settle(config: Any, drawing: Drawing, *, local: bool) -> tuple[GeneratorSpec, dict[str, Any]]:
+    def settle(config: Any, drawing: Drawing, *, local: bool) -> tuple[GeneratorSpec, dict[str, Any], UnitSize]:
         made.drawing = drawing
         spec = GeneratorSpec(config.model, "cpu", "float32", 1024, False, False, "{}", drawing)
-        return spec, {"content": digest(config.model), "type": "fake", "tokens_per_batch": 1024}
+        return spec, {"content": digest(config.model), "type": "fake", "tokens_per_batch": 1024}, UnitSize(16)
 
     monkeypatch.setattr(job, "_settle", settle)
     monkeypatch.setattr(engines, "open_engine", lambda spec: made)
