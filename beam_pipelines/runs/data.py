@@ -13,11 +13,6 @@ def table_folder(job: str) -> str:
     return JOBS[job].data[0]
 
 
-def table_of(job: str, output: str) -> str:
-    """Return the pattern of the files that a job writes its table to, for a job that reads them."""
-    return join(output, table_folder(job), "*.parquet")
-
-
 def data_entries(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the manifest's entries of the files that hold the run's table, in the order of their paths.
 
@@ -33,3 +28,10 @@ def data_entries(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
         if found:
             return sorted(found, key=lambda file: str(file["path"]))
     return []
+
+
+def table_in(manifest: Mapping[str, Any], output: str) -> str:
+    """Return the pattern of the files that hold the table of the finished run in the folder `output`."""
+    entries = data_entries(manifest)
+    folder = posixpath.dirname(entries[0]["path"]) if entries else table_folder(str(manifest["job"]))
+    return join(output, folder, "*.parquet")

@@ -180,8 +180,8 @@ def test_no_candidates(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     [
         ({"score": 0.5}, "--validation: column 'score' exists already"),
         ({"rank": 1}, "--validation: the input has a column 'rank'"),
-        ({"references": None}, "--validation: --reference-column: column 'references' is null"),
-        ({"references": {"a": 1}}, "--validation: --reference-column: column 'references' is struct<a: int64>"),
+        ({"references": None}, "--validation: column 'references' is null"),
+        ({"references": {"a": 1}}, "--validation: column 'references' is struct<a: int64>"),
         ({"response": ["a", "b"]}, "--validation: column 'decoding' is string and column 'response' is list"),
     ],
 )
@@ -191,7 +191,7 @@ def test_columns_are_checked_for_all_stages_before_training(
     (inputs / "validation.jsonl").write_bytes(json_lines(*candidates(10, first=30, **change)))
     assert cappy(*flags(inputs, tmp_path / "out")) == 1
     error = said(capsys)
-    assert message in error and "others: rename or drop" in error
+    assert message in error and "generate writes: rename or drop" in error and "-column" not in error
     assert not (tmp_path / "out").exists()
 
 
@@ -200,7 +200,7 @@ def test_validation_is_checked_first(
 ) -> None:
     (inputs / "validation.jsonl").write_bytes(json_lines({"instruction": "x"}))
     assert cappy(*flags(inputs, tmp_path / "out")) == 1
-    assert "--validation: --response-column response: there is no such column" in said(capsys)
+    assert "--validation: there is no column 'response'; there are instruction" in said(capsys)
     assert not (tmp_path / "out").exists()
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert cappy(*flags(inputs, tmp_path / "out")) == 2

@@ -23,12 +23,22 @@ from beam_pipelines.jobs.score import job as score
 from beam_pipelines.jobs.train import TrainConfig
 from beam_pipelines.jobs.train import job as train
 from beam_pipelines.runners.options import in_threads
-from beam_pipelines.runs.data import table_of
+from beam_pipelines.runs.data import table_in
 from beam_pipelines.runs.folder import refuse_foreign
 from beam_pipelines.runs.job import LocalJob
+from beam_pipelines.runs.wording import reword, reworded
 from schemas.manifest import REPORT
 
 _LOG = logging.getLogger("cappy")
+
+_WORDS = {
+    r"train for more steps \(--epochs, --max-steps\), or at another --learning-rate": "train on more --pairs",
+    r"; or evaluate on more pairs \(--eval-fraction, --max-eval-pairs\)": "",
+    r"evaluate on more pairs \(--eval-fraction, --max-eval-pairs\)": "train on more --pairs",
+    r"; give a greater --max-length if the model has the positions": "",
+    r"; --check-pairs 0 runs without this check": "",
+}
+"""What the demo says instead where messages of its stages name flags that it lacks (see `runs.wording`)."""
 
 CORPUS = "corpus"
 """The first stage; the others have the names of adapt's. Each is a run of its own in a folder of its own."""
@@ -37,21 +47,30 @@ CORPUS = "corpus"
 def run(config: DemoConfig, options: PipelineOptions) -> dict[str, dict[str, Any]]:
     """Run the stages that are not finished; return the manifests of all by name. Raises CappyError."""
     refuse_foreign(absolute(config.output), {})
-    stages, manifests = _stages(config, options), {}
-    for number, (name, run_stage) in enumerate(stages.items(), start=1):
-        _LOG.info("%s, %d of %d", name, number, len(stages))
-        manifests[name] = run_stage()
+    manifests: dict[str, dict[str, Any]] = {}
+    stages = _stages(config, options, manifests)
+    with reworded(_WORDS):
+        for number, (name, run_stage) in enumerate(stages.items(), start=1):
+            _LOG.info("%s, %d of %d", name, number, len(stages))
+            manifests[name] = run_stage()
     return manifests
 
 
-def _stages(config: DemoConfig, options: PipelineOptions) -> dict[str, Callable[[], dict[str, Any]]]:
+def _stages(
+    config: DemoConfig, options: PipelineOptions, manifests: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Callable[[], dict[str, Any]]]:
+    """Return what runs each stage; the later ones look up the files of the earlier ones in the `manifests`."""
     training = _training(config)  # fails before the first stage if the encoder is not installed
+
+    def scored() -> str:
+        return table_in(manifests[SCORED], _path(config, SCORED))
+
     return {
         CORPUS: lambda: build_corpus.JOB.run(_building(config), options),
         SCORER: lambda: train.run(training),
         SCORED: lambda: score.JOB.run(_scoring(config), in_threads(options)),
-        SELECTIONS: lambda: rerank.JOB.run(_reranking(config), options),
-        EVALUATION: lambda: evaluate.JOB.run(_evaluating(config), options),
+        SELECTIONS: lambda: rerank.JOB.run(_reranking(config, scored()), options),
+        EVALUATION: lambda: evaluate.JOB.run(_evaluating(config, scored()), options),
     }
 
 
@@ -99,13 +118,11 @@ def _scoring(config: DemoConfig) -> ScoreConfig:
     )
 
 
-def _reranking(config: DemoConfig) -> RerankConfig:
-    scored = table_of("score", _path(config, SCORED))
+def _reranking(config: DemoConfig, scored: str) -> RerankConfig:
     return RerankConfig(input=scored, output=_path(config, SELECTIONS), overwrite=config.overwrite)
 
 
-def _evaluating(config: DemoConfig) -> EvaluateConfig:
-    scored = table_of("score", _path(config, SCORED))
+def _evaluating(config: DemoConfig, scored: str) -> EvaluateConfig:
     return EvaluateConfig(input=scored, output=_path(config, EVALUATION), overwrite=config.overwrite)
 
 
@@ -119,7 +136,7 @@ def summary(config: DemoConfig, manifests: Mapping[str, Mapping[str, Any]]) -> s
     ]
     return "\n\n".join(
         [
-            "\n".join(lines),
+            reword("\n".join(lines), _WORDS),
             "Value of the chosen one of a language model's 17 responses, by the method that chooses it:",
             table(manifests[EVALUATION]),
             f"report: {_path(config, EVALUATION, REPORT)}",

@@ -101,7 +101,7 @@ def test_json_lines_read_back_equal(folder: Path, rows: Rows) -> None:
     for row, own in zip(rows, found, strict=True):
         plain = {name: value for name, value in row.items() if name != "source"}
         assert {name: own[name] for name in plain} == plain
-    frame = pd.read_json(file, lines=True, dtype=False, convert_dates=False)
+    frame = pd.read_json(file, lines=True, dtype=False)
     assert frame["instruction"].tolist() == [row["instruction"] for row in rows]
 
 
