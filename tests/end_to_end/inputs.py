@@ -48,7 +48,7 @@ def json_lines(*rows: dict[str, Any] | bytes) -> bytes:
     return b"".join((row if isinstance(row, bytes) else json.dumps(row).encode()) + b"\n" for row in rows)
 
 
-_REPEATABLE = ("--held-out", "--score-column", "--stop")
+_REPEATABLE = ("--held-out", "--reuse", "--score-column", "--stop")
 
 
 def settled(*words: object) -> list[str]:

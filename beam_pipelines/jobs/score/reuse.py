@@ -169,7 +169,8 @@ def reuse_of(folders: Sequence[ScoredFolder], model: Mapping[str, Any], storage:
 
 def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """Return the parts in which two scorers differ, so that their scores of a pair may differ, too."""
-    return [name for name in _SAME if _part(one, name) != _part(other, name)]
+    found = [name for name in _SAME if _part(one, name) != _part(other, name)]
+    return [name for name in found if not (name == "template_hash" and "template" in found)]
 
 
 def _part(model: Mapping[str, Any], name: str) -> Any:
