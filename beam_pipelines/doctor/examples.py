@@ -79,7 +79,7 @@ def find_columns(
     types = {field.name: field.type for field in schema}
     if label is None and LABEL in types and _is_label(types[LABEL]):
         label = LABEL
-    known = references if references in types and _lists(types[references]) else None
+    known = references if references in types and _holds_texts(types[references]) else None
     columns = Columns(instruction, response, group or default_group(schema, instruction), known, label)
     item = types[response].value_type if pa.types.is_list(types[response]) else types[response]
     checks = [
@@ -96,8 +96,14 @@ def _is_label(kind: pa.DataType) -> bool:
     return is_number(kind) or pa.types.is_boolean(kind)
 
 
-def _lists(kind: pa.DataType) -> bool:
-    return pa.types.is_list(kind) and is_text(kind.value_type)
+def _holds_texts(kind: pa.DataType) -> bool:
+    return is_text(kind.value_type if pa.types.is_list(kind) else kind)
+
+
+def _texts_in(value: str | list[str | None] | None) -> list[str]:
+    """Return the texts of a value, which is one, a list of them, or null."""
+    texts = value if isinstance(value, list) else [value]
+    return [text for text in texts if text is not None]
 
 
 def examples_of(source: Input, columns: Columns, count: int) -> Examples:
@@ -114,11 +120,10 @@ def examples_of(source: Input, columns: Columns, count: int) -> Examples:
 def _group(rows: Sequence[dict[str, Any]], columns: Columns) -> Group:
     responses, right = [], []
     for row in rows:
-        found = row[columns.response]
-        texts = [text for text in (found if isinstance(found, list) else [found]) if text is not None]
+        texts = _texts_in(row[columns.response])
         responses += texts
         if columns.references is not None:
-            right += [text for text in row[columns.references] or () if text is not None]
+            right += filter(None, _texts_in(row[columns.references]))  # an empty cell of CSV is an empty text
         elif columns.label is not None and row[columns.label] == 1:
             right += texts
     return Group(rows[0][columns.instruction], list(dict.fromkeys(responses)), list(dict.fromkeys(right)))

@@ -253,3 +253,16 @@ def test_examples_are_whole_groups_with_a_right_response_of_another_one(tmp_path
 def test_one_instruction_has_nothing_to_swap_with() -> None:
     one = built_in_examples()._replace(pairs=[("a", "b"), ("a", "c")])
     assert one.swapped == [0, 1]
+
+
+def test_references_may_be_one_text(tmp_path: Path) -> None:
+    table = pa.table({"instruction": ["a", "b"], "response": ["x", "y"], "references": ["x", ""]})
+    lists = table.set_column(2, "references", pa.array([["x"], []]))
+    found = []
+    for name, content in {"texts": table, "lists": lists}.items():
+        pq.write_table(content, tmp_path / f"{name}.parquet")
+        source = open_input([str(tmp_path / f"{name}.parquet")], {})
+        columns = find_columns(source.schema, "instruction", "response", None, "references", None)
+        found.append(examples_of(source, columns, 4))
+    assert found[0] == found[1]
+    assert columns.references == "references"

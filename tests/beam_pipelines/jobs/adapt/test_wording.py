@@ -84,8 +84,13 @@ def test_no_message_of_a_stage_names_a_flag_that_the_job_lacks(job: str) -> None
         ),
         (
             "--group-column: column 'instruction_id' is float",
-            "the column of the group: column 'instruction_id' is float",
+            "column 'instruction_id' is float",
         ),
+        (
+            "--response-column response: there is no such column; there are a",
+            "there is no column 'response'; there are a",
+        ),
+        ("two columns for --score-column", "two columns for the column of the score"),
         ("train for more steps (--epochs, --max-steps), or", "train for more steps (--max-steps), or"),
         ("Give another folder, with --reuse o/scored to take its scores over.", "Give another folder."),
     ],
