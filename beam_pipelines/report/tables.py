@@ -128,8 +128,11 @@ def accounting(label: str, whole: int, **parts: int) -> Table:
 
 
 def inputs(manifest: Mapping[str, Any]) -> Table:
-    """Return the table of files that were read, with a column for the dataset if the job has several."""
-    entries = manifest["inputs"]
+    """Return the table of files that were read, with a column for the dataset if the job has several.
+
+    For a run whose input has grown, another column says when each was added.
+    """
+    entries, growth = manifest["inputs"], manifest.get("growth", ())
     columns = {
         "name": Column("File", "code"),
         "size": Column("Size", "bytes"),
@@ -138,6 +141,10 @@ def inputs(manifest: Mapping[str, Any]) -> Table:
     }
     if any("dataset" in entry for entry in entries):
         columns = {"dataset": Column("Dataset", "text"), **columns}
+    if len(growth) > 1:
+        columns["added"] = Column("Added", "text")
+        times = [launch["begun"] for launch in growth for _ in range(launch["files"])]
+        entries = [{**entry, "added": text.moment(time)} for entry, time in zip(entries, times, strict=True)]
     return _listing(columns, entries)
 
 

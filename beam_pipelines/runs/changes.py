@@ -43,6 +43,8 @@ def _in_words(change: Difference, all_changes: Sequence[Difference]) -> str:
             return _of_file(path[: place + 2], f"input {_name(path[place + 1])}{owner}", all_changes)
         if path[place] == "templates":
             return _of_template(change, f"template {_name(path[place + 1])!r}{owner}")
+    if path[0] == "datasets" and ABSENT in (change.before, change.now):
+        return f"dataset {_name(path[-1])} {'was added' if change.before is ABSENT else 'is gone'}"
     for start, name in _NAMED.items():
         if path[: len(start)] == start:
             return f"{name} has changed"
@@ -56,7 +58,9 @@ def _name(step: str) -> str:
 def _of_template(change: Difference, template: str) -> str:
     if change.before is ABSENT:
         return f"{template} was added"
-    return f"{template} is gone" if change.now is ABSENT else f"{template} has changed"
+    if change.now is ABSENT:
+        return f"{template} is gone"
+    return f"{template} has another id" if change.path[-1] == "id" else f"{template} has changed"
 
 
 def _of_file(path: tuple[str, ...], file: str, all_changes: Sequence[Difference]) -> str:

@@ -293,3 +293,17 @@ def test_model_with_its_own_code(inputs: Path, tmp_path: Path, monkeypatch: pyte
 def test_dry_run(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cappy(*flags(inputs, tmp_path / "out", "--dry-run")) == 0
     assert "learn from 90 candidates in 4 steps, then choose among 30 candidates" in capsys.readouterr().out
+
+
+def test_more_validation_candidates_are_refused_before_they_are_scored(
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    command = flags(inputs, output, "--validation", inputs / "validation*.jsonl")
+    assert cappy(*command) == 0
+    before = data_bytes(output)
+    (inputs / "validation-2.jsonl").write_bytes(json_lines(*candidates(10, first=60)))
+    said(capsys)
+    assert cappy(*command) == 1
+    words = "selections: is made of 1 file, and validation-2.jsonl is new; give another --output, or --overwrite"
+    assert words in said(capsys) and data_bytes(output) == before

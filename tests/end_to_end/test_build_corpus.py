@@ -264,7 +264,14 @@ def test_order_of_datasets_and_templates_is_part_of_the_fingerprint(
     assert build(corpus, tmp_path / "out") == 1
     error = capsys.readouterr().err
     assert "datasets[things:train].templates: different order" in error
-    assert 'datasets[things:train].templates[colour].id: "t-0" -> "t-9"' in error
+    assert "template 'colour' of things:train has another id" in error
+    renamed = {**TOPICS[2], "name": "blue"}
+    write_templates(tmp_path / "templates", "things", [{**TOPICS[0], "jinja": "{{ thing }}|||red"}, TOPICS[1], renamed])
+    assert build(corpus, tmp_path / "out") == 1
+    assert (
+        "holds another run: template 'only blue' of things:train is gone; template 'blue' of things:train was added; "
+        "template 'colour' of things:train has changed. Give another folder"
+    ) in capsys.readouterr().err
 
 
 def test_killed_run_is_repeated_to_the_same_bytes(corpus: Path, tmp_path: Path) -> None:

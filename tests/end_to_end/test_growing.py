@@ -124,6 +124,8 @@ def test_steps_give_what_one_run_gives(
     assert [entry["rows"] for entry in whole["growth"]] == [6 * 30 + 3]
     assert all(one["begun"] <= other["begun"] for one, other in pairwise(grown["growth"]))
     assert [file["name"][0] for file in grown["inputs"]] == [letter for step in steps for letter in sorted(step)]
+    pages = [(tmp_path / output / "report.html").read_text() for output in ("grown", "whole")]
+    assert [">Added<" in page for page in pages] == [True, False]
     key = "instruction_id"
     assert sorted(row[key] for row in rows_of(tmp_path / "grown")) == sorted(
         row[key] for row in rows_of(tmp_path / "whole")

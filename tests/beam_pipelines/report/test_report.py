@@ -315,3 +315,15 @@ def test_inputs_name_the_dataset_only_where_a_job_has_several():
     table = common.inputs(manifest)
     assert [column.label for column in table.columns] == ["File", "Size", "Rows", "Hash of head and tail"]
     assert [row.cells[0] for row in table.rows] == [entry["name"] for entry in manifest["inputs"]]
+
+
+def test_inputs_say_when_they_were_added_where_a_run_has_grown():
+    manifest = small()
+    count = len(manifest["inputs"])
+    growth = [{"files": count - 1, "rows": 1, "begun": "2026-10-28T21:05:00+00:00"}]
+    manifest["growth"] = [*growth, {"files": 1, "rows": 1, "begun": "2026-11-28T21:05:00+00:00"}]
+    table = common.inputs(manifest)
+    assert table.columns[-1].label == "Added"
+    assert [row.cells[-1] for row in table.rows][-2:] == ["2026-10-28 21:05 UTC", "2026-11-28 21:05 UTC"]
+    manifest["growth"] = [{**growth[0], "files": count}]
+    assert common.inputs(manifest).columns[-1].label != "Added"

@@ -59,6 +59,8 @@ def test_templates_are_named() -> None:
         "template 'colour' of things:train has changed",
         "input a of things:train is new",
     ]
+    others = {"datasets": [{"name": "quiz", "templates": [], "files": []}]}
+    assert describe_changes(before, others) == "dataset things:train is gone; dataset quiz was added"
     chat = {"model": {"template": "chat", "template_hash": "1"}}
     assert (
         describe_changes({"model": {}}, chat)
