@@ -1,4 +1,4 @@
-"""`cappy score --reuse`: known scores are taken over to the byte, the rest is computed, and other scorers are refused."""
+"""`cappy score --reuse`: known scores are taken over to the byte, the rest is computed, others are refused by name."""
 
 import json
 import shutil
@@ -343,3 +343,39 @@ def test_killed_and_resumed_the_bytes_are_those_of_an_undisturbed_run(number: si
     score(pattern, model, tmp_path / "plain", "--reuse", known)
     assert data_bytes(tmp_path / "out") == data_bytes(tmp_path / "plain")
     assert manifest_of(tmp_path / "out")["totals"]["reused"] == 600
+
+
+@pytest.fixture
+def scorers(model: Path, tmp_path: Path) -> Path:
+    """A file of two scorers: that of the known run, and another one."""
+    other = save_tiny_scorer(tmp_path / "other", seed=1)
+    listed = [{"model": str(model), "column": "first"}, {"model": str(other), "column": "second"}]
+    (tmp_path / "scorers.yaml").write_text(json.dumps(listed))
+    return tmp_path / "scorers.yaml"
+
+
+def score_all(rows: Rows, scorers: Path, output: Path, *flags: object) -> list[str]:
+    """The words of `cappy score --scorers`."""
+    words = command(rows, scorers, output, *flags)
+    words[words.index("--model")] = "--scorers"
+    return words
+
+
+def test_several_scorers_take_over_what_is_theirs(
+    scorers: Path, model: Path, known: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = alter(Path(shutil.copytree(known, tmp_path / "known")), shifted)
+    assert cappy(*score_all(some_rows(150, 250), scorers, tmp_path / "both", "--reuse", shown)) == 0
+    both = table_of(tmp_path / "both")
+    assert np.array_equal(both["first"].to_numpy()[:50], table_of(shown)["score"].to_numpy()[150:])
+    assert max(both["first"].to_pylist()[50:] + both["second"].to_pylist()) < SHIFT / 2
+    found = {name: entry["totals"] for name, entry in manifest_of(tmp_path / "both")["scorers"].items()}
+    assert found["first"]["reused"] == 50 and "reused" not in found["second"]
+    again = score(some_rows(150, 250), tmp_path / "other", tmp_path / "again", "--reuse", tmp_path / "both")
+    assert table_of(again)["score"].equals(both["second"]) and manifest_of(again)["totals"]["reused"] == 100
+    assert cappy(*score_all(some_rows(0, 4), scorers, tmp_path / "out", "--reuse", known, "--max-length", 32)) == 1
+    assert "its max_length is 64, and here it is 32; give the --max-length of that run" in said(capsys)
+    assert (
+        cappy(*command(some_rows(0, 4), model, tmp_path / "out", "--reuse", tmp_path / "both", "--dtype=bfloat16")) == 1
+    )
+    assert "the scores in its column 'first' are those of another scorer: its dtype is float32" in said(capsys)
