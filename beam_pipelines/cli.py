@@ -159,12 +159,12 @@ def _add_storage_flags(parser: argparse.ArgumentParser) -> None:
 
 def _run_job(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     config = config_from(load_config(arguments.command), arguments)
-    config.check()
-    options = None
-    if config.takes_beam_flags:
-        options = _beam_options(arguments, rest)
-    else:
+    if not config.takes_beam_flags:
         _refuse(arguments, rest)
+    options = _beam_options(arguments, rest) if rest else None  # tells of a misspelt flag before a missing one
+    config.check()
+    if config.takes_beam_flags and options is None:
+        options = _beam_options(arguments, rest)
     job = load_job(arguments.command)
     if getattr(config, "dry_run", False) or getattr(config, "show", None):
         with counting_start_up(of_program=True):

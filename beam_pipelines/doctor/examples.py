@@ -118,7 +118,8 @@ def examples_of(source: Input, columns: Columns, count: int) -> Examples:
 
 
 def _group(rows: Sequence[dict[str, Any]], columns: Columns) -> Group:
-    responses, right = [], []
+    responses: list[str] = []
+    right: list[str] = []
     for row in rows:
         texts = _texts_in(row[columns.response])
         responses += texts

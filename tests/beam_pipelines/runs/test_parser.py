@@ -12,6 +12,7 @@ SLIPS = [
     ("score --runnr direct --output D", "unknown flag --runnr; did you mean --runner?"),
     ("score --input X --model M --output D --limti 3 --zzzz", "unknown flags --limti (did you mean --limit?), --zzzz"),
     ("score --input --modle M", "unknown flag --modle; did you mean --model?"),
+    ("score --input X --modle M --output D", "unknown flag --modle; did you mean --model?"),
     ("demo --outptu D", "unknown flag --outptu; did you mean --output?"),
     ("train --corpus X --model M --output D --maxpairs 3", "unknown flag --maxpairs; did you mean --max-pairs?"),
     ("verify D --storage X", "unknown flag --storage; did you mean --storage-options?"),
