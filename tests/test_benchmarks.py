@@ -132,6 +132,16 @@ def test_start_up_is_compared_with_bare_imports(tmp_path: Path) -> None:
     assert row(done.stdout, "cappy rerank")[2] == "`import apache_beam, pyarrow`"
 
 
+@pytest.mark.slow
+def test_known_scores_are_the_same_by_all_contenders(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.reuse", "--tiny", "--json", str(tmp_path / "found")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert row(done.stdout, "cappy score --reuse")[5] == "x1.00" and "2,000 pairs" in done.stdout
+    for whole, one in json.loads((tmp_path / "found").read_text()).values():
+        assert whole["seconds"] > 0 and one["tree"] > 0
+
+
 @pytest.mark.parametrize(
     ("stage", "name"),
     [

@@ -76,3 +76,10 @@ def test_what_is_missing_is_said() -> None:
 def test_hostile_texts_stay_texts() -> None:
     checker = read(render_report(manifest_of(stats_of(2, text=HOSTILE))))
     assert not {"script", "img"} & checker.tags and HOSTILE in checker.text
+
+
+def test_pairs_that_were_taken_over_are_counted() -> None:
+    manifest = manifest_of(stats_of(40))
+    assert "reused" not in read(render_report(manifest)).text
+    manifest["totals"]["reused"] = 10
+    assert "reused pairs 10 with the score of an earlier run" in read(render_report(manifest)).text
