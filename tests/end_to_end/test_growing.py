@@ -14,6 +14,8 @@ import pytest
 from beam_pipelines.jobs.generate import engines, job
 from beam_pipelines.jobs.generate.engines import GeneratorSpec
 from beam_pipelines.jobs.generate.unit_size import UnitSize
+from beam_pipelines.jobs.score import plan
+from beam_pipelines.models.settle import earlier
 from cappy_model.generate.decodings import Drawing
 from schemas.ids import digest
 from tests.beam_pipelines.jobs.generate.fake_engine import BREAKS, FakeEngine
@@ -130,6 +132,25 @@ def test_steps_give_what_one_run_gives(
     assert sorted(row[key] for row in rows_of(tmp_path / "grown")) == sorted(
         row[key] for row in rows_of(tmp_path / "whole")
     )
+
+
+def test_units_of_a_file_follow_from_the_file_alone(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With units that are small, files have several; a growing run keeps the size that it was begun with."""
+
+    def settle(config: Any, *_: Any, **__: Any) -> int:
+        return earlier(config, "unit_bytes", "settings") or size
+
+    monkeypatch.setattr(plan, "settle_unit_bytes", settle)
+    size = 300
+    add(tmp_path / "all", *NAMES)
+    assert score(tmp_path / "all", tmp_path / "whole", model) == 0
+    for size, step in ((300, "ef"), (10_000, "cb"), (20_000, "ad")):  # noqa: B007
+        add(tmp_path / "in", *step)
+        assert score(tmp_path / "in", tmp_path / "grown", model) == 0
+    assert by_input(tmp_path / "grown") == by_input(tmp_path / "whole")
+    assert len(by_input(tmp_path / "grown")) > 3 * len(NAMES)
 
 
 def test_what_is_there_and_what_is_new_is_said(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
