@@ -112,7 +112,7 @@ class PipelineJob(Generic[P]):
         check_shared(config.output, placement)
         plan = self.plan(config, placement)
         if is_dataflow(options):
-            _check_reachable(plan)
+            check_visible(plan)
         hashed = self.hashed(plan)
         output, storage, run = plan.output, config.storage, describe_run(hashed, config, grows=self.grows)
         standing = Standing() if config.overwrite else standing_of(output.url, run, storage)
@@ -217,7 +217,7 @@ def check_shared(output: str, placement: Placement) -> None:
         )
 
 
-def _check_reachable(plan: Plan) -> None:
+def check_visible(plan: Plan) -> None:
     """Raise UsageError for a file on this machine's disks, which no other machine sees."""
     local = next((url for url in (plan.output.url, *plan.urls) if is_local(url)), None)
     if local is not None:

@@ -11,8 +11,8 @@ from template import parameters
 from beam_pipelines.runs.job import JOBS
 
 TEMPLATES = Path(__file__).parent / "templates"
-# No launcher can settle these for its workers.
-_ALSO_REQUIRED = {"score": ("device", "dtype", "tokens_per_batch")}
+# No launcher can settle these for its workers; and a template is one pipeline, so that it scores by one model.
+_ALSO_REQUIRED = {"score": ("model", "device", "dtype", "tokens_per_batch")}
 
 
 def metadata(job: str) -> dict[str, Any]:

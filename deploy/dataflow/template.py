@@ -19,7 +19,7 @@ from beam_pipelines.runs.flags import add_flags
 from beam_pipelines.runs.job import JOBS, load_config
 from schemas.errors import UsageError
 
-_NO_PARAMETERS = {"dry_run", "show"}
+_NO_PARAMETERS = {"dry_run", "show", "scorers"}  # a template is one pipeline, and several scorers are several
 # A template is one pipeline, and rerank with a model is two: score's template comes first.
 _OPTIONS_OF_MODELS = {"model"} | {field.name for field in fields(ScorerConfig)} - {f.name for f in fields(JobConfig)}
 

@@ -3,10 +3,9 @@
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,13 +14,14 @@ import pyarrow.parquet as pq
 from beam_pipelines.io.storage import StorageOptions, join, open_file, read_bytes
 from beam_pipelines.io.units import Unit
 from beam_pipelines.jobs.score.scoring import POSITION, ScoreColumns
-from beam_pipelines.runs.data import data_entries
+from beam_pipelines.runs.data import data_entries, table_folder
 from beam_pipelines.runs.folder import load_manifest
 from schemas.errors import CappyError
 from schemas.ids import digest_of
 
 _PART = re.compile(r".*part-(\d+)-(\d+)-(\d+)\.parquet")
 _RUNS_AT_HAND = 64
+_UNKNOWN = -1
 _AGAIN = "run the same command again, which makes it again"
 
 
@@ -65,57 +65,69 @@ class ScoredColumn:
 
 
 class _ScoredRun:
-    """The files of a scorer's run by the input file that they are of, and the first position in each, once known."""
+    """The files of a scorer's run, by the input file that they are of."""
 
     def __init__(self, folder: str, storage: StorageOptions) -> None:
-        self._folder, self._storage = folder, storage
         manifest = load_manifest(folder, storage)
-        self._parts = _parts_by_file(manifest)
-        self._digests = {entry["path"]: entry["digest"] for entry in manifest["files"]}
-        self._firsts: dict[str, int] = {}
+        parts: dict[int, list[tuple[int, int, str]]] = {}
+        for entry in data_entries(manifest):
+            place = _PART.fullmatch(entry["path"])
+            if place and entry["rows"]:
+                number, read, unit = map(int, place.groups())
+                parts.setdefault(number, []).append((read, unit, entry["digest"]))
+        folder = join(folder, table_folder(manifest["job"]))
+        names = [entry["name"] for entry in manifest["inputs"]]
+        self._parts = {names[number]: _Parts(folder, number, found, storage) for number, found in parts.items()}
 
     def between(self, name: str, first: int, last: int) -> pa.Table:
-        """Return the rows of the input file `name` in the parts that reach from position `first` to `last`.
+        """Return the rows of the input file `name` in the parts that reach from position `first` to `last`."""
+        parts = self._parts.get(name)
+        return pa.schema([POSITION]).empty_table() if parts is None else parts.between(first, last)
 
-        Its parts are found by binary search, over statistics in their footers; only these parts are read.
+
+class _Parts:
+    """The files with the scores of one input file, in the order of its positions: 48 bytes of memory for each."""
+
+    def __init__(
+        self, folder: str, number: int, parts: Sequence[tuple[int, int, str]], storage: StorageOptions
+    ) -> None:
+        self._folder, self._number, self._storage = folder, number, storage
+        self._parts = np.array(sorted(parts), dtype=[("read", "i4"), ("unit", "i4"), ("digest", "S32")])
+        self._firsts = np.full(len(parts), _UNKNOWN, np.int64)
+
+    def between(self, first: int, last: int) -> pa.Table:
+        """Return the rows of the parts that reach from position `first` to `last`.
+
+        They are found by binary search, over statistics in their footers, and only they are read.
         """
-        parts = self._parts.get(name, ())
-        start = max(bisect_right(parts, first, key=self._first_position) - 1, 0)
-        stop = max(bisect_right(parts, last, key=self._first_position), start + 1)
-        tables = [self._read(path) for path in parts[start:stop]]
-        return pa.concat_tables(tables) if tables else pa.schema([POSITION]).empty_table()
+        places = range(len(self._parts))
+        start = max(bisect_right(places, first, key=self._first_position) - 1, 0)
+        stop = max(bisect_right(places, last, key=self._first_position), start + 1)
+        return pa.concat_tables([self._read(place) for place in range(start, stop)])
 
-    def _first_position(self, path: str) -> int:
-        if path not in self._firsts:
-            url = join(self._folder, path)
+    def _first_position(self, place: int) -> int:
+        if self._firsts[place] == _UNKNOWN:
+            url = self._url(place)
             try:
                 with open_file(url, self._storage) as file:
                     column = pq.read_metadata(file).row_group(0).column(0)
             except (OSError, pa.ArrowException) as error:
                 raise CappyError(f"{url}: cannot be read: {error}; {_AGAIN}") from error
-            self._firsts[path] = int(column.statistics.min)
-        return self._firsts[path]
+            self._firsts[place] = column.statistics.min
+        return int(self._firsts[place])
 
-    def _read(self, path: str) -> pa.Table:
-        url = join(self._folder, path)
+    def _read(self, place: int) -> pa.Table:
+        url = self._url(place)
         data = read_bytes(url, self._storage)
-        if data is None or digest_of(data) != self._digests[path]:
+        if data is None or digest_of(data) != self._parts["digest"][place].decode():
             raise CappyError(f"{url}: is {'missing' if data is None else 'damaged'}; {_AGAIN}")
         return pq.read_table(pa.BufferReader(data))
+
+    def _url(self, place: int) -> str:
+        read, unit = self._parts["read"][place], self._parts["unit"][place]
+        return join(self._folder, f"part-{self._number:05d}-{read:05d}-{unit:05d}.parquet")
 
 
 @lru_cache(_RUNS_AT_HAND)
 def _scored_run(scored: ScoredColumn) -> _ScoredRun:
     return _ScoredRun(scored.folder, json.loads(scored.storage))
-
-
-def _parts_by_file(manifest: Mapping[str, Any]) -> dict[str, Sequence[str]]:
-    """Return the paths of the files with rows by the name of the input file, in the order of its positions."""
-    names = [entry["name"] for entry in manifest["inputs"]]
-    found: dict[str, list[tuple[int, int, str]]] = {}
-    for entry in data_entries(manifest):
-        place = _PART.fullmatch(entry["path"])
-        if place and entry["rows"]:
-            number, read, unit = map(int, place.groups())
-            found.setdefault(names[number], []).append((read, unit, entry["path"]))
-    return {name: [path for *_, path in sorted(parts)] for name, parts in found.items()}

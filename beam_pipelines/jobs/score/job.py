@@ -25,6 +25,7 @@ from beam_pipelines.runners.pipeline_job import PipelineJob
 from beam_pipelines.runs.data import table_folder
 from beam_pipelines.runs.finish import FinishRun
 from beam_pipelines.runs.folder import earlier_facts
+from beam_pipelines.runs.inputs import rows_to_come
 from beam_pipelines.runs.progress import Stage
 from beam_pipelines.transforms.map_units import MapUnits
 from cappy_model.paths import shareable
@@ -89,7 +90,7 @@ def describe(plan: ScorePlan, options: PipelineOptions) -> str:
 
     sample = measure_first_rows(source, plan.spec, _TIMED_ROWS, score_rows)
     if sample.rows:
-        duration = forecast(sample.scaled_to(source.rows), options, "machine")
+        duration = forecast(sample.scaled_to(rows_to_come(plan.config, "score", source)), options, "machine")
         unknown = ", if no score is known" if plan.reuse else ""
         lines.append(f"measured by scoring {plural(sample.rows, 'row')} here{unknown}: {duration}")
     return "\n".join(lines)

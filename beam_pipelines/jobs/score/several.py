@@ -16,8 +16,8 @@ from beam_pipelines.jobs.score.scorers import naming
 from beam_pipelines.jobs.score.scoring import release_scorers
 from beam_pipelines.models.settle import has_ended
 from beam_pipelines.report.text import plural
-from beam_pipelines.runners.options import DRY_RUN, Placement, in_threads, placement_of
-from beam_pipelines.runners.pipeline_job import PipelineJob, check_shared
+from beam_pipelines.runners.options import DRY_RUN, Placement, in_threads, is_dataflow, placement_of
+from beam_pipelines.runners.pipeline_job import PipelineJob, check_shared, check_visible
 from beam_pipelines.runs.changes import describe_changes
 from beam_pipelines.runs.files import lost_files
 from beam_pipelines.runs.folder import (
@@ -48,6 +48,8 @@ def score_in_turn(config: ScoreConfig, options: PipelineOptions, score: Pipeline
     placement = placement_of(options)
     check_shared(config.output, placement)
     plan = plan_join(config, placement)
+    if is_dataflow(options):
+        check_visible(plan)
     table = _table_job(plan, score)
     run = describe_run(table.hashed(plan), config, grows=True)
     if config.overwrite:
