@@ -8,11 +8,12 @@ from beam_pipelines.io.formats.base import Dialect
 from beam_pipelines.io.inputs import NOTHING_KNOWN, Input, Known, open_input
 from beam_pipelines.io.patterns import find
 from beam_pipelines.io.resolve import Roles
-from beam_pipelines.io.storage import absolute
+from beam_pipelines.io.storage import absolute, join, read_bytes
 from beam_pipelines.report.text import plural
 from beam_pipelines.runs.folder import earlier_run
 from beam_pipelines.runs.growth import known_in, name_new
 from schemas.errors import CappyError, UsageError
+from schemas.manifest import MANIFEST
 
 
 def open_inputs(
@@ -72,6 +73,14 @@ def reading_inputs(config: Any) -> dict[str, Any]:
     }
     changed = {name: value for name, value in given.items() if value}
     return {"reading": changed} if changed else {}
+
+
+def rows_to_come(config: Any, job: str, source: Input) -> int:
+    """Return the rows of the files that are new to a finished run; all rows where there is no such run."""
+    known = known_files(config, job).names
+    new = [file.rows for file in source.files if file.name not in known]
+    finished = read_bytes(join(absolute(config.output), MANIFEST), config.storage) is not None
+    return sum(new) if new and known and finished else source.rows
 
 
 def check_not_grown(config: Any, job: str, results: str, remedy: str) -> None:

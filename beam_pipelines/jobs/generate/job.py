@@ -39,7 +39,7 @@ from beam_pipelines.runners.pipeline_job import PipelineJob, Plan
 from beam_pipelines.runs.data import table_folder
 from beam_pipelines.runs.finish import FinishRun
 from beam_pipelines.runs.flags import flag_name
-from beam_pipelines.runs.inputs import known_files, open_inputs
+from beam_pipelines.runs.inputs import known_files, open_inputs, rows_to_come
 from beam_pipelines.runs.progress import Stage
 from beam_pipelines.transforms.map_units import MapUnits
 from cappy_model.generate.decodings import Drawing
@@ -245,7 +245,9 @@ def _forecast(plan: GeneratePlan, options: PipelineOptions) -> list[str]:
     sample = measure_first_rows(plan.inputs[0], plan.spec, _TIMED_ROWS, generate_rows)
     if not sample.rows:
         return []
-    duration = forecast(sample.scaled_to(plan.sampled), options, "machine")
+    source = plan.inputs[0]
+    sampled = plan.sampled * rows_to_come(plan.config, "generate", source) // max(1, source.rows)
+    duration = forecast(sample.scaled_to(sampled), options, "machine")
     return [f"measured by generating for {plural(sample.rows, 'row')} here: {duration}"]
 
 

@@ -5,9 +5,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from beam_pipelines.io.inputs import NOTHING_KNOWN, Known
+from beam_pipelines.jobs.score import ScoreConfig
 from beam_pipelines.runs.config import InputConfig
 from beam_pipelines.runs.flags import character, codec
-from beam_pipelines.runs.inputs import open_inputs, reading_inputs
+from beam_pipelines.runs.folder import describe_run, open_run
+from beam_pipelines.runs.inputs import known_files, open_inputs, reading_inputs, rows_to_come
 from schemas.errors import CappyError, UsageError
 
 
@@ -63,3 +66,21 @@ def test_delimiters_and_encodings_are_parsed() -> None:
     for parse, wrong in ((character, ""), (character, ";;"), (character, '"'), (codec, "base64"), (codec, "utf-99")):
         with pytest.raises(argparse.ArgumentTypeError, match="is not a"):
             parse(wrong)
+
+
+def test_rows_to_come_are_those_of_new_files(tmp_path: Path) -> None:
+    options = ScoreConfig(input=f"{tmp_path}/*.csv", output=str(tmp_path / "out"), model="m")
+    for number, name in enumerate(("b", "c"), 1):
+        (tmp_path / f"{name}.csv").write_text("x\n" + "1\n" * number)
+    source = open_inputs(options, options.input)
+    assert rows_to_come(options, "score", source) == 3
+    files = [file.fingerprint_inputs() for file in source.files]
+    run = describe_run({"job": "score", "settings": {}, "files": files}, options, grows=True)
+    open_run(options.output, run, overwrite=False, storage={})
+    assert known_files(options, "score") == Known(("b.csv", "c.csv"), 2)
+    assert known_files(options, "generate") == known_files(replace(options, overwrite=True), "score") == NOTHING_KNOWN
+    (tmp_path / "a.csv").write_text("x\n" + "1\n" * 7)
+    source = open_inputs(options, options.input, known=known_files(options, "score"))
+    assert rows_to_come(options, "score", source) == 10
+    (tmp_path / "out" / "manifest.json").write_text("{}")
+    assert rows_to_come(options, "score", source) == 7
