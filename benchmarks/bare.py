@@ -20,15 +20,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from beam_pipelines.io.formats.base import ReadSpec
 from beam_pipelines.io.units import Read, list_reads, read_units
 from beam_pipelines.jobs.build_corpus import job as build_corpus
 from beam_pipelines.jobs.build_corpus.candidates import PLACED_CANDIDATE
 from beam_pipelines.jobs.build_corpus.labelling import finish_shard
 from beam_pipelines.jobs.build_corpus.negatives import LABELLED_INSTRUCTION, reduce_instructions
 from beam_pipelines.jobs.build_corpus.render import UnitRenderer
-from beam_pipelines.jobs.score import job as score
+from beam_pipelines.jobs.score import plan as score
 from beam_pipelines.jobs.score.scoring import load_scorer, score_unit
 from beam_pipelines.runners.options import Placement
+from beam_pipelines.runs.data import table_folder
 from beam_pipelines.runs.flags import add_flags, config_from
 from beam_pipelines.runs.job import load_config
 from beam_pipelines.transforms.results import write_result, write_unit
@@ -86,7 +88,7 @@ class ScoreWorker:
         """Score a read and write its units."""
         plan, stats = self._plan, Stats()
         for unit in read_units(read, plan.spec):
-            stats.add(write_unit(score_unit(unit, self._scorer, plan.columns), plan.output))
+            stats.add(write_unit(score_unit(unit, self._scorer, plan.columns), plan.output, table_folder("score")))
         return stats
 
 
@@ -103,13 +105,13 @@ def _do(step: str, element: object) -> Stats:
     return stats
 
 
-def _reads(plan: Any, rows: Sequence[int]) -> list[Read]:
-    """Return all reads of a plan, in units of `rows` of each dataset."""
+def _reads(plan: Any, specs: Sequence[ReadSpec]) -> list[Read]:
+    """Return all reads of a plan; `specs` say how each dataset is read."""
     return [
         read
-        for source, each in zip(plan.inputs, rows, strict=True)
+        for source, spec in zip(plan.inputs, specs, strict=True)
         for f in source.files
-        for read in list_reads(f, each)
+        for read in list_reads(f, spec)
     ]
 
 
@@ -136,13 +138,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = config_from(load_config(arguments.job), arguments)
     if arguments.job == "build-corpus":
         corpus = build_corpus.plan(config, _ELSEWHERE)
-        reads = _reads(corpus, [dataset.read.unit_rows for dataset in corpus.datasets])
+        reads = _reads(corpus, [dataset.read for dataset in corpus.datasets])
         with TemporaryDirectory(prefix="spill-") as spill:
             steps = {"do_read": reads, "do_shard": range(corpus.shards)}
             stats = _run(arguments.workers, CorpusWorker, (corpus, Path(spill)), **steps)
     else:
         scoring = score.plan(config, _ELSEWHERE)
-        stats = _run(arguments.workers, ScoreWorker, (scoring,), do_read=_reads(scoring, [scoring.spec.unit_rows]))
+        stats = _run(arguments.workers, ScoreWorker, (scoring,), do_read=_reads(scoring, [scoring.spec]))
     print(f"{len(stats.files):,} files, {sum(file.rows for file in stats.files):,} rows")
 
 

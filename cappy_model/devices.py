@@ -39,17 +39,23 @@ def settle_device(device: str) -> str:
     """
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cpu":
+    if kind_of(device) == "cpu":
         return device
-    name, _, index = device.partition(":")
-    if name != "cuda" or (index and not index.isdecimal()):
-        raise UsageError(f"unknown device {device!r}: choose from {', '.join(DEVICES)} and cuda:N")
+    _, _, index = device.partition(":")
     if not torch.cuda.is_available() or int(index or 0) >= torch.cuda.device_count():
         raise UsageError(
             f"device {device} is not available: torch {torch.__version__} finds {torch.cuda.device_count()} GPUs; "
             "see `cappy doctor`, or use --device cpu"
         )
     return device
+
+
+def kind_of(device: str) -> str:
+    """Return the kind of a device, `cpu` or `cuda`, whether it is here or not. Raises UsageError for an unknown name."""
+    name, _, index = device.partition(":")
+    if device != "cpu" and (name != "cuda" or (index and not index.isdecimal())):
+        raise UsageError(f"unknown device {device!r}: choose from {', '.join(DEVICES)} and cuda:N")
+    return name
 
 
 def settle_dtype(dtype: str, device: str, config: PreTrainedConfig | None = None) -> str:

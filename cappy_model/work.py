@@ -35,11 +35,10 @@ def unit_tokens(rates: Mapping[str, float], device: str, parameters: int) -> int
 
     Args:
       rates: `SCORING` or `GENERATING`.
-      device: cpu, cuda or cuda:N.
+      device: kind of device, cpu or cuda.
       parameters: those that each token is multiplied with (see `checkpoints.parameters`).
     """
-    rate = rates[device.partition(":")[0]]
-    return max(1, int(UNIT_SECONDS * rate / (OPERATIONS_PER_PARAMETER * max(1, parameters))))
+    return max(1, int(UNIT_SECONDS * rates[device] / (OPERATIONS_PER_PARAMETER * max(1, parameters))))
 
 
 def unit_bytes(rates: Mapping[str, float], device: str, parameters: int) -> int:

@@ -104,13 +104,15 @@ def settle_unit_bytes(
 ) -> int:
     """Return the bytes of text of a unit: about a minute's work by the table of `cappy_model.work`.
 
-    A run that is resumed, or grows, keeps those that it was begun with. Raises ModelError for damaged weights.
+    A run that is resumed, or grows, keeps those that it was begun with. Raises ModelError for damaged weights,
+    UsageError for an unknown device.
     """
     from cappy_model.checkpoints import count_parameters
+    from cappy_model.devices import kind_of
 
     parameters = count_parameters(checkpoint, model_config, generates=generates)
     rates = GENERATING if generates else SCORING
-    return earlier(config, "unit_bytes", "settings") or unit_bytes(rates, device, parameters)
+    return earlier(config, "unit_bytes", "settings") or unit_bytes(rates, kind_of(device), parameters)
 
 
 def describe_units(source: Input, spec: ReadSpec) -> str:

@@ -2,6 +2,8 @@
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +27,10 @@ def count_parameters(checkpoint: Checkpoint, config: PreTrainedConfig, *, genera
     Raises ModelError for a file whose header cannot be read.
     """
     weights = checkpoint.base or checkpoint
-    shapes = [shape for path in _files(weights.folder, _SAFE) for shape in _shapes(weights, path).items()]
+    shapes = [shape for path in _files(weights, _SAFE) for shape in _shapes(weights, path).items()]
     stored = sum(math.prod(shape) for _, shape in shapes)
     if not stored:
-        sizes = sum(path.stat().st_size for path in _files(weights.folder, _PICKLED))
+        sizes = sum(path.stat().st_size for path in _files(weights, _PICKLED))
         stored = sizes // _bytes_of(weights.stored_config())
     text = config.get_text_config(decoder=True)
     embeddings = int(getattr(text, "vocab_size", 0) or 0) * _width(text)
@@ -46,30 +48,37 @@ def _width(config: Any) -> int:
     return 0
 
 
-def _files(folder: Path, name: str) -> list[Path]:
+def _files(checkpoint: Checkpoint, name: str) -> list[Path]:
     """Return the files of weights that transformers would load: `name`, or the parts that its index lists, or any."""
+    folder = checkpoint.folder
     if (folder / name).is_file():
         return [folder / name]
     index = folder / f"{name}{_INDEX}"
-    if index.is_file():
+    if not index.is_file():
+        return sorted(folder.glob(f"*{Path(name).suffix}"))
+    with _naming(checkpoint, index):
         parts = set(json.loads(index.read_bytes())["weight_map"].values())
-        return [folder / part for part in sorted(parts) if (folder / part).is_file()]
-    return sorted(folder.glob(f"*{Path(name).suffix}"))
+    return [folder / part for part in sorted(parts) if (folder / part).is_file()]
 
 
 def _shapes(checkpoint: Checkpoint, path: Path) -> dict[str, list[int]]:
     """Return the shapes of the tensors of a safetensors file, by name, from its header."""
-    try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(_HEADER_BYTES), "little")
-            if length > path.stat().st_size:
-                raise ValueError("its header is longer than the file")
-            header = json.loads(file.read(length))
+    with _naming(checkpoint, path), path.open("rb") as file:
+        length = int.from_bytes(file.read(_HEADER_BYTES), "little")
+        if length > path.stat().st_size:
+            raise ValueError("its header is longer than the file")
+        header = json.loads(file.read(length))
         return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
+
+
+@contextmanager
+def _naming(checkpoint: Checkpoint, path: Path) -> Iterator[None]:
+    """Turn the error of a damaged file into a ModelError that names it."""
+    try:
+        yield
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
-            f"{checkpoint.source.name}: cannot be loaded: {path.name} is no whole safetensors file ({error}); fetch or "
-            "write it again"
+            f"{checkpoint.source.name}: cannot be loaded: {path.name} is damaged ({error}); fetch or write it again"
         ) from error
 
 

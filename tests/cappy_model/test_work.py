@@ -16,14 +16,14 @@ from cappy_model.work import (
 )
 
 parameters = st.integers(1, 10**12)
-devices = st.sampled_from(["cpu", "cuda", "cuda:3"])
+devices = st.sampled_from(["cpu", "cuda"])
 rates = st.sampled_from([SCORING, GENERATING])
 
 
 @given(rates=rates, device=devices, count=parameters)
 def test_a_unit_is_at_most_a_minute_of_work_or_one_token(rates: dict[str, float], device: str, count: int) -> None:
     tokens = unit_tokens(rates, device, count)
-    seconds = tokens * OPERATIONS_PER_PARAMETER * count / rates[device.partition(":")[0]]
+    seconds = tokens * OPERATIONS_PER_PARAMETER * count / rates[device]
     assert seconds <= UNIT_SECONDS + 1e-6 or tokens == 1
     assert tokens >= unit_tokens(rates, device, count + 1)
     assert unit_bytes(rates, device, count) == BYTES_PER_TOKEN * tokens
@@ -31,7 +31,7 @@ def test_a_unit_is_at_most_a_minute_of_work_or_one_token(rates: dict[str, float]
 
 @pytest.mark.parametrize(
     ("device", "count", "wanted"),
-    [("cpu", 10_800_000, 1_111_108), ("cpu", 303_000_000, 39_600), ("cuda:0", 303_000_000, 79_207_920)],
+    [("cpu", 10_800_000, 1_111_108), ("cpu", 303_000_000, 39_600), ("cuda", 303_000_000, 79_207_920)],
 )
 def test_the_table_is_fixed(device: str, count: int, wanted: int) -> None:
     """Any other size would give a run that is resumed other files."""

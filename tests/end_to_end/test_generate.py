@@ -12,6 +12,7 @@ import pytest
 
 from beam_pipelines.jobs.generate import engines, job
 from beam_pipelines.jobs.generate.engines import GeneratorSpec
+from beam_pipelines.jobs.generate.unit_size import UnitSize
 from cappy_model.generate.decodings import PAPER, Drawing
 from schemas.ids import digest, seed_for
 from schemas.records import CANDIDATE, REJECT
@@ -28,9 +29,10 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[FakeEngine]]:
     """Replace engines by fake ones; return those opened, the last one last."""
     opened: list[FakeEngine] = []
 
-    def settle(config: Any, drawing: Drawing, *, local: bool) -> tuple[GeneratorSpec, dict[str, Any]]:
+    def settle(config: Any, drawing: Drawing, *, local: bool) -> tuple[GeneratorSpec, dict[str, Any], UnitSize]:
         spec = GeneratorSpec(config.model, "cpu", "float32", 1024, False, False, "{}", drawing)
-        return spec, {"content": digest(config.model), "type": "fake", "tokens_per_batch": 1024}
+        model = {"content": digest(config.model), "type": "fake", "tokens_per_batch": 1024, "max_prompt_tokens": None}
+        return spec, model, UnitSize(bytes=800_000)
 
     def open_engine(spec: GeneratorSpec) -> FakeEngine:
         opened.append(FakeEngine(spec.drawing))
@@ -188,7 +190,9 @@ def test_samples_of_instructions(tmp_path: Path) -> None:
     assert {row["instruction_id"] for row in candidates_of(tmp_path / "share")} == kept
     manifest = check_accounts(tmp_path / "share", 300)
     assert manifest["totals"]["sampled_out"] == 300 - len(kept)
-    assert manifest["configuration"]["unit_rows"] == 1280 and len(manifest["files"]) == 1
+    assert manifest["configuration"]["unit_bytes"] == 800_000 and len(manifest["files"]) == 1
+    assert generate(rows, tmp_path / "all", "--seed", 3) == 0
+    assert len(check_accounts(tmp_path / "all", 300)["files"]) == 3, "units of 128 rows"
     assert generate(rows, tmp_path / "each", "--per-template", 7, "--seed", 3) == 0
     found = {row["instruction_id"] for row in candidates_of(tmp_path / "each")}
     for template in range(3):
@@ -267,7 +271,7 @@ def test_another_run_is_refused_and_the_difference_named(tmp_path: Path, capsys:
         ([*named, "--fraction", 0.5], "settings.fraction: null -> 0.5"),
         ([*named, "--per-template", 2], "settings.per_template: null -> 2"),
         ([*named, "--seed", 1], "settings.seed: 0 -> 1"),
-        ([*named, "--unit-rows", 7], "settings.unit_rows: 128 -> 7"),
+        ([*named, "--unit-rows", 7], "settings.unit_rows: null -> 7"),
         ([*named, "--model", "/models/other"], 'settings.generator: "mine" -> "other"'),
     ):
         assert generate(rows, out, *flags) == 1
@@ -333,7 +337,7 @@ def test_dry_run_says_what_would_be_and_writes_nothing(
 ) -> None:
     assert generate(some_rows(300), tmp_path / "out", "--per-template", 10, "--dry-run") == 0
     words = capsys.readouterr().out
-    assert "1 file, 300 rows, about 30 of them to generate for, in about 1 unit of 1,280 rows" in words
+    assert "1 file, 300 rows, about 30 of them to generate for, in about 1 unit of 1,024 rows" in words
     assert "about 510 candidates of 3 to 64 tokens, 17 for each instruction (beam4 1, sampling 4," in words
     assert "measured by generating for 4 rows here" in words and len(engine[0].prompts) == 4
     assert not (tmp_path / "out").exists()

@@ -82,7 +82,7 @@ def test_layers_that_share_their_weights_count_as_often_as_they_are_used(tmp_pat
 def test_a_damaged_header_is_named(tmp_path: Path, data: bytes) -> None:
     save_tiny_scorer(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(data)
-    with pytest.raises(ModelError, match="model.safetensors is no whole safetensors file"):
+    with pytest.raises(ModelError, match="model.safetensors is damaged"):
         counted(tmp_path)
 
 
