@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -208,14 +208,14 @@ def test_growing_with_known_scores(model: Path, known: Path, tmp_path: Path) -> 
     assert (totals["rows"], totals["scored"], totals["reused"]) == (150, 150, 70)
 
 
-def other_scorer(name: str, model: Path, folder: Path) -> tuple[Path, list[object]]:
+def other_scorer(name: str, model: Path, folder: Path) -> tuple[Path, Sequence[object]]:
     """A model and flags of which one thing is another than in the known run."""
     if name == "content":
         return save_tiny_scorer(folder / "other", seed=1), []
     if name == "template":
         (folder / "t.jinja").write_text("{{ instruction }} => {{ response }}")
         return model, ["--template", folder / "t.jinja"]
-    return model, {"dtype": ["--dtype", "bfloat16"], "max_length": ["--max-length", 32]}[name]
+    return model, ("--dtype", "bfloat16") if name == "dtype" else ("--max-length", 32)
 
 
 @pytest.mark.parametrize(
@@ -256,6 +256,10 @@ def break_folder(fault: str, known: Path, folder: Path) -> Path:
         next(copy.glob("rows/*")).unlink()
     elif fault == "empty":
         shutil.rmtree(copy)
+    elif fault == "damaged":
+        manifest = manifest_of(known)
+        del manifest["model"]
+        (copy / "manifest.json").write_text(json.dumps(manifest))
     elif fault == "newer":
         (copy / "manifest.json").write_text(json.dumps({**manifest_of(known), "format_version": 99}))
     return copy
@@ -267,6 +271,7 @@ def break_folder(fault: str, known: Path, folder: Path) -> Path:
         ("unfinished", "holds an unfinished run; run its command again to finish it"),
         ("lost", "rows/part-00000-00000-00000.parquet is missing; run its command again to make them again"),
         ("empty", "holds no manifest.json; give the output folder of a job"),
+        ("damaged", "its manifest.json is damaged (KeyError: 'model')"),
         ("newer", "was written by a later version of cappy"),
     ],
 )
@@ -369,6 +374,9 @@ def test_several_scorers_take_over_what_is_theirs(
     both = table_of(tmp_path / "both")
     assert np.array_equal(both["first"].to_numpy()[:50], table_of(shown)["score"].to_numpy()[150:])
     assert max(both["first"].to_pylist()[50:] + both["second"].to_pylist()) < SHIFT / 2
+    stage = tmp_path / "both" / "scorers" / "first"
+    assert cappy(*command(some_rows(0, 4), model, tmp_path / "out", "--reuse", stage)) == 1
+    assert f"holds scores without their pairs; give the folder of the table, {tmp_path / 'both'}" in said(capsys)
     found = {name: entry["totals"] for name, entry in manifest_of(tmp_path / "both")["scorers"].items()}
     assert found["first"]["reused"] == 50 and "reused" not in found["second"]
     again = score(some_rows(150, 250), tmp_path / "other", tmp_path / "again", "--reuse", tmp_path / "both")

@@ -1,6 +1,9 @@
 """`--reuse`: scores of equal pairs are taken over from finished runs of the same scorer; the rest is computed."""
 
 import json
+import logging
+import posixpath
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,7 +22,7 @@ from beam_pipelines.runs.data import data_entries
 from beam_pipelines.runs.files import describe_lost, lost_files
 from beam_pipelines.runs.folder import earlier_facts
 from beam_pipelines.runs.job import JOBS
-from beam_pipelines.runs.result import RunResult, open_result
+from beam_pipelines.runs.result import open_result
 from cappy_model.work import Advance
 from schemas.conversion import convert, is_list
 from schemas.errors import CappyError, UsageError
@@ -27,6 +30,8 @@ from schemas.ids import digest
 
 if TYPE_CHECKING:
     from cappy_model.score.scorer import Scored
+
+_LOG = logging.getLogger("cappy")
 
 _FLAGS = {
     "content": "--model",
@@ -81,21 +86,15 @@ class Reuse:
 
 @dataclass(frozen=True)
 class ScoredFolder:
-    """A finished run of score: its result, and what the manifest says of its scorers by the column of their scores."""
+    """A finished run of score: by the column of its scores what the manifest says of each scorer, and the scores."""
 
-    result: RunResult
+    url: str
     models: Mapping[str, Mapping[str, Any]]
+    scores: Mapping[str, KnownScores]
 
     def known(self, model: Mapping[str, Any]) -> KnownScores | None:
         """Return the scores of the scorer that equals `model`; None if the folder has none."""
-        column = next((name for name, own in self.models.items() if not _differing(own, model)), None)
-        if column is None:
-            return None
-        manifest = self.result.manifest
-        settings = manifest["configuration"]
-        columns = ScoreColumns(settings["instruction_column"], settings["response_column"], column)
-        pairs = manifest.get("scorers", {}).get(column, manifest)["totals"]["scored"]
-        return KnownScores(self.result.folder, columns, pairs, manifest["fingerprint"], _rows_hash(manifest))
+        return next((self.scores[name] for name, own in self.models.items() if not _differing(own, model)), None)
 
     def refuse(self, models: Sequence[Mapping[str, Any]]) -> CappyError:
         """Return the error that no scorer of the folder equals one of `models`, with the differences of the closest."""
@@ -106,7 +105,7 @@ class ScoredFolder:
         flags = list(dict.fromkeys(_FLAGS[name] for name in differing if name in _FLAGS))
         remedy = f"give the {' and '.join(flags)} of that run, or leave the folder out" if flags else "leave it out"
         whose = f"the scores in its column {column!r}" if len(self.models) > 1 else "its scores"
-        return CappyError(f"--reuse {self.result.folder}: {whose} are those of another scorer: {parts}; {remedy}")
+        return CappyError(f"--reuse {self.url}: {whose} are those of another scorer: {parts}; {remedy}")
 
 
 def _in_words(name: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
@@ -136,7 +135,16 @@ def _open(url: str, output: str, storage: StorageOptions) -> ScoredFolder:
         begun = "reuse" in earlier_facts(output, storage)
         remedy = f". The run in {output} takes its scores over: bring it back, or --overwrite that run" if begun else ""
         raise CappyError(f"--reuse {error}{remedy}") from error
-    manifest = result.manifest
+    if lost:
+        raise CappyError(f"--reuse {url}: {describe_lost(lost)}; run its command again to make them again")
+    try:
+        return _described(url, result.manifest)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CappyError(f"--reuse {url}: its manifest.json is damaged ({type(error).__name__}: {error})") from error
+
+
+def _described(url: str, manifest: Mapping[str, Any]) -> ScoredFolder:
+    """Return what a manifest says of a folder of scores. Raises CappyError for one of another kind."""
     if manifest["job"] != "score":
         raise CappyError(
             f"--reuse {url}: holds a run of {manifest['job']}; give an output folder of score (rerank with a model has "
@@ -144,11 +152,17 @@ def _open(url: str, output: str, storage: StorageOptions) -> ScoredFolder:
         )
     if manifest["format_version"] > JOBS["score"].format_version:
         raise CappyError(f"--reuse {url}: was written by a later version of cappy; install that version")
-    if lost:
-        raise CappyError(f"--reuse {url}: {describe_lost(lost)}; run its command again to make them again")
-    if "scorers" in manifest:
-        return ScoredFolder(result, {name: scorer["model"] for name, scorer in manifest["scorers"].items()})
-    return ScoredFolder(result, {manifest["configuration"]["score_column"]: manifest["model"]})
+    settings = manifest["configuration"]
+    if "carries" in settings:
+        table = posixpath.dirname(posixpath.dirname(url))
+        raise CappyError(f"--reuse {url}: holds scores without their pairs; give the folder of the table, {table}")
+    scorers = manifest.get("scorers", {settings.get("score_column"): manifest})
+    texts, rows = (settings["instruction_column"], settings["response_column"]), _rows_hash(manifest)
+    scores = {
+        name: KnownScores(url, ScoreColumns(*texts, name), own["totals"]["scored"], manifest["fingerprint"], rows)
+        for name, own in scorers.items()
+    }
+    return ScoredFolder(url, {name: own["model"] for name, own in scorers.items()}, scores)
 
 
 def check_matched(folders: Sequence[ScoredFolder], models: Sequence[Mapping[str, Any]]) -> None:
@@ -189,7 +203,11 @@ def scored_pairs(scores: KnownScores, storage: StorageOptions) -> Iterator[pa.Re
     """
     if not scores.pairs:
         return
-    result, columns = open_result(scores.url, storage), scores.columns
+    try:
+        result = open_result(scores.url, storage)
+    except CappyError as error:
+        raise CappyError(f"--reuse {error} (on {socket.gethostname()}); give folders that all workers see") from error
+    columns = scores.columns
     if _rows_hash(result.manifest) != scores.rows:
         raise CappyError(f"{scores.url}: has changed since the run that takes its scores over began; run it again")
     names = (columns.instruction, columns.response, columns.score, columns.num_tokens, columns.truncated)
@@ -246,6 +264,7 @@ def load_reusing(spec: ScorerSpec, reuse: Reuse) -> ReusingScorer:
 
 @lru_cache(maxsize=1)  # an index takes space on the disk as long as it is held
 def _load_reusing(spec: ScorerSpec, reuse: Reuse) -> ReusingScorer:
+    _LOG.info("reading known scores (%s)", reuse.describe())
     storage = json.loads(reuse.storage)
     pairs = (batch for scores in reuse.known for batch in scored_pairs(scores, storage))
     return ReusingScorer(spec, PairIndex.build(pairs))
