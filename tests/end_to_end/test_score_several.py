@@ -111,7 +111,7 @@ def test_one_table_with_the_scores_that_each_scorer_gives_alone(models: Path, in
     assert manifest["scorers"][SECOND]["model"] == alone_manifest["model"]
     assert manifest["scorers"][SECOND]["totals"] == alone_manifest["totals"]
     page = (tmp_path / "out/report.html").read_text()
-    assert "120 rows scored by 2 scorers" in page and "scorers/other%252Fone%252Ex/report.html" in page
+    assert "120 rows scored by 2 scorers" in page and "scorers/other%2Fone%2Ex/report.html" in page
     assert "other/one.x" in (tmp_path / "out/README.md").read_text()
 
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote
 
 from beam_pipelines.jobs.score.scorers import SCORERS, folder_of
 from beam_pipelines.report import tables, text
 from beam_pipelines.report.frame import Column, KeyFigure, Page, Row, Table, count
 from beam_pipelines.report.plots import Bar
 from beam_pipelines.runs.data import data_entries
+from schemas.manifest import REPORT
 
 
 def page_of_several(manifest: Mapping[str, Any]) -> Page:
@@ -73,11 +73,11 @@ def _scorers(runs: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def _run(name: str, run: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the page shows of one scorer: its scores, the errors, the model, and the address of its own page."""
+    """Return what the page shows of one scorer: its scores, the errors, the model, and the place of its own page."""
     errors = [Bar(text.human(reason), {"reject": pairs}) for reason, pairs in run["errors"].items()]
     return {
         "column": name,
-        "report": quote(f"{SCORERS}/{folder_of(name)}/report.html"),
+        "report": f"{SCORERS}/{folder_of(name)}/{REPORT}",
         "scores": tables.score_histograms(run["scores"], {"all": ("All pairs", "accent")}),
         "outermost": tables.outermost_bins(run["scores"], "all"),
         "errors": tables.reason_bars(errors, "reason", title=f"Pairs without {name}, by reason", axis="pairs"),

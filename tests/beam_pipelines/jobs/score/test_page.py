@@ -1,10 +1,11 @@
 """report.html of score: complete, safe, and with the right numbers, even if there is little to show."""
 
+from collections import Counter
 from typing import Any
 
 import pytest
 
-from beam_pipelines.jobs.score.manifest import score_manifest
+from beam_pipelines.jobs.score.manifest import COUNTED, joint_manifest, score_manifest
 from beam_pipelines.runs.report import render_report
 from schemas.stats import REAL_TOKENS, FileEntry, Stats
 from tests.beam_pipelines.report.pages import check_page, read
@@ -29,7 +30,7 @@ def stats_of(scored: int, unscored: int = 0, *, text: str = "Name a river.") -> 
 
 def manifest_of(stats: Stats) -> dict[str, Any]:
     hashed = {
-        "model": {"type": "roberta", "max_length": 128},
+        "model": {"type": "roberta", "dtype": "float32", "max_length": 128},
         "files": [{"name": "a", "size": 1, "ends": "c", "rows": 9}],
     }
     return {
@@ -83,3 +84,40 @@ def test_pairs_that_were_taken_over_are_counted() -> None:
     assert "reused" not in read(render_report(manifest)).text
     manifest["totals"]["reused"] = 10
     assert "reused pairs 10 with the score of an earlier run" in read(render_report(manifest)).text
+
+
+def manifest_of_several(**stats: Stats) -> dict[str, Any]:
+    """Return the manifest of a table with the scores of several scorers, by column."""
+    runs = {name: manifest_of(of_one) for name, of_one in stats.items()}
+    first, joint = next(iter(runs.values())), Stats()
+    joint.counts["rows", "read"] = first["totals"]["rows"]
+    for name, run in runs.items():
+        joint.counts["pairs", name, "scored"] = run["totals"]["scored"]
+        joint.counts["pairs", name, "unscored"] = run["totals"]["unscored"]
+    found = {name: {"score": -0.25, "error": None} for name in stats}
+    found["last"] = {"score": None, "error": "null_response"}
+    texts = {"instruction": HOSTILE, "response": "The Rhine.", "position": "a.parquet#3"}
+    joint.sample("any", 1, {**texts, "scores": found})
+    counted = {name: {part: run[part] for part in COUNTED} for name, run in runs.items()}
+    header = {name: first[name] for name in ("job", "versions", "fingerprint", "started", "seconds", "files")}
+    settings = {"configuration": {"scorers": list(stats), "limit": None}}
+    return {**header, **settings, **joint_manifest(joint, hashed={"files": first["inputs"]}, runs=counted)}
+
+
+def test_page_of_several_scorers() -> None:
+    none = stats_of(0, 43)
+    none.counts = Counter({key: count for key, count in none.counts.items() if key[0] != "scores"})
+    make = {"mine": stats_of(40, 3), "the/other.one": stats_of(43), "none": none}
+    manifest = manifest_of_several(**make)
+    assert manifest["rejects"]["rate"] == 1.0 and manifest["rejects"]["of"] == "rows and pairs of 'none'"
+    check_page(lambda: manifest_of_several(**make))
+    checker = read(render_report(manifest))
+    assert "43 rows scored by 3 scorers" in checker.text and "scores 83 of 3 scorers" in checker.text
+    assert "3 pairs could not be scored by mine. Memory ran out 1 time: batches were halved" in checker.text
+    assert "No pair has a score" in checker.text and "null_response" in checker.text and HOSTILE in checker.text
+    assert "scorers/the%2Fother%2Eone/report.html" in checker.text
+    assert not {"script", "img"} & checker.tags
+
+
+def test_page_of_several_scorers_without_rows() -> None:
+    check_page(lambda: manifest_of_several(a=Stats(), b=Stats()))
