@@ -17,6 +17,7 @@ from apache_beam.options.pipeline_options import DirectOptions, GoogleCloudOptio
 from apache_beam.pipeline import AppliedPTransform, PipelineVisitor
 from apache_beam.portability.api import beam_provision_api_pb2
 from apache_beam.runners.dataflow import dataflow_runner
+from apache_beam.runners.portability.fn_api_runner import worker_handlers
 from apache_beam.runners.portability.fn_api_runner.fn_runner import ExtendedProvisionInfo, FnApiRunner
 from apache_beam.runners.runner import PipelineState
 from apache_beam.runners.worker import sdk_worker
@@ -169,6 +170,8 @@ def _local_runner(options: PipelineOptions) -> FnApiRunner:
     logging.getLogger("apache_beam.runners").setLevel(level)
     # A worker that is a thread of this process also prints each of them.
     vars(sdk_worker)["print"] = print if debugging else lambda *texts, file: None
+    # A timed flush by another thread would cut elements in two, and their collection would be lost or damaged.
+    worker_handlers.DATA_BUFFER_TIME_LIMIT_MS = 0
     provision = beam_provision_api_pb2.ProvisionInfo(retrieval_token="local")
     provision.pipeline_options.update({"beam:option:default_sdk_harness_log_level:v1": logging.getLevelName(level)})
     direct, environment = options.view_as(DirectOptions), None

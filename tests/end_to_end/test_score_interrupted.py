@@ -1,6 +1,5 @@
 """`cappy score` under SIGKILL, signals, full disks and second launches: it goes on, and no unit is scored twice."""
 
-import random
 import signal
 import subprocess
 import sys
@@ -14,8 +13,9 @@ from beam_pipelines.runs.folder import hold
 from tests.cappy_model.models import save_tiny_scorer
 from tests.conftest import cappy, data_bytes, sentence
 from tests.end_to_end.inputs import json_lines, said
+from tests.end_to_end.kills import Launcher, check_what_kills_cost, files_in, kill_again_and_again
 
-FILES, ROWS, KILLS = 40, 60, 10
+FILES, ROWS, KILLS = 60, 60, 20
 
 
 @pytest.fixture
@@ -37,11 +37,6 @@ def command_of(inputs: Path, output: Path) -> list[str]:
     return [sys.executable, "-m", "beam_pipelines.program", "score", *map(str, flags)]
 
 
-def parts(output: Path) -> dict[str, tuple[int, int]]:
-    """The finished units of a run: inode and time of change of each file, which a second writing would alter."""
-    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in output.glob("rows/part-*.parquet")}
-
-
 def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[bytes]") -> None:
     deadline = time.monotonic() + 120
     while process.poll() is None and not condition():
@@ -50,27 +45,20 @@ def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[bytes]") 
 
 
 @pytest.mark.slow
-def test_killed_ten_times_and_the_bytes_are_those_of_an_undisturbed_run(inputs: Path, tmp_path: Path) -> None:
-    rng, output = random.Random(0), tmp_path / "out"
-    seen: dict[str, tuple[int, int]] = {}
-    killed = 0
-    for _ in range(KILLS):
-        process = subprocess.Popen(command_of(inputs, output), stderr=subprocess.PIPE)
-        done = len(seen) + rng.randint(0, 3)
-        wait_for(lambda done=done: len(parts(output)) >= done, process)  # type: ignore[misc]
-        time.sleep(rng.uniform(0, 0.1))
-        killed += process.poll() is None
-        process.kill()
-        process.communicate()
-        found = parts(output)
-        assert {name: found[name] for name in seen} == seen  # no unit is written twice
-        seen = found
-    assert killed == KILLS and 0 < len(seen) < FILES
-    assert subprocess.run(command_of(inputs, output)).returncode == 0
-    assert {name: parts(output)[name] for name in seen} == seen
-    assert subprocess.run(command_of(inputs, tmp_path / "plain")).returncode == 0
+def test_killed_twenty_times_and_the_bytes_are_those_of_an_undisturbed_run(inputs: Path, tmp_path: Path) -> None:
+    output, words = tmp_path / "out", command_of(inputs, tmp_path / "out")[3:]
+    modules = ("beam_pipelines.jobs.score.job", "transformers.models.roberta.modeling_roberta")
+    with Launcher(tmp_path / "begun", *modules) as launcher:
+        killed = kill_again_and_again(launcher, words, output / "rows", kills=KILLS, seed=0)
+        assert 0 < len(killed[-1].after) < FILES
+        check_what_kills_cost(killed)
+        launcher.start(words)
+        assert launcher.wait() == 0
+        assert len(launcher.begun()) == FILES - len(killed[-1].after)
+        launcher.start(command_of(inputs, tmp_path / "plain")[3:])
+        assert launcher.wait() == 0
     assert data_bytes(output) == data_bytes(tmp_path / "plain")
-    assert not list(output.glob(".*"))
+    assert not list(output.rglob(".*"))
     assert cappy("verify", output) == 0
 
 
@@ -84,14 +72,14 @@ def test_a_signal_ends_it_soon_and_the_same_command_goes_on(
         stderr=subprocess.PIPE,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
     )
-    wait_for(lambda: len(parts(output)) >= 2, process)
+    wait_for(lambda: len(files_in(output / "rows")) >= 2, process)
     process.send_signal(number)
     _, error = process.communicate(timeout=30)
     assert process.returncode == status and b"Traceback" not in error and b"shutdown" not in error, error
-    before = parts(output)
+    before = files_in(output / "rows")
     assert 2 <= len(before) < FILES
     assert subprocess.run(command_of(inputs, output)).returncode == 0
-    after = parts(output)
+    after = files_in(output / "rows")
     assert len(after) == FILES and {name: after[name] for name in before} == before
 
 
@@ -121,4 +109,4 @@ def test_a_disk_that_is_full(inputs: Path, tmp_path: Path) -> None:
     assert limited.returncode == 1 and "Traceback" not in limited.stderr, limited.stderr
     assert "cannot be written: File too large. Free space" in limited.stderr
     assert subprocess.run(command_of(inputs, tmp_path / "out")).returncode == 0
-    assert len(parts(tmp_path / "out")) == FILES
+    assert len(files_in(tmp_path / "out" / "rows")) == FILES

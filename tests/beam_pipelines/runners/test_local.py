@@ -1,4 +1,5 @@
 import threading
+import time
 from contextlib import nullcontext
 from typing import Any, NoReturn
 
@@ -14,6 +15,8 @@ from schemas.errors import CappyError
 from tests.beam_pipelines.runners.dataflow_jobs import COMMANDS, DATAFLOW, fill_with_rows
 from tests.conftest import cappy
 from tests.store import Store
+
+COLLECTED: list[int] = []
 
 
 def fail(element: str) -> str:
@@ -44,6 +47,34 @@ def test_any_other_error_names_its_kind() -> None:
         run(stumble, "--direct_num_workers=1")
     with pytest.raises(PipelineFailed, match="ZeroDivisionError"):
         run(stumble, "--direct_num_workers=2")
+
+
+class SlowToPickle:
+    """An element whose encoding lets other threads run."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        time.sleep(0.005)
+        return SlowToPickle, (self.number,)
+
+
+def collect(element: SlowToPickle) -> None:
+    COLLECTED.append(element.number)
+
+
+def test_no_element_is_cut_in_two_between_steps() -> None:
+    """Beam's runner flushes the output of threads each second, within an element where encoding takes long."""
+
+    def build(root: beam.Pipeline) -> None:
+        elements = root | beam.Create([300]) | beam.FlatMap(lambda count: map(SlowToPickle, range(count)))
+        _ = elements | beam.Reshuffle() | beam.Map(collect)
+
+    COLLECTED.clear()
+    flags = ["--direct_num_workers=2", "--direct_running_mode=multi_threading"]
+    execute(build, beam_options(flags, local_mode="multi_processing"), nullcontext(), module=__name__)
+    assert sorted(COLLECTED) == list(range(300))
 
 
 def test_a_run_leaves_no_thread_hook_behind() -> None:
