@@ -51,7 +51,7 @@ def settle_device(device: str) -> str:
 
 
 def kind_of(device: str) -> str:
-    """Return the kind of a device, `cpu` or `cuda`, whether it is here or not. Raises UsageError for an unknown name."""
+    """Return the kind of a device, cpu or cuda, whether it is here or not. Raises UsageError for an unknown name."""
     name, _, index = device.partition(":")
     if device != "cpu" and (name != "cuda" or (index and not index.isdecimal())):
         raise UsageError(f"unknown device {device!r}: choose from {', '.join(DEVICES)} and cuda:N")

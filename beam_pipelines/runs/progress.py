@@ -25,11 +25,11 @@ from beam_pipelines.runs.under_way import rows_under_way
 from schemas.stats import REAL_TOKENS
 
 _LOG = logging.getLogger("cappy")
-_BAR_SECONDS = 1.0
+_LOOK_SECONDS = 1.0
 _FIRST_LOG_SECONDS, _LOG_SECONDS = 10.0, 30.0
 _LISTING_SECONDS, _REMOTE_LISTING_SECONDS = 1.0, 10.0
 _LISTING_SHARE = 0.05  # of the time, at most: a folder of 100,000 files takes a second to list
-_READING_SECONDS = 2.0  # at a time; a run that is resumed may have many footers
+_READING_SECONDS = 0.5  # at a time; a run that is resumed may have many footers
 _FOOTER_THREADS = 8  # on an object store each footer costs a round trip or two
 _FOOTERS_AT_ONCE = 256
 _USUAL_COLUMNS, _USUAL_ROWS = 80, 24
@@ -76,10 +76,12 @@ class _State:
     """What is known so far of a stage.
 
     `at_start`: the files that existed at the start, with what changes if they are written again; `before`: their
-    counts; `names` and `counts`: the files that have been read; `under_way`: rows by the names of files to come.
+    counts; `unread`: files that have been found since; `names` and `counts`: those that have been read; `under_way`:
+    rows by the names of files to come.
     """
 
     at_start: Mapping[str, object] = field(default_factory=dict)
+    unread: list[str] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
     counts: _Counts = _NONE
     before: _Counts = _NONE
@@ -119,13 +121,17 @@ class Progress:
     def _watch(self) -> None:
         terminal = sys.stderr.isatty()
         bars = [self._bar(index) for index in range(len(self._stages))] if terminal else []
-        self._show(bars)
-        period = _BAR_SECONDS if terminal else min(_FIRST_LOG_SECONDS, _LOG_SECONDS)
-        while not self._done.wait(period):
-            self._show(bars)
-            period = _BAR_SECONDS if terminal else _LOG_SECONDS
+        logged_next = self._started + min(_FIRST_LOG_SECONDS, _LOG_SECONDS)
+        while not self._done.wait(min(_LOOK_SECONDS, _LOG_SECONDS)):
+            self._look()
+            if bars:
+                self._draw(bars)
+            elif time.monotonic() >= logged_next:
+                self._log()
+                logged_next = time.monotonic() + _LOG_SECONDS
         if bars:
-            self._show(bars, last=True)
+            self._look(last=True)
+            self._draw(bars)
         for bar in bars:
             bar.close()
 
@@ -145,19 +151,23 @@ class Progress:
             leave=True,
         )
 
-    def _show(self, bars: "Sequence[tqdm[Any]]", *, last: bool = False) -> None:
-        for index, (stage, seen) in enumerate(self._stages):
-            self._look(stage, seen, last=last)
+    def _look(self, *, last: bool = False) -> None:
+        for stage, seen in self._stages:
+            self._update(stage, seen, last=last)
             self._tell_found(stage, seen)
-            counts = seen.all
-            if bars:
-                by_rows = stage.rows is not None
-                bars[index].initial = seen.before.rows if by_rows else seen.before.files
-                bars[index].n = counts.rows if by_rows else counts.files
-                other = plural(counts.files, "file") if by_rows else plural(counts.rows, "row")
-                bars[index].set_postfix_str(other + self._tokens(stage, seen))
-            elif counts > max(seen.logged, seen.before):
-                seen.logged = counts
+
+    def _draw(self, bars: "Sequence[tqdm[Any]]") -> None:
+        for bar, (stage, seen) in zip(bars, self._stages, strict=True):
+            counts, by_rows = seen.all, stage.rows is not None
+            bar.initial = seen.before.rows if by_rows else seen.before.files
+            bar.n = counts.rows if by_rows else counts.files
+            other = plural(counts.files, "file") if by_rows else plural(counts.rows, "row")
+            bar.set_postfix_str(other + self._tokens(stage, seen))
+
+    def _log(self) -> None:
+        for stage, seen in self._stages:
+            if seen.all > max(seen.logged, seen.before):
+                seen.logged = seen.all
                 _LOG.info(self._line(stage, seen))
 
     def _tell_found(self, stage: Stage, seen: _State) -> None:
@@ -195,14 +205,15 @@ class Progress:
     def _rate(self, count: int) -> float:
         return count / max(time.monotonic() - self._started, 1e-9)
 
-    def _look(self, stage: Stage, seen: _State, *, last: bool) -> None:
+    def _update(self, stage: Stage, seen: _State, *, last: bool) -> None:
         """Update the counts of a stage. Rows under way are asked for first: a unit that ends meanwhile has its file."""
         rows = rows_under_way(self._output) if stage.tokens else {}
         started = time.monotonic()
-        if last or started >= seen.listed_next:
-            self._read_new(stage, seen)
+        if last or (started >= seen.listed_next and not seen.unread):
+            self._find_new(stage, seen)
             least = _LISTING_SECONDS if is_local(self._output) else _REMOTE_LISTING_SECONDS
             seen.listed_next = started + max(least, (time.monotonic() - started) / _LISTING_SHARE)
+        self._read_some(stage, seen)
         _, path = self._folder(stage)
         seen.under_way = {
             name: done
@@ -210,21 +221,25 @@ class Progress:
             if f"{path}/{name}.parquet" not in seen.names
         }
 
-    def _read_new(self, stage: Stage, seen: _State) -> None:
-        """Add the files that have appeared since the last call. Unreadable ones are tried again by the next."""
-        fs, _ = self._folder(stage)
+    def _find_new(self, stage: Stage, seen: _State) -> None:
+        """List the files that have appeared since the last call. Unreadable ones are tried again by the next."""
         listing = self._listing(stage)
-        old = {name for name in listing if name in seen.at_start and listing[name] == seen.at_start[name]}
-        new = sorted(listing.keys() - seen.names - (set() if stage.resumes else old))
+        stale = () if stage.resumes else [name for name in listing if listing[name] == seen.at_start.get(name)]
+        seen.unread = sorted(listing.keys() - seen.names - set(stale), reverse=True)
+
+    def _read_some(self, stage: Stage, seen: _State) -> None:
+        """Read the footers of files that have been found, for a while."""
+        fs, _ = self._folder(stage)
         until = time.monotonic() + _READING_SECONDS
         with ThreadPoolExecutor(_FOOTER_THREADS) as threads:
-            for start in range(0, len(new), _FOOTERS_AT_ONCE):
-                part = new[start : start + _FOOTERS_AT_ONCE]
+            while seen.unread:
+                part = [seen.unread.pop() for _ in range(min(_FOOTERS_AT_ONCE, len(seen.unread)))]
                 for name, counts in zip(part, threads.map(lambda name: _read(fs, name, stage), part), strict=True):
                     if counts is not None:
                         seen.names.add(name)
                         seen.counts = seen.counts.plus(counts)
-                        seen.before = seen.before.plus(counts) if name in old else seen.before
+                        was_there = stage.resumes and name in seen.at_start
+                        seen.before = seen.before.plus(counts) if was_there else seen.before
                 if time.monotonic() > until:
                     return
 

@@ -57,7 +57,7 @@ def test_bars_on_a_terminal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(progress, "_BAR_SECONDS", 0.05)
+    monkeypatch.setattr(progress, "_LOOK_SECONDS", 0.05)
     with Progress(str(tmp_path), STAGES, {}):
         write(tmp_path / "instructions", "part-0.parquet", 100)
         write(tmp_path / "pairs", "shard-0.parquet", 7)
@@ -173,7 +173,7 @@ def test_bars_on_a_terminal_of_unknown_size(tmp_path: Path) -> None:
     program = f"""if True:
         import time
         from beam_pipelines.runs import progress
-        progress._BAR_SECONDS = 0.05
+        progress._LOOK_SECONDS = 0.05
         with progress.Progress({str(tmp_path)!r}, [progress.Stage("pairs", None, 1, resumes=True)], {{}}):
             time.sleep(0.3)
     """
