@@ -219,7 +219,10 @@ def test_limit_and_dry_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 def test_python_call_report_and_card(tmp_path: Path) -> None:
     (tmp_path / "scored.parquet").write_bytes(parquet(scored()))
     config = rerank.RerankConfig(input=str(tmp_path / "*.parquet"), output=str(tmp_path / "out"), top_k=2)
-    manifest = rerank.run(config, beam_options(["--direct_num_workers=1"], local_mode="multi_processing")).manifest
+    result = rerank.run(config, beam_options(["--direct_num_workers=1"], local_mode="multi_processing"))
+    manifest = result.manifest
+    assert result.folder == str(tmp_path / "out")
+    assert result.table().num_rows == manifest["totals"]["selected"]
     assert manifest == manifest_of(tmp_path / "out")
     page = (tmp_path / "out" / "report.html").read_bytes()
     (tmp_path / "out" / "report.html").unlink()

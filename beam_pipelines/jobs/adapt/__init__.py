@@ -19,7 +19,7 @@ Config = AdaptConfig
 
 
 def run(config: AdaptConfig, options: "PipelineOptions") -> "dict[str, RunResult]":
-    """Adapt a scorer, resuming at the stage where an earlier run ended; return the results of the stages by name.
+    """Adapt a scorer, resuming at the stage where an earlier run ended; return the stages' results by name.
 
     Raises CappyError.
     """

@@ -21,7 +21,7 @@ Config = EvaluateConfig
 
 
 def run(config: EvaluateConfig, options: "PipelineOptions") -> "RunResult":
-    """Evaluate scored rows; return its result. Raises CappyError."""
+    """Evaluate scored rows; return its result (see `RunResult`). Raises CappyError."""
     from beam_pipelines.jobs.evaluate.job import JOB
     from beam_pipelines.runs.result import result_of
 

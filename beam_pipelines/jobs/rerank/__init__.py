@@ -19,7 +19,7 @@ Config = RerankConfig
 
 
 def run(config: RerankConfig, options: "PipelineOptions") -> "RunResult":
-    """Select the best candidates of each group, with a model after scoring them; return its result.
+    """Select the best candidates of each group, with a model after scoring them; return its result (see `RunResult`).
 
     Raises CappyError.
     """

@@ -19,7 +19,7 @@ Config = ScoreConfig
 
 
 def run(config: ScoreConfig, options: "PipelineOptions") -> "RunResult":
-    """Score rows, resuming where an earlier run ended; return its result. Raises CappyError."""
+    """Score rows, resuming where an earlier run ended; return its result (see `RunResult`). Raises CappyError."""
     from beam_pipelines.jobs.score.job import JOB
     from beam_pipelines.runs.result import result_of
 

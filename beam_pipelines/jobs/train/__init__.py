@@ -20,7 +20,7 @@ Config = TrainConfig
 
 
 def run(config: TrainConfig, options: "PipelineOptions | None" = None) -> "RunResult":
-    """Train a scorer, resuming where an earlier run ended; return its result. Raises CappyError.
+    """Train a scorer, resuming where an earlier run ended; return its result (see `RunResult`). Raises CappyError.
 
     `options` is accepted, as for every job, and not used: training is no Beam pipeline.
     """
