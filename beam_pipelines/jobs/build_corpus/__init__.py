@@ -20,7 +20,10 @@ Config = BuildCorpusConfig
 
 
 def run(config: BuildCorpusConfig, options: "PipelineOptions") -> "RunResult":
-    """Build a corpus, unless the folder holds the finished one; return its result (see `RunResult`). Raises CappyError."""
+    """Build a corpus, unless the folder holds the finished one; return its result (see `RunResult`).
+
+    Raises CappyError.
+    """
     from beam_pipelines.jobs.build_corpus.job import JOB
     from beam_pipelines.runs.result import result_of
 

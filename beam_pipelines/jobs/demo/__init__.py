@@ -18,7 +18,10 @@ Config = DemoConfig
 
 
 def run(config: DemoConfig, options: "PipelineOptions") -> "dict[str, RunResult]":
-    """Run all stages, resuming where an earlier run ended; return their results (`RunResult`) by name. Raises CappyError."""
+    """Run all stages, resuming where an earlier run ended; return their results (`RunResult`) by name.
+
+    Raises CappyError.
+    """
     from beam_pipelines.jobs.demo.job import JOB
     from beam_pipelines.runs.result import stage_results
 

@@ -20,7 +20,10 @@ Config = GenerateConfig
 
 
 def run(config: GenerateConfig, options: "PipelineOptions") -> "RunResult":
-    """Generate candidates, resuming where an earlier run ended; return its result (see `RunResult`). Raises CappyError."""
+    """Generate candidates, resuming where an earlier run ended; return its result (see `RunResult`).
+
+    Raises CappyError.
+    """
     from beam_pipelines.jobs.generate.job import JOB
     from beam_pipelines.runs.result import result_of
 
