@@ -50,10 +50,10 @@ def pair_ids(instruction: str) -> Callable[[str], str]:
 
 def pair_keys(instructions: Sequence[str], responses: Sequence[str]) -> Iterator[bytes]:
     """Yield the identifier of each pair (instructions[i], responses[i]) as `pair_ids` makes it, as 16 bytes."""
-    for pair in zip(instructions, responses, strict=True):
-        first, second = (text.encode() for text in pair)
-        sizes = (len(data).to_bytes(8, "little") for data in (first, second))
-        yield hashlib.blake2b(next(sizes) + first + next(sizes) + second, digest_size=DIGEST_BYTES).digest()
+    for instruction, response in zip(instructions, responses, strict=True):
+        first, second = instruction.encode(), response.encode()
+        data = len(first).to_bytes(8, "little") + first + len(second).to_bytes(8, "little") + second
+        yield hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest()
 
 
 def instruction_ids(dataset: str, subset: str | None, split: str | None, template_id: str) -> Callable[[str], str]:
