@@ -245,3 +245,10 @@ def test_many_threads_share_a_scorer(tiny: Path) -> None:
     with ThreadPoolExecutor(6) as threads:
         together = list(threads.map(lambda chunk: scorer.score(*chunk).tobytes(), chunks))
     assert together == alone
+
+
+def test_the_pairs_done_are_told_after_each_batch(tiny: Path) -> None:
+    told: list[tuple[float, float]] = []
+    texts = [f"text {number % 30}" for number in range(90)]
+    scorer_of(tiny, tokens=64).score_pairs(texts, texts, advance=lambda done, of: told.append((done, of)))
+    assert told == sorted(told) and len(told) > 3 and told[-1] == (90, 90)

@@ -364,3 +364,9 @@ def test_a_key_that_is_none(place: Place, monkeypatch: pytest.MonkeyPatch, key: 
     with pytest.raises(UsageError, match="^MY_KEY contains a blank") as raised:
         place.engine(key_variable="MY_KEY")
     assert "sk-" not in str(raised.value)
+
+
+def test_the_prompts_done_are_told_after_each_answer(place: Place) -> None:
+    told: list[tuple[float, float]] = []
+    place.engine(FOUR, TOP).draw(["a", "b", "c"], range(3), advance=lambda done, of: told.append((done, of)))
+    assert told == [(number / 2, 3) for number in range(1, 7)]
