@@ -148,7 +148,7 @@ def show(found: dict[str, tuple[Usage, Usage]], pairs: int, size: int) -> None:
             "work, s": f"{work[name]:.1f}",
             "pairs/s of work": f"{pairs / work[name]:,.0f}",
             "of ours": ratio(work[name], work[OURS]),
-            "CPU, s": f"{usage.cpu:.1f}",
+            "CPU of work, s": f"{usage.cpu - start.cpu:.1f}",
             "peak MB": megabytes(usage.tree),
             "over start-up, MB": megabytes(usage.tree - start.tree),
         }
