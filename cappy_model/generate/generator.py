@@ -13,6 +13,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from cappy_model.checkpoints import ModelSource, find_checkpoint, load_generator
 from cappy_model.devices import logit_tokens, settle_device, settle_dtype, settle_generation_tokens
 from cappy_model.generate.decodings import Drawing, Drawn, Failure, Sample
+from cappy_model.generate.parts import Parts
 from cappy_model.generate.prompts import EncodedPrompt, padded, prompt_encoder
 from cappy_model.generate.rollout import Rolled, Rows, likelihoods_of, prefix_cache, roll_out, special_tokens
 from cappy_model.generate.sampling import uniforms
@@ -113,7 +114,7 @@ class Generator:
                 draft.failure = Failure("refused_prompt", prompt.error)
             elif not len(prompt.ids):
                 draft.failure = Failure("empty_prompt", "the prompt has no tokens")
-        part = None if advance is None else _Parts(len(prompts), self._groups, self._weight, advance)
+        part = None if advance is None else Parts(len(prompts), self._groups, self._weight, advance)
         compute = partial(self._compute, part=part)
         for outcome in self._lanes.run(self._batches(encoded, seeds), compute, self._halve):
             self._out_of_memory += outcome.out_of_memory
@@ -150,12 +151,12 @@ class Generator:
         parts = (slice(None, count // 2), slice(count // 2, None))
         return tuple(_Batch(batch.prompts[part], batch.ids[part], batch.seeds[part], batch.decodings) for part in parts)
 
-    def _compute(self, lane: Lane, batch: _Batch, part: "_Parts | None") -> list[tuple[int, int, int, Rolled]]:
+    def _compute(self, lane: Lane, batch: _Batch, part: Parts | None) -> list[tuple[int, int, int, Rolled]]:
         """Return (position of the prompt, decoding number, sample index, response) of each row."""
 
         def advance(tokens: int) -> None:
             if part is not None:
-                part.done(batch, tokens / self.drawing.max_new_tokens)
+                part.done(batch.prompts, batch.decodings, tokens / self.drawing.max_new_tokens)
 
         with lane.lock:
             prompts = padded(batch.ids, self._special.pad, left=not self.config.is_encoder_decoder)
@@ -278,28 +279,6 @@ class Generator:
             log_likelihood_mean=total / count,
             num_tokens=count,
         )
-
-
-class _Parts:
-    """The parts of prompts that are done, by group of decodings, told to `advance` as a number of prompts."""
-
-    def __init__(
-        self,
-        prompts: int,
-        groups: Sequence[tuple[int, ...]],
-        weight: Callable[[Sequence[int]], int],
-        advance: Advance,
-    ) -> None:
-        self._groups = list(groups)
-        self._shares = np.array([weight(group) for group in groups], dtype=np.float64)
-        self._shares /= self._shares.sum()
-        self._done = np.zeros((prompts, len(groups)))
-        self._advance = advance
-
-    def done(self, batch: _Batch, share: float) -> None:
-        """Set the part of a batch that is done."""
-        self._done[batch.prompts, self._groups.index(batch.decodings)] = share
-        self._advance(float((self._done @ self._shares).sum()), len(self._done))
 
 
 def _drawn(draft: _Draft, prompt: EncodedPrompt) -> Drawn:
