@@ -38,7 +38,12 @@ def entry(models: Path, name: str, column: str, **others: Any) -> dict[str, Any]
 
 def some_rows(count: int, start: int = 0) -> list[dict[str, Any]]:
     return [
-        {"id": i, "instruction": sentence(i // 4, 6), "response": sentence(i, 1 + i % 9), "references": sentence(i // 4, 3)}
+        {
+            "id": i,
+            "instruction": sentence(i // 4, 6),
+            "response": sentence(i, 1 + i % 9),
+            "references": sentence(i // 4, 3),
+        }
         for i in range(start, start + count)
     ]
 
@@ -290,12 +295,17 @@ def test_rerank_and_evaluate_read_the_table(models: Path, inputs: Path, tmp_path
     }
 
 
-def test_scores_are_taken_over_for_the_scorers_that_a_folder_has(models: Path, inputs: Path, tmp_path: Path) -> None:
+def test_scores_are_taken_over_for_the_scorers_that_a_folder_has(
+    models: Path, inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     alone(inputs, tmp_path / "one", models / "a", "score")
     scorers = [entry(models, "a", FIRST), entry(models, "b", SECOND)]
     assert score(inputs, tmp_path / "out", "--reuse", tmp_path / "one", scorers=scorers) == 0
     runs = manifest_of(tmp_path / "out")["scorers"]
     assert runs[FIRST]["totals"]["reused"] == 120 and "reused" not in runs[SECOND]["totals"]
+    assert manifest_of(tmp_path / "out")["totals"]["reused"] == 120
+    assert f"{FIRST}: 120 pairs scored, 120 of them taken over, 0 without" in capsys.readouterr().out
+    assert "reused scores" in (tmp_path / "out/report.html").read_text()
     assert score(inputs, tmp_path / "again", "--reuse", tmp_path / "out") == 0
     assert [run["totals"]["reused"] for run in manifest_of(tmp_path / "again")["scorers"].values()] == [120, 120]
     assert table_of(tmp_path / "again").equals(table_of(tmp_path / "out"))

@@ -87,11 +87,17 @@ def joint_manifest(stats: Stats, *, hashed: Mapping[str, Any], runs: Mapping[str
     unscored = {name: counts["pairs", name, "unscored"] for name in runs}
     lost = {name: unreadable + unscored[name] for name in runs}
     attempted = {name: lost[name] + scored[name] for name in runs}
+    reused = [run["totals"]["reused"] for run in runs.values() if "reused" in run["totals"]]
     worst = max(runs, key=lambda name: lost[name] / max(attempted[name], 1))
     return {
         "scorers": {name: dict(run) for name, run in runs.items()},
         "inputs": hashed["files"],
-        "totals": {"rows": counts["rows", "read"], "scored": sum(scored.values()), "unscored": sum(unscored.values())},
+        "totals": {
+            "rows": counts["rows", "read"],
+            "scored": sum(scored.values()),
+            "unscored": sum(unscored.values()),
+            **({"reused": sum(reused)} if reused else {}),
+        },
         "warnings": [f"{name}: {warning}" for name, run in runs.items() for warning in run["warnings"]],
         "rejects": count_rejects(
             stats, lost=lost[worst], attempted=attempted[worst], of=f"rows and pairs of {worst!r}"

@@ -200,10 +200,15 @@ def summarise_several(manifest: Mapping[str, Any]) -> str:
     """Summarise the manifest of several scorers, a line for each of them."""
     totals = manifest["totals"]
     lines = [
-        f"{name}: {plural(run['totals']['scored'], 'pair')} scored, {run['totals']['unscored']:,} without a score, in "
-        f"{run['seconds']} s"
+        f"{name}: {plural(run['totals']['scored'], 'pair')} scored, {taken_over(run['totals'])}"
+        f"{run['totals']['unscored']:,} without a score, in {run['seconds']} s"
         for name, run in manifest["scorers"].items()
     ]
     return "\n".join(
         [*lines, f"{plural(totals['rows'], 'row')} in one table, {plural(manifest['rejects']['rows'], 'reject')}"]
     )
+
+
+def taken_over(totals: Mapping[str, int]) -> str:
+    """Say how many scores of a run were taken over from earlier ones, if any could be."""
+    return f"{totals['reused']:,} of them taken over, " if "reused" in totals else ""

@@ -51,6 +51,7 @@ def _figures(manifest: Mapping[str, Any]) -> list[KeyFigure]:
     return [
         count(totals["rows"], "row", text.plural(len(manifest["inputs"]), "input file")),
         count(totals["scored"], "score", f"of {text.plural(len(runs), 'scorer')}"),
+        *([count(totals["reused"], "reused score", "of an earlier run")] if "reused" in totals else []),
         KeyFigure(text.compact(tokens), text.noun(tokens, "token"), "read by all scorers"),
         KeyFigure(text.duration(seconds), "of scoring", "in the last launch of each scorer"),
         *tables.last_figures(manifest),
