@@ -142,6 +142,36 @@ def test_known_scores_are_the_same_by_all_contenders(tmp_path: Path) -> None:
         assert whole["seconds"] > 0 and one["tree"] > 0
 
 
+def run_units(*flags: str) -> str:
+    """Run `python -m benchmarks.units`; return its output."""
+    command = [sys.executable, "-m", "benchmarks.units", "--shared", str(SHARED), *flags]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@needs_shared
+@pytest.mark.slow
+def test_small_units_are_compared_with_large_ones() -> None:
+    printed = run_units("--cost", "--gpu", "--tiny", "--pairs", "150", "--repeat", "1")
+    small, large = row(printed, "units by work"), row(printed, "units of 16,384 rows")
+    assert int(small[1]) > int(large[1]) == 1
+
+
+@needs_shared
+@pytest.mark.long
+def test_kills_are_measured_by_the_units_that_they_leave_unfinished() -> None:
+    printed = run_units("--kills", "2", "--tiny", "--pairs", "3000")
+    assert [row(printed, str(number))[0] for number in (1, 2)] == ["1", "2"] and "Most seconds lost" in printed
+
+
+@needs_shared
+@pytest.mark.long
+def test_a_run_of_many_units_is_weighed() -> None:
+    printed = run_units("--tally", "40")
+    assert all(float(row(printed, f"cappy {command}")[1]) > 0 for command in ("score, all units", "verify", "report"))
+
+
 @pytest.mark.parametrize(
     ("stage", "name"),
     [

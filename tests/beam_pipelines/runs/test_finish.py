@@ -1,13 +1,15 @@
 import json
+from collections import Counter
 from pathlib import Path
 
 import apache_beam as beam
 import pytest
 import yaml
+from apache_beam import coders
 
 from beam_pipelines.io.output import OutputDir
 from beam_pipelines.runs.card import Card, Part, draw_card
-from beam_pipelines.runs.finish import FinishRun
+from beam_pipelines.runs.finish import FinishRun, MergeStats
 from schemas.errors import CappyError
 from schemas.stats import FileEntry, Stats
 
@@ -109,3 +111,22 @@ def test_columns_of_a_part_are_a_table() -> None:
     assert (
         "## Columns of `pairs`\n\n| column | type |  |\n| --- | --- | --- |\n| `label` | float32 | 1 \\| 0 |" in drawn
     )
+
+
+def test_the_statistics_of_thousands_of_units_are_merged_in_small_messages() -> None:
+    coder, merge = coders.registry.get_coder(Stats), MergeStats()
+    units = [
+        Stats(
+            Counter({("rows", "read"): 3}), files={FileEntry(f"rows/part-{n:05d}.parquet", 3, 900, f"{n * 7**40:032x}")}
+        )
+        for n in range(4_000)
+    ]
+    messages = []
+    for first in range(0, len(units), 50):
+        total = merge.create_accumulator()
+        for stats in units[first : first + 50]:
+            total = merge.add_input(total, coder.decode(coder.encode(stats)))
+        messages.append(coder.encode(total))
+    whole = merge.merge_accumulators(map(coder.decode, messages[::-1]))
+    assert whole == Stats(Counter({("rows", "read"): 12_000}), files={entry for unit in units for entry in unit.files})
+    assert len(coder.encode(whole)) < 40 * len(units)
