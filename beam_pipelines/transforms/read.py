@@ -48,8 +48,7 @@ class ReadInputs(beam.PTransform):
         specs, output = self.specs, self.output
         return (
             files
-            | "ListReads"
-            >> beam.ParDo(_OnCheckedWorkers(lambda file: list_reads(file, specs[file.group]), output))
+            | "ListReads" >> beam.ParDo(_OnCheckedWorkers(lambda file: list_reads(file, specs[file.group]), output))
             | "Spread" >> beam.Reshuffle()
             | "ReadUnits"
             >> beam.ParDo(_OnCheckedWorkers(lambda read: read_units(read, specs[read.file.group]), output))

@@ -144,7 +144,8 @@ def test_a_template_is_kept_in_the_model(
     assert np.abs(load(template="none").score(pairs.instructions, pairs.responses) - scores).max() > 1e-3
     (tmp_path / "template.jinja").write_text("{{ instruction }}: {{ response }}")
     assert cappy(*given) == 1
-    assert "holds another run: the template (--template, or the one in the model's files) has changed" in capsys.readouterr().err
+    refusal = "holds another run: the template (--template, or the one in the model's files) has changed"
+    assert refusal in capsys.readouterr().err
 
 
 def test_files_of_sentence_transformers(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
