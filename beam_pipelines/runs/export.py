@@ -4,9 +4,9 @@ import base64
 import json
 import logging
 import posixpath
-import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from decimal import Decimal
 from typing import IO, NamedTuple
 
 import pyarrow as pa
@@ -26,7 +26,6 @@ from schemas.values import python_values
 _LOG = logging.getLogger("cappy")
 
 COMPRESSIONS = {"gzip": "gzip", "zstd": "zstd", "bz2": "bz2"}
-_QUOTED = re.compile(r'[",\r\n]|^\s|\s$')
 
 
 class _Kind(NamedTuple):
@@ -101,23 +100,23 @@ def _write_csv(target: IO[bytes], reader: pa.RecordBatchReader) -> None:
 
 
 def _cell(value: object) -> str:
-    """Return a value as a cell: null is empty, an empty text a pair of quotes; floats have all digits."""
+    """Return a value as a cell: null is empty, any text is in quotes, and floats have all digits."""
     if value is None:
         return ""
-    if isinstance(value, str):
+    if isinstance(value, str):  # in quotes also where it need not be: a bare NULL or NA reads back as null
         return _quoted(value)
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):
         return repr(value) if value == value else "NaN"
+    if isinstance(value, Decimal):
+        return str(value)
     if isinstance(value, list | dict):
         return _quoted(_json(value))
     return _quoted(_text(value))
 
 
 def _quoted(text: str) -> str:
-    if text and not _QUOTED.search(text):
-        return text
     return '"' + text.replace('"', '""') + '"'
 
 

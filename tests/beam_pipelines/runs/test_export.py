@@ -201,7 +201,7 @@ def test_places_that_cannot_hold_the_file_are_refused(tmp_path: Path) -> None:
 def test_any_file_system_takes_the_file(tmp_path: Path) -> None:
     result = open_result(str(finished_run(tmp_path, [pa.table({"a": [1, None], "b": ["x", ""]})])))
     assert export(result, "memory://exported/table.csv") == 2
-    assert fsspec.filesystem("memory").cat_file("/exported/table.csv") == b'a,b\n1,x\n,""\n'
+    assert fsspec.filesystem("memory").cat_file("/exported/table.csv") == b'"a","b"\n1,"x"\n,""\n'
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
