@@ -71,7 +71,9 @@ def made_up_scores(instructions: Sequence[str], responses: Sequence[str]) -> np.
     return (keys / np.float64(2**29) - 4).astype(np.float32)
 
 
-def _make_up(self: Scorer, instructions: Sequence[str], responses: Sequence[str], *, advance: object = None) -> Scored:
+def _make_up(
+    self: Scorer, instructions: Sequence[str], responses: Sequence[str], *, on_progress: object = None
+) -> Scored:
     count = len(instructions)
     num_tokens = np.fromiter(map(len, responses), np.int32, count) // 4
     scores = made_up_scores(instructions, responses)

@@ -6,8 +6,8 @@ the model alone, never from a measured time or the number of cores.
 
 from collections.abc import Callable, Mapping
 
-Advance = Callable[[float, float], None]
-"""Is told how much of some work is done, and how much there is: rows, pairs or prompts."""
+ProgressCallback = Callable[[float, float], None]
+"""Called with (done, total) after each batch: rows, pairs or prompts."""
 
 UNIT_SECONDS = 60
 """Most seconds of a unit's work by the table: the two units in flight on a machine are at most two minutes."""

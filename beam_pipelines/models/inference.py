@@ -18,8 +18,8 @@ from beam_pipelines.transforms.results import Result
 class UnitHandler(ModelHandler[Unit, Result, Callable[[], Any]]):
     """Gives units to a model one by one. The model batches within a unit, so Beam makes no batches.
 
-    `load` returns the model, which it keeps for the threads of a process; `compute(unit, model, advance=...)` returns
-    the result of a unit, and tells `advance` how far it is. A row that fails is an error of that row, never of a batch.
+    `load` returns the model, which it keeps for the threads of a process; `compute(unit, model, on_progress=...)`
+    returns the result of a unit. A row that fails is an error of that row, never of a batch.
     """
 
     def __init__(self, job: str, load: Callable[[], Any], compute: Callable[..., Result], output: str) -> None:
@@ -36,8 +36,8 @@ class UnitHandler(ModelHandler[Unit, Result, Callable[[], Any]]):
     ) -> Iterator[Result]:
         """Yield the result of each unit. Raises what `compute` raises."""
         for unit in batch:
-            advance = begin_unit(self._output, f"part-{unit.name}", len(unit.positions) + len(unit.bad))
-            yield self._compute(unit, model(), advance=advance)
+            on_progress = begin_unit(self._output, f"part-{unit.name}", len(unit.positions) + len(unit.bad))
+            yield self._compute(unit, model(), on_progress=on_progress)
 
     def get_metrics_namespace(self) -> str:
         """Return the namespace of Beam's own metrics of the step."""

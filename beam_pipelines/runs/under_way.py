@@ -1,20 +1,21 @@
 """Rows under way: how much of its unfinished units this process has done, for the progress of the run.
 
-A worker that is a thread of the launcher's process tells it here; the progress of other workers shows by their files.
+A worker that is a thread of the launcher's process registers it here; the progress of other workers shows by their
+files.
 """
 
 import threading
 from functools import partial
 
-from cappy_model.work import Advance
+from cappy_model.work import ProgressCallback
 
 _LOCK = threading.Lock()
 _DONE: dict[tuple[str, str], float] = {}
 """Output folder and name of a unit -> its rows that are done."""
 
 
-def begin_unit(output: str, name: str, rows: int) -> Advance:
-    """Register a unit of `rows` rows by the name of its file without the ending; return what is told how far it is."""
+def begin_unit(output: str, name: str, rows: int) -> ProgressCallback:
+    """Register a unit of `rows` rows by the name of its file without the ending; return its progress callback."""
     with _LOCK:
         _DONE[output, name] = 0.0
     return partial(_advance, (output, name), rows)

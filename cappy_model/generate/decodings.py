@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from cappy_model.work import Advance
+from cappy_model.work import ProgressCallback
 from schemas.errors import CappyError, UsageError
 
 
@@ -156,12 +156,13 @@ class Drawn(NamedTuple):
 class Engine(Protocol):
     """A generator of responses; thread-safe."""
 
-    def draw(self, prompts: Sequence[str], seeds: Sequence[int], *, advance: Advance | None = None) -> list[Drawn]:
+    def draw(
+        self, prompts: Sequence[str], seeds: Sequence[int], *, on_progress: ProgressCallback | None = None
+    ) -> list[Drawn]:
         """Generate the responses to each prompt, in order; `seeds` are 64-bit, one for each prompt.
 
-        Equal prompts with equal seeds give equal samples, as far as the engine can guarantee it. `advance` is told the
-        number of prompts done, parts of one included, by any thread. Raises GenerationError if no prompt could be
-        served.
+        Equal prompts with equal seeds give equal samples, as far as the engine can guarantee it. `on_progress` counts
+        prompts, parts of one included; any thread may call it. Raises GenerationError if no prompt could be served.
         """
 
     def out_of_memory(self) -> int:

@@ -13,13 +13,13 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from cappy_model.checkpoints import ModelSource, find_checkpoint, load_generator
 from cappy_model.devices import logit_tokens, settle_device, settle_dtype, settle_generation_tokens
 from cappy_model.generate.decodings import Drawing, Drawn, Failure, Sample
-from cappy_model.generate.parts import Parts
+from cappy_model.generate.prompt_progress import PromptProgress
 from cappy_model.generate.prompts import EncodedPrompt, padded, prompt_encoder
 from cappy_model.generate.rollout import Rolled, Rows, likelihoods_of, prefix_cache, roll_out, special_tokens
 from cappy_model.generate.sampling import uniforms
 from cappy_model.lanes import Lane, Lanes
 from cappy_model.score.batching import token_batches
-from cappy_model.work import Advance
+from cappy_model.work import ProgressCallback
 
 
 @dataclass
@@ -100,12 +100,14 @@ class Generator:
         tokens = tokens_per_batch or settle_generation_tokens(model.config, settled, kind)
         return cls(model, tokenizer, drawing, device=settled, tokens_per_batch=tokens)
 
-    def draw(self, prompts: Sequence[str], seeds: Sequence[int], *, advance: Advance | None = None) -> list[Drawn]:
+    def draw(
+        self, prompts: Sequence[str], seeds: Sequence[int], *, on_progress: ProgressCallback | None = None
+    ) -> list[Drawn]:
         """Generate the responses to each prompt, in order; `seeds` are 64-bit, one for each prompt.
 
-        `advance` is told the number of prompts done, after each token of a batch. A prompt without
-        tokens, one that the chat template refuses, or one that does not fit into memory has a Failure. Raises
-        GenerationError for a model that returns NaN.
+        `on_progress` is called after each token of a batch, with parts of prompts. A prompt without tokens, one that
+        the chat template refuses, or one that does not fit into memory has a Failure. Raises GenerationError for a
+        model that returns NaN.
         """
         encoded = self._prompts.encode(prompts)
         drafts = [_Draft() for _ in prompts]
@@ -114,8 +116,10 @@ class Generator:
                 draft.failure = Failure("refused_prompt", prompt.error)
             elif not len(prompt.ids):
                 draft.failure = Failure("empty_prompt", "the prompt has no tokens")
-        part = None if advance is None else Parts(len(prompts), self._groups, self._weight, advance)
-        compute = partial(self._compute, part=part)
+        progress = (
+            None if on_progress is None else PromptProgress(len(prompts), self._groups, self._weight, on_progress)
+        )
+        compute = partial(self._compute, progress=progress)
         for outcome in self._lanes.run(self._batches(encoded, seeds), compute, self._halve):
             self._out_of_memory += outcome.out_of_memory
             for batch, rows in outcome.done:
@@ -151,24 +155,26 @@ class Generator:
         parts = (slice(None, count // 2), slice(count // 2, None))
         return tuple(_Batch(batch.prompts[part], batch.ids[part], batch.seeds[part], batch.decodings) for part in parts)
 
-    def _compute(self, lane: Lane, batch: _Batch, part: Parts | None) -> list[tuple[int, int, int, Rolled]]:
+    def _compute(
+        self, lane: Lane, batch: _Batch, progress: PromptProgress | None
+    ) -> list[tuple[int, int, int, Rolled]]:
         """Return (position of the prompt, decoding number, sample index, response) of each row."""
 
-        def advance(tokens: int) -> None:
-            if part is not None:
-                part.done(batch.prompts, batch.decodings, tokens / self.drawing.max_new_tokens)
+        def on_step(tokens: int) -> None:
+            if progress is not None:
+                progress.update(batch.prompts, batch.decodings, tokens / self.drawing.max_new_tokens)
 
         with lane.lock:
             prompts = padded(batch.ids, self._special.pad, left=not self.config.is_encoder_decoder)
             on_device = (prompts[0].to(lane.device), prompts[1].to(lane.device))
             decoding = self.drawing.decodings[batch.decodings[0]]
             if decoding.beams > 1:
-                responses = self._beam_search(lane.model, on_device, decoding.beams, advance)
+                responses = self._beam_search(lane.model, on_device, decoding.beams, on_step)
                 keys = [(int(prompt), batch.decodings[0], 0) for prompt in batch.prompts]
             else:
                 rows, keys = self._rows(batch)
-                responses = self._roll_out(lane.model, on_device, rows, advance)
-            advance(self.drawing.max_new_tokens)
+                responses = self._roll_out(lane.model, on_device, rows, on_step)
+            on_step(self.drawing.max_new_tokens)
         return [(*key, rolled) for key, rolled in zip(keys, responses, strict=True)]
 
     def _rows(self, batch: _Batch) -> tuple[Rows, list[tuple[int, int, int]]]:
@@ -189,7 +195,7 @@ class Generator:
         model: PreTrainedModel,
         prompts: tuple[torch.Tensor, torch.Tensor],
         rows: Rows,
-        advance: Callable[[int], None],
+        on_step: Callable[[int], None],
     ) -> list[Rolled]:
         return roll_out(
             model,
@@ -199,7 +205,7 @@ class Generator:
             self._special,
             min_new_tokens=self.drawing.min_new_tokens,
             stopped=self._stopped if self.drawing.stop else None,
-            advance=advance,
+            on_step=on_step,
         )
 
     def _stopped(self, tokens: np.ndarray) -> np.ndarray:
@@ -211,7 +217,7 @@ class Generator:
         model: Any,
         prompts: tuple[torch.Tensor, torch.Tensor],
         beams: int,
-        advance: Callable[[int], None],
+        on_step: Callable[[int], None],
     ) -> list[Rolled]:
         """Run transformers' beam search, and return the best hypothesis of each prompt with its likelihoods."""
         special, drawing = self._special, self.drawing
@@ -230,7 +236,7 @@ class Generator:
         first = 1 if self.config.is_encoder_decoder else ids.shape[1]
 
         def stopped(tokens: torch.Tensor, scores: object, **unused: object) -> torch.Tensor:
-            advance(tokens.shape[1] - first)
+            on_step(tokens.shape[1] - first)
             if not drawing.stop:
                 return torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
             return torch.from_numpy(self._stopped(tokens[:, first:].cpu().numpy())).to(tokens.device)

@@ -132,13 +132,13 @@ def roll_out(
     *,
     min_new_tokens: int,
     stopped: Callable[[np.ndarray], np.ndarray] | None,
-    advance: Callable[[int], None],
+    on_step: Callable[[int], None],
 ) -> list[Rolled]:
     """Generate the responses of all rows.
 
     `prompts`: ids and mask int64[m, longest], padded on the left for a decoder-only model. `stopped` returns whether
-    token ids int64[k, length] contain a stop text: bool[k]. `advance` is told the number of tokens that each response
-    may have by now. Raises GenerationError for a model that returns NaN.
+    token ids int64[k, length] contain a stop text: bool[k]. `on_step` is called after each step
+    with the number of steps done. Raises GenerationError for a model that returns NaN.
     """
     count, longest = rows.uniforms.shape
     tokens, likelihoods = np.zeros((count, longest), dtype=np.int64), np.zeros((count, longest), dtype=np.float32)
@@ -161,7 +161,7 @@ def roll_out(
         tokens[places, step] = chosen.cpu().numpy()[unfinished]
         likelihoods[places, step] = step_likelihoods[unfinished]
         lengths[places] = step + 1
-        advance(step + 1)
+        on_step(step + 1)
         ended = np.isin(tokens[current, step], special.ends)
         if stopped is not None:
             ended |= stopped(tokens[current, : step + 1])

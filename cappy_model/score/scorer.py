@@ -24,7 +24,7 @@ from cappy_model.score.loading import LoadedScorer, load_scorer, settle_scorer
 from cappy_model.score.templates import AUTO
 from cappy_model.score.unpadded import unpadded_layout
 from cappy_model.score.windows import Pair, brief, windows
-from cappy_model.work import Advance
+from cappy_model.work import ProgressCallback
 from schemas.errors import CappyError
 
 _NOT_FINITE = "not finite"
@@ -207,23 +207,23 @@ class Scorer:
         return [Ranked(index, responses[index], float(scores[index])) for index in order]
 
     def score_pairs(
-        self, instructions: Sequence[str], responses: Sequence[str], *, advance: Advance | None = None
+        self, instructions: Sequence[str], responses: Sequence[str], *, on_progress: ProgressCallback | None = None
     ) -> Scored:
         """Score pairs, with token counts; a pair that cannot be scored is an entry of `errors`.
 
-        Equal pairs are scored once. `advance` is told the number of pairs done, after each batch.
+        Equal pairs are scored once. `on_progress` is called with the number of pairs done after each batch.
         """
         if len(instructions) != len(responses):
             raise ValueError(f"{len(instructions)} instructions but {len(responses)} responses: give equally many")
         places: dict[tuple[str, str], int] = {}
         inverse = [places.setdefault(pair, len(places)) for pair in zip(instructions, responses, strict=True)]
         back = np.array(inverse, dtype=np.int64)
-        distinct = self._score_distinct(list(places), np.bincount(back, minlength=len(places)), advance)
+        distinct = self._score_distinct(list(places), np.bincount(back, minlength=len(places)), on_progress)
         errors = {row: distinct.errors[place] for row, place in enumerate(inverse) if place in distinct.errors}
         return Scored(distinct.scores[back], distinct.num_tokens[back], distinct.truncated[back], errors, distinct.work)
 
-    def _score_distinct(self, pairs: list[Pair], counts: np.ndarray, advance: Advance | None) -> Scored:
-        """Score distinct pairs; `counts` int64[n] says how often each occurs, for `advance`."""
+    def _score_distinct(self, pairs: list[Pair], counts: np.ndarray, on_progress: ProgressCallback | None) -> Scored:
+        """Score distinct pairs; `counts` int64[n] says how often each occurs, which `on_progress` counts."""
         done = 0
         scores = np.full(len(pairs), np.nan, dtype=np.float32)
         num_tokens, truncated = np.zeros(len(pairs), dtype=np.int32), np.zeros(len(pairs), dtype=bool)
@@ -242,8 +242,8 @@ class Scorer:
                 num_tokens[batch.rows], truncated[batch.rows] = batch.pairs.lengths, batch.pairs.truncated
                 work.tokens += len(batch.pairs.tokens)
                 done += int(counts[batch.rows].sum())
-            if advance is not None:
-                advance(done, int(counts.sum()))
+            if on_progress is not None:
+                on_progress(done, int(counts.sum()))
         for row in np.flatnonzero(~np.isfinite(scores)).tolist():
             errors.setdefault(row, f"{_NOT_FINITE}: the model gives {scores[row]}")
             scores[row] = np.nan

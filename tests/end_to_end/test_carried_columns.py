@@ -38,7 +38,7 @@ TEXT = {"instruction": [f"i{n}" for n in range(SIZE)], "response": ["r", "s", "t
 class Scorer:
     """Scores each pair by its length."""
 
-    def score_pairs(self, instructions: Sequence[str], responses: Sequence[str], *, advance: Any = None) -> Any:
+    def score_pairs(self, instructions: Sequence[str], responses: Sequence[str], *, on_progress: Any = None) -> Any:
         pairs = list(zip(instructions, responses, strict=True))
         zeros = np.zeros(len(pairs), np.int32)
         return SimpleNamespace(

@@ -237,7 +237,7 @@ def test_a_broken_engine_stops_the_job_and_a_rerun_goes_on(tmp_path: Path, capsy
     class Weary(FakeEngine):
         """Breaks on a prompt once."""
 
-        def draw(self, prompts: Any, seeds: Any, *, advance: Any = None) -> Any:
+        def draw(self, prompts: Any, seeds: Any, *, on_progress: Any = None) -> Any:
             rested = {prompt: prompt.replace(BREAKS, "") if prompt in self.prompts else prompt for prompt in prompts}
             return super().draw([rested[prompt] for prompt in prompts], seeds)
 

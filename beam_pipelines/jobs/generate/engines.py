@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from beam_pipelines.jobs.generate.empty import in_words, is_empty, why_empty
 from beam_pipelines.models.spec import ModelSpec
 from cappy_model.generate.decodings import Drawing, Drawn, Engine, Sample
-from cappy_model.work import Advance
+from cappy_model.work import ProgressCallback
 
 if TYPE_CHECKING:
     from cappy_model.generate.endpoint.connection import EndpointSettings
@@ -45,9 +45,11 @@ class SharedEngine:
         self._engine, self._lock, self._reported = engine, threading.Lock(), 0
         self._empty: Counter[str] | None = Counter()  # by reason, until a response has text or the warning is given
 
-    def draw(self, prompts: Sequence[str], seeds: Sequence[int], *, advance: Advance | None = None) -> list[Drawn]:
+    def draw(
+        self, prompts: Sequence[str], seeds: Sequence[int], *, on_progress: ProgressCallback | None = None
+    ) -> list[Drawn]:
         """Return the result of each prompt, in order. Raises GenerationError if the engine cannot generate at all."""
-        drawn = self._engine.draw(prompts, seeds, advance=advance) if prompts else []
+        drawn = self._engine.draw(prompts, seeds, on_progress=on_progress) if prompts else []
         self._warn_of_empty([sample for each in drawn for sample in each.samples])
         return drawn
 

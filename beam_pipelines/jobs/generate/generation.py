@@ -16,7 +16,7 @@ from beam_pipelines.jobs.generate.engines import SharedEngine
 from beam_pipelines.jobs.generate.sampling import Sampling
 from beam_pipelines.transforms.results import Result, reject_row, unreadable_rows
 from cappy_model.generate.decodings import REASONING, Drawing, Sample
-from cappy_model.work import Advance
+from cappy_model.work import ProgressCallback
 from schemas.chunks import CHUNK_BYTES, CHUNK_ROWS, from_rows
 from schemas.ids import seed_for
 from schemas.records import CANDIDATE
@@ -65,12 +65,13 @@ def tokens_per_bin(max_new_tokens: int) -> int:
     return -(-max_new_tokens // _LENGTH_BINS)
 
 
-def generate_unit(unit: Unit, engine: SharedEngine, task: Task, *, advance: Advance | None = None) -> Result:
+def generate_unit(
+    unit: Unit, engine: SharedEngine, task: Task, *, on_progress: ProgressCallback | None = None
+) -> Result:
     """Generate candidates for the instructions of a unit that sampling keeps, in their order.
 
-    A row without an instruction, or whose prompt gets no response, is a reject. `advance` is told the number of prompts
-    done. Raises GenerationError if the engine
-    cannot generate at all.
+    A row without an instruction, or whose prompt gets no response, is a reject. `on_progress` counts the prompts of the
+    rows that sampling keeps. Raises GenerationError if the engine cannot generate at all.
     """
     stats, rejects = Stats(), unreadable_rows(unit)
     rows, unusable = usable_rows(unit.rows, task.instruction)
@@ -82,7 +83,7 @@ def generate_unit(unit: Unit, engine: SharedEngine, task: Task, *, advance: Adva
     drawn = engine.draw(
         [task.template.prompt(row.instruction) for row in kept],
         [seed_for(task.seed, row.instruction_id) for row in kept],
-        advance=advance,
+        on_progress=on_progress,
     )
     answered = []
     for row, answer in zip(kept, drawn, strict=True):

@@ -23,7 +23,7 @@ from beam_pipelines.runs.files import describe_lost, lost_files
 from beam_pipelines.runs.folder import earlier_facts
 from beam_pipelines.runs.job import JOBS
 from beam_pipelines.runs.result import open_result
-from cappy_model.work import Advance
+from cappy_model.work import ProgressCallback
 from schemas.conversion import convert, is_list
 from schemas.errors import CappyError, UsageError
 from schemas.ids import digest
@@ -229,7 +229,7 @@ class ReusingScorer:
         self._spec, self._index = spec, index
 
     def score_pairs(
-        self, instructions: Sequence[str], responses: Sequence[str], *, advance: Advance | None = None
+        self, instructions: Sequence[str], responses: Sequence[str], *, on_progress: ProgressCallback | None = None
     ) -> "Scored":
         """Score pairs as `Scorer.score_pairs` does. Of the work only `distinct` counts the known pairs, too."""
         from cappy_model.score.scorer import Scored, ScoringWork
@@ -243,7 +243,9 @@ class ReusingScorer:
         rest = np.setdiff1d(np.arange(count), found.places)
         if len(rest):
             texts = ([column[place] for place in rest.tolist()] for column in (instructions, responses))
-            scored = load_scorer(self._spec).score_pairs(*texts, advance=_after(len(found.places), count, advance))
+            scored = load_scorer(self._spec).score_pairs(
+                *texts, on_progress=_after(len(found.places), count, on_progress)
+            )
             scores[rest], num_tokens[rest], truncated[rest] = scored.scores, scored.num_tokens, scored.truncated
             errors, work = {int(rest[place]): error for place, error in scored.errors.items()}, scored.work
         work.reused = len(found.places)
@@ -251,9 +253,9 @@ class ReusingScorer:
         return Scored(scores, num_tokens, truncated, errors, work)
 
 
-def _after(known: int, count: int, advance: Advance | None) -> Advance | None:
-    """Return what is told of the pairs that are computed, of `count` pairs, after those that are `known`."""
-    return None if advance is None else lambda done, of: advance(known + done, count)
+def _after(known: int, count: int, on_progress: ProgressCallback | None) -> ProgressCallback | None:
+    """Return a callback that counts the computed pairs after those that are `known`, of `count` in all."""
+    return None if on_progress is None else lambda done, of: on_progress(known + done, count)
 
 
 def load_reusing(spec: ScorerSpec, reuse: Reuse) -> ReusingScorer:

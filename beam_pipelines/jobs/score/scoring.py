@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from beam_pipelines.io.units import Unit
 from beam_pipelines.models.spec import ModelSpec
 from beam_pipelines.transforms.results import Result, unreadable_rows
-from cappy_model.work import Advance
+from cappy_model.work import ProgressCallback
 from schemas.errors import CappyError
 from schemas.ids import seed_for
 from schemas.records import is_text
@@ -131,17 +131,19 @@ def _check_text(schema: pa.Schema, name: str, flag: str, *, lists: bool) -> None
         raise CappyError(f"{flag} {name}: is {kind}, not text")
 
 
-def score_unit(unit: Unit, scorer: "Scorer", columns: ScoreColumns, *, advance: Advance | None = None) -> Result:
+def score_unit(
+    unit: Unit, scorer: "Scorer", columns: ScoreColumns, *, on_progress: ProgressCallback | None = None
+) -> Result:
     """Score the pairs of a unit. Rows keep their order; a row that cannot be scored has an error instead of a score.
 
-    `advance` is told the number of pairs done.
+    `on_progress` is called with the number of pairs done.
     """
     schema, stats = columns.output(unit.rows.schema), Stats()
     instructions, responses = unit.rows[columns.instruction], unit.rows[columns.response]
     if columns.lists(unit.rows.schema):
         instructions = instructions.take(pc.list_parent_indices(responses))
         responses = pc.list_flatten(responses)
-    new = _score_texts(instructions, responses, partial(scorer.score_pairs, advance=advance), stats)
+    new = _score_texts(instructions, responses, partial(scorer.score_pairs, on_progress=on_progress), stats)
     if columns.lists(unit.rows.schema):
         new = [_as_lists(array, unit.rows[columns.response]) for array in new]
     rows = pa.RecordBatch.from_arrays([*unit.rows.columns, *new], schema=schema)
@@ -153,10 +155,15 @@ def score_unit(unit: Unit, scorer: "Scorer", columns: ScoreColumns, *, advance: 
 
 
 def score_positions(
-    unit: Unit, scorer: "Scorer", *, score: Callable[..., Result], columns: ScoreColumns, advance: Advance | None = None
+    unit: Unit,
+    scorer: "Scorer",
+    *,
+    score: Callable[..., Result],
+    columns: ScoreColumns,
+    on_progress: ProgressCallback | None = None,
 ) -> Result:
     """Score a unit by `score`; return the position of each row in place of the columns of the input."""
-    result = score(unit, scorer, advance=advance)
+    result = score(unit, scorer, on_progress=on_progress)
     (rows,) = result.rows
     schema = pa.schema([POSITION, *columns.new_fields(lists=columns.lists(unit.rows.schema))])
     arrays = [pa.array(unit.positions), *(rows[name] for name in columns.new)]

@@ -38,7 +38,7 @@ from cappy_model.generate.endpoint.answers import Answer, read_answer
 from cappy_model.generate.endpoint.completions import exceeds_limit, request_for, samples_of
 from cappy_model.generate.endpoint.concessions import Concessions, hint, refusal_words
 from cappy_model.generate.endpoint.connection import EndpointSettings, connect
-from cappy_model.work import Advance
+from cappy_model.work import ProgressCallback
 from schemas.errors import UsageError
 
 _LOG = logging.getLogger("cappy")
@@ -71,14 +71,16 @@ class Endpoint:
         threading.Thread(target=_serve, args=(self._loop, self._client), name="endpoint", daemon=True).start()
         weakref.finalize(self, self._loop.call_soon_threadsafe, self._loop.stop)
 
-    def draw(self, prompts: Sequence[str], seeds: Sequence[int], *, advance: Advance | None = None) -> list[Drawn]:
+    def draw(
+        self, prompts: Sequence[str], seeds: Sequence[int], *, on_progress: ProgressCallback | None = None
+    ) -> list[Drawn]:
         """Generate the responses to each prompt, in order. The seeds are sent, but servers need not honour them.
 
-        `advance` is told the number of prompts done, after each answer. Raises GenerationError if the budget is
-        used up, if the endpoint cannot be reached, rejects the key or the model, or fails too often in a row, and if no
+        `on_progress` is called after each answer, with parts of prompts. Raises GenerationError if the budget is used
+        up, if the endpoint cannot be reached, rejects the key or the model, or fails too often in a row, and if no
         prompt could be served, except for refusals by an endpoint that has served others.
         """
-        future = asyncio.run_coroutine_threadsafe(self._draw(prompts, seeds, advance), self._loop)
+        future = asyncio.run_coroutine_threadsafe(self._draw(prompts, seeds, on_progress), self._loop)
         try:
             drawn = future.result()
         finally:
@@ -101,7 +103,9 @@ class Endpoint:
         """Return 0: the memory is the server's."""
         return 0
 
-    async def _draw(self, prompts: Sequence[str], seeds: Sequence[int], advance: Advance | None) -> list[Drawn]:
+    async def _draw(
+        self, prompts: Sequence[str], seeds: Sequence[int], on_progress: ProgressCallback | None
+    ) -> list[Drawn]:
         jobs = itertools.product(range(len(prompts)), self._drawing.decodings)
         done = itertools.count(1)
         parts: list[dict[str, Drawn]] = [{} for _ in prompts]
@@ -110,8 +114,8 @@ class Endpoint:
             for place, decoding in jobs:
                 if not any(part.failure for part in parts[place].values()):
                     parts[place][decoding.name] = await self._sampled(prompts[place], seeds[place], decoding)
-                if advance is not None:
-                    advance(next(done) / len(self._drawing.decodings), len(prompts))
+                if on_progress is not None:
+                    on_progress(next(done) / len(self._drawing.decodings), len(prompts))
 
         try:
             async with asyncio.TaskGroup() as group:

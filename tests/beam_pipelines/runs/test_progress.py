@@ -100,9 +100,9 @@ def test_rows_under_way_count_once_and_never_fall(
     with caplog.at_level(logging.INFO, "cappy"), Progress(str(tmp_path), [UNITS], {}):
         for number in range(4):
             name = f"part-{number}"
-            advance = begin_unit(str(tmp_path), name, 25)
+            on_progress = begin_unit(str(tmp_path), name, 25)
             for done in range(11):
-                advance(done, 10)
+                on_progress(done, 10)
                 time.sleep(0.02)
             write_unit(tmp_path, f"rows/{name}.parquet", 25, 100)
             end_unit(str(tmp_path), name)

@@ -297,9 +297,9 @@ def test_several_threads_draw_the_same(llama: Path) -> None:
 
 @pytest.mark.parametrize("decoding", ["beam4", "sampling"])
 def test_the_prompts_done_are_told_after_each_token(tiny: Path, decoding: str) -> None:
-    told: list[tuple[float, float]] = []
+    calls: list[tuple[float, float]] = []
     generator = generator_of(tiny, Drawing((PRESETS[decoding], PRESETS["greedy"]), max_new_tokens=8))
-    generator.draw(PROMPTS, list(range(len(PROMPTS))), advance=lambda done, of: told.append((done, of)))
-    assert len({done for done, _ in told}) > 3, "within a batch"
-    assert {of for _, of in told} == {len(PROMPTS)}
-    assert max(done for done, _ in told) == pytest.approx(len(PROMPTS))
+    generator.draw(PROMPTS, list(range(len(PROMPTS))), on_progress=lambda done, of: calls.append((done, of)))
+    assert len({done for done, _ in calls}) > 3, "within a batch"
+    assert {of for _, of in calls} == {len(PROMPTS)}
+    assert max(done for done, _ in calls) == pytest.approx(len(PROMPTS))

@@ -248,7 +248,7 @@ def test_many_threads_share_a_scorer(tiny: Path) -> None:
 
 
 def test_the_pairs_done_are_told_after_each_batch(tiny: Path) -> None:
-    told: list[tuple[float, float]] = []
+    calls: list[tuple[float, float]] = []
     texts = [f"text {number % 30}" for number in range(90)]
-    scorer_of(tiny, tokens=64).score_pairs(texts, texts, advance=lambda done, of: told.append((done, of)))
-    assert told == sorted(told) and len(told) > 3 and told[-1] == (90, 90)
+    scorer_of(tiny, tokens=64).score_pairs(texts, texts, on_progress=lambda done, of: calls.append((done, of)))
+    assert calls == sorted(calls) and len(calls) > 3 and calls[-1] == (90, 90)

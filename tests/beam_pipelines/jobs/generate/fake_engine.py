@@ -19,7 +19,7 @@ class FakeEngine:
         self.seeds: list[int] = []
         self.memory_errors = 0
 
-    def draw(self, prompts: Sequence[str], seeds: Sequence[int], *, advance: Any = None) -> list[Drawn]:
+    def draw(self, prompts: Sequence[str], seeds: Sequence[int], *, on_progress: Any = None) -> list[Drawn]:
         self.prompts += prompts
         self.seeds += seeds
         return [self._drawn(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]

@@ -169,7 +169,7 @@ def test_empty_responses_are_counted_by_reason_and_usual_ones_add_no_key() -> No
     class Odd(FakeEngine):
         """Its responses are told by the instruction: `text|finish reason|what is beside it`."""
 
-        def draw(self, prompts: Sequence[str], seeds: Sequence[int], *, advance: Any = None) -> list[Drawn]:
+        def draw(self, prompts: Sequence[str], seeds: Sequence[int], *, on_progress: Any = None) -> list[Drawn]:
             return [
                 one._replace(samples=tuple(self._odd(sample, prompt) for sample in one.samples), concessions=("n",))
                 for one, prompt in zip(super().draw(prompts, seeds), prompts, strict=True)
@@ -200,7 +200,7 @@ def test_a_run_that_begins_with_empty_responses_is_warned_of_once(
     empty: int, warned: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Mute(FakeEngine):
-        def draw(self, prompts: Sequence[str], seeds: Sequence[int], *, advance: Any = None) -> list[Drawn]:
+        def draw(self, prompts: Sequence[str], seeds: Sequence[int], *, on_progress: Any = None) -> list[Drawn]:
             nothing = Sample("greedy", 0, "", "length", None, None, 3, ("reasoning",))
             text = nothing._replace(response="yes")
             return [Drawn((nothing if prompt == "" else text,), None, 0, truncated=False) for prompt in prompts]

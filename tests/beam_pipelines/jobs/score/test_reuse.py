@@ -14,7 +14,7 @@ from beam_pipelines.jobs.score.pair_index import SCORED_PAIR, PairIndex
 from beam_pipelines.jobs.score.reuse import KnownScores, ReusingScorer, ScoredFolder, check_matched, reuse_of
 from beam_pipelines.jobs.score.scoring import ScoreColumns
 from cappy_model.score.scorer import Scored, ScoringWork
-from cappy_model.work import Advance
+from cappy_model.work import ProgressCallback
 from schemas.errors import CappyError
 
 MODEL = {
@@ -79,13 +79,13 @@ class FakeScorer:
         self.asked: list[tuple[str, str]] = []
 
     def score_pairs(
-        self, instructions: Sequence[str], responses: Sequence[str], *, advance: Advance | None = None
+        self, instructions: Sequence[str], responses: Sequence[str], *, on_progress: ProgressCallback | None = None
     ) -> Scored:
         self.asked = list(zip(instructions, responses, strict=True))
         lengths = np.array([np.nan if "x" in text else len(text) for text in responses], np.float32)
         errors = {place: "broken" for place, text in enumerate(responses) if "x" in text}
-        if advance is not None:
-            advance(len(responses), len(responses))
+        if on_progress is not None:
+            on_progress(len(responses), len(responses))
         counts = np.full(len(responses), 7, np.int32)
         work = ScoringWork(distinct=len(set(self.asked)), tokens=7 * len(responses))
         return Scored(lengths, counts, np.zeros(len(responses), bool), errors, work)
@@ -100,7 +100,7 @@ def test_only_unknown_pairs_are_computed(known: list[str], wanted: list[str]) ->
     arrays = [pa.array(["q"] * len(known), pa.string()), pa.array(known, pa.string()), scores]
     arrays += [pa.array([9] * len(known), pa.int32()), pa.array([True] * len(known), pa.bool_())]
     index = PairIndex.build([pa.RecordBatch.from_arrays(arrays, schema=SCORED_PAIR)])
-    scorer, loaded, told = FakeScorer(), [], []
+    scorer, loaded, calls = FakeScorer(), [], []
 
     def load(spec: object) -> FakeScorer:
         loaded.append(spec)
@@ -109,7 +109,7 @@ def test_only_unknown_pairs_are_computed(known: list[str], wanted: list[str]) ->
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reuse, "load_scorer", load)
         found = ReusingScorer("spec", index).score_pairs(  # type: ignore[arg-type]
-            ["q"] * len(wanted), wanted, advance=lambda done, of: told.append((done, of))
+            ["q"] * len(wanted), wanted, on_progress=lambda done, of: calls.append((done, of))
         )
     rest = [text for text in wanted if text not in known]
     assert scorer.asked == [("q", text) for text in rest] and bool(loaded) == bool(rest)
@@ -120,4 +120,4 @@ def test_only_unknown_pairs_are_computed(known: list[str], wanted: list[str]) ->
     assert found.errors == {place: "broken" for place, text in enumerate(wanted) if "x" in text and text not in known}
     assert (found.work.reused, found.work.tokens) == (len(wanted) - len(rest), 7 * len(rest))
     assert found.work.distinct == len(set(wanted))
-    assert told == ([(len(wanted), len(wanted))] if rest else [])
+    assert calls == ([(len(wanted), len(wanted))] if rest else [])

@@ -367,6 +367,6 @@ def test_a_key_that_is_none(place: Place, monkeypatch: pytest.MonkeyPatch, key: 
 
 
 def test_the_prompts_done_are_told_after_each_answer(place: Place) -> None:
-    told: list[tuple[float, float]] = []
-    place.engine(FOUR, TOP).draw(["a", "b", "c"], range(3), advance=lambda done, of: told.append((done, of)))
-    assert told == [(number / 2, 3) for number in range(1, 7)]
+    calls: list[tuple[float, float]] = []
+    place.engine(FOUR, TOP).draw(["a", "b", "c"], range(3), on_progress=lambda done, of: calls.append((done, of)))
+    assert calls == [(number / 2, 3) for number in range(1, 7)]
