@@ -1,4 +1,4 @@
-"""The work of models, by a fixed table: how much text makes a unit of about a minute.
+"""The work of models, by a fixed table: how much text makes a unit of about a minute, in English.
 
 The size of units decides the names and bytes of output files. So it follows from the kind of device and the size of
 the model alone, never from a measured time or the number of cores.
@@ -10,10 +10,13 @@ ProgressCallback = Callable[[float, float], None]
 """Called with (done, total) after each batch: rows, pairs or prompts."""
 
 UNIT_SECONDS = 60
-"""Most seconds of a unit's work by the table: the two units in flight on a machine are at most two minutes."""
+"""Most seconds of a unit's work by the table, in English text; up to 2.5 times as much in other scripts."""
 
 BYTES_PER_TOKEN = 4
-"""Bytes of UTF-8 that a token has on average: 3.9 to 4.4 in English text, by the tokenizers of BERT and RoBERTa."""
+"""Bytes of UTF-8 that a token has on average: 3.9 to 4.4 in English text, by the tokenizers of BERT and RoBERTa.
+
+Chinese, Russian or Hindi text and digits have 1.5 to 1.7: as many bytes are up to 2.5 times as much work there.
+"""
 
 OPERATIONS_PER_PARAMETER = 2
 """Floating-point operations of a token for each parameter but embeddings: a multiplication and an addition."""
@@ -30,20 +33,16 @@ of five rows does 1e13 operations, and more rows do more until the time between 
 """
 
 
-def unit_tokens(rates: Mapping[str, float], device: str, parameters: int) -> int:
-    """Return the tokens of a unit's work, at least 1.
+def unit_bytes(rates: Mapping[str, float], device: str, parameters: int) -> int:
+    """Return the bytes of text of a unit's work, those of at least one token.
 
     Args:
       rates: `SCORING` or `GENERATING`.
       device: kind of device, cpu or cuda.
       parameters: those that each token is multiplied with (see `checkpoints.parameters`).
     """
-    return max(1, int(UNIT_SECONDS * rates[device] / (OPERATIONS_PER_PARAMETER * max(1, parameters))))
-
-
-def unit_bytes(rates: Mapping[str, float], device: str, parameters: int) -> int:
-    """Return the bytes of text of a unit's work; the arguments are those of `unit_tokens`."""
-    return BYTES_PER_TOKEN * unit_tokens(rates, device, parameters)
+    tokens = int(UNIT_SECONDS * rates[device] / (OPERATIONS_PER_PARAMETER * max(1, parameters)))
+    return BYTES_PER_TOKEN * max(1, tokens)
 
 
 def rows_of_unit(size: int, row_bytes: float, most: int) -> int:

@@ -14,19 +14,26 @@ _LAST = np.iinfo(np.int64).max
 
 
 def cut_by_work(blocks: Iterable[RowBlock], work: UnitWork) -> Iterator[RowBlock]:
-    """Cut each block at the rows that reach `work.bytes`; bad rows stay between their neighbours."""
+    """Cut each block evenly, so that no part has more than `work.bytes` before its last row.
+
+    Bad rows stay between their neighbours.
+    """
     for block in blocks:
-        done = np.cumsum(work_of_rows(block.rows, work))
         start, left = 0, block.bad
-        while start < len(done):
-            before = int(done[start - 1]) if start else 0
-            stop = min(len(done), int(np.searchsorted(done, before + work.bytes)) + 1)
-            end = block.positions[stop] if stop < len(done) else _LAST
-            between = bisect_left(left, end, key=attrgetter("position"))
+        for stop in _cuts(work_of_rows(block.rows, work), work.bytes):
+            between = bisect_left(left, block.positions[stop], key=attrgetter("position"))
             yield RowBlock(block.positions[start:stop], block.rows.slice(start, stop - start), left[:between])
             start, left = stop, left[between:]
-        if not len(done):
-            yield block
+        yield RowBlock(block.positions[start:], block.rows.slice(start), left)
+
+
+def _cuts(sizes: np.ndarray, most: int) -> list[int]:
+    """Return the rows, from the second on, that begin a part of a block whose rows have work of `sizes`, int64[n]."""
+    done = np.cumsum(sizes)
+    parts = max(1, -(-int(sizes.sum()) // most))
+    part = np.minimum(done // max(1, -(-int(sizes.sum()) // parts)), parts - 1)
+    # A part ends with the row that reaches its share.
+    return (np.flatnonzero(np.diff(part[:-1], prepend=0)) + 1).tolist()
 
 
 def work_of_rows(rows: pa.RecordBatch, work: UnitWork) -> np.ndarray:

@@ -12,7 +12,6 @@ from cappy_model.work import (
     UNIT_SECONDS,
     rows_of_unit,
     unit_bytes,
-    unit_tokens,
 )
 
 parameters = st.integers(1, 10**12)
@@ -22,11 +21,11 @@ rates = st.sampled_from([SCORING, GENERATING])
 
 @given(rates=rates, device=devices, count=parameters)
 def test_a_unit_is_at_most_a_minute_of_work_or_one_token(rates: dict[str, float], device: str, count: int) -> None:
-    tokens = unit_tokens(rates, device, count)
+    size = unit_bytes(rates, device, count)
+    tokens = size // BYTES_PER_TOKEN
     seconds = tokens * OPERATIONS_PER_PARAMETER * count / rates[device]
     assert seconds <= UNIT_SECONDS + 1e-6 or tokens == 1
-    assert tokens >= unit_tokens(rates, device, count + 1)
-    assert unit_bytes(rates, device, count) == BYTES_PER_TOKEN * tokens
+    assert size % BYTES_PER_TOKEN == 0 and size >= unit_bytes(rates, device, count + 1)
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ class UnitWork(NamedTuple):
     columns is a list of texts, it counts so for each of them.
 
     Args:
-      bytes: a unit ends at the row that reaches this size.
+      bytes: most bytes of a unit before its last row; rows that have more are cut evenly.
       columns: the texts that the work depends on.
       row_bytes: the rest of longer texts is cut by the model; None: nothing is.
       fixed: the work of a row whatever its length.
