@@ -18,7 +18,7 @@ from beam_pipelines.doctor.config import add_model_flags, model_check
 from beam_pipelines.runs.config import RunConfig
 from beam_pipelines.runs.flags import add_flag, add_flags, check_words, config_from, positive, refuse_memory
 from beam_pipelines.runs.job import JOBS, load_config, load_job
-from beam_pipelines.runs.parser import WRONG_USAGE, CommandParser, describe_unknown, flags_in
+from beam_pipelines.runs.parser import WRONG_USAGE, CommandParser, ProgramParser, describe_unknown, flags_in
 from beam_pipelines.runs.start_up import counting_start_up
 from cappy_model.paths import readable, shareable
 from schemas.errors import CappyError, HandedOver, UsageError
@@ -82,13 +82,13 @@ def _set_up_logging(*, debug: bool) -> None:
 
 def build_parser(command: str | None) -> argparse.ArgumentParser:
     """Return the parser of all subcommands, with the flags of `command`."""
-    parser = CommandParser(
+    parser = ProgramParser(
         prog="cappy",
         allow_abbrev=False,
         description="Build, score and rerank instruction-response corpora. Flags that are not ours go to Apache Beam.",
     )
     parser.add_argument("--version", action="version", version=f"cappy {_version()}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=CommandParser)
     for name, entry in JOBS.items():
         job = _add_command(commands, name, entry.help, _run_job)
         if name == command:
@@ -161,7 +161,7 @@ def _run_job(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     config = config_from(load_config(arguments.command), arguments)
     if not config.takes_beam_flags:
         _refuse(arguments, rest)
-    options = _beam_options(arguments, rest) if rest else None  # tells of a misspelt flag before a missing one
+    options = _beam_options(arguments, rest) if rest else None  # reports a misspelt flag before a missing one
     config.check()
     if config.takes_beam_flags and options is None:
         options = _beam_options(arguments, rest)
@@ -198,7 +198,7 @@ def _report(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     write_whole(join(folder, REPORT), page.encode(), arguments.storage)
     lost = lost_files(folder, arguments.storage)
     if lost:
-        _LOG.warning("%s: %s; run the job's command again to make them again", folder, describe_lost(lost))
+        _LOG.warning("%s: %s; run the job's command again to rebuild them", folder, describe_lost(lost))
     print(readable(join(folder, REPORT)))
     return DONE
 

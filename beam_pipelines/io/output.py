@@ -45,8 +45,8 @@ class OutputDir:
         """Write the rows of a unit with its `stats` in the file's metadata; return the stats and the file's entry.
 
         The unit is finished once this file exists (see `existing`), so write everything else that belongs to it before,
-        and add its entries to `stats`. Files of the unit's name stand there by their folders alone: the name has the
-        number of the input file, which depends on when that came. Raises OutputError.
+        and add its entries to `stats`. Paths of files named like the unit are stored as their folder only: the name
+        holds the file's number, and the unit's bytes must not depend on it. Raises OutputError.
         """
         name = posixpath.basename(path)
         files = {file._replace(path=_by_folder(file.path, name)) for file in stats.files}

@@ -140,25 +140,22 @@ def written_whole(url: str, options: StorageOptions) -> Iterator[IO[bytes]]:
     """Yield a binary file to write, which replaces the one at `url` when the block ends, or not at all if it raises.
 
     It holds nothing in memory: the bytes go to a temporary file, beside the target on a local disk, else in the
-    system's temporary folder, from where they are copied. Raises OutputError with the file and the system's reason.
+    system's temporary folder, from where they are copied. Raises OutputError with the file and the system's reason;
+    errors of the block's own pass through.
     """
     fs, path = file_system(url, options)
     local = is_local(url)
-    try:
+    name = _temporary(path) if local else posixpath.join(gettempdir(), f"cappy-{uuid.uuid4().hex}.tmp")
+    with _writing(url):
         if local:
             fs.makedirs(posixpath.dirname(path), exist_ok=True)
-        name = _temporary(path) if local else posixpath.join(gettempdir(), f"cappy-{uuid.uuid4().hex}.tmp")
-        file = open(name, "wb")  # noqa: SIM115
-    except OSError as error:
-        raise _cannot_write(url, error) from error
+        file = _Target(name, url)
     try:
-        try:
-            with file:
-                yield file
-        except OSError as error:
-            raise _cannot_write(url, error) from error
+        with io.BufferedWriter(file) as buffered:
+            yield buffered
         if local:
-            os.replace(name, path)
+            with _writing(url):
+                os.replace(name, path)
         else:
             copy_whole(name, url, options)
     finally:
@@ -166,11 +163,36 @@ def written_whole(url: str, options: StorageOptions) -> Iterator[IO[bytes]]:
             os.unlink(name)
 
 
+class _Target(io.FileIO):
+    """A new file whose errors name the output that it is to become."""
+
+    def __init__(self, name: str, url: str) -> None:
+        super().__init__(name, "w")
+        self._url = url
+
+    def write(self, data: Any, /) -> int:
+        with _writing(self._url):
+            return super().write(data)
+
+    def close(self) -> None:
+        with _writing(self._url):
+            super().close()
+
+
+@contextmanager
+def _writing(url: str) -> Iterator[None]:
+    """Turn an OSError inside the block into an OutputError about `url`."""
+    try:
+        yield
+    except OSError as error:
+        raise _cannot_write(url, error) from error
+
+
 def _cannot_write(url: str, error: Exception) -> OutputError:
-    return OutputError(
-        f"{url}: cannot be written: {_reason(error)}. "
-        "Free space or fix the permissions, then run the same command again."
-    )
+    remedy = "Free space or fix the permissions, then run the same command again."
+    if isinstance(error, IsADirectoryError):
+        remedy = "Give the name of a file."
+    return OutputError(f"{url}: cannot be written: {_reason(error)}. {remedy}")
 
 
 def _put(url: str, write: Callable[[fsspec.AbstractFileSystem, str], object], options: StorageOptions) -> None:

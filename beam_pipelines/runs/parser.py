@@ -1,4 +1,4 @@
-"""The parser of a command, and messages about misspelt flags."""
+"""The parsers of the program and of a command, and messages about misspelt words."""
 
 import argparse
 import difflib
@@ -12,8 +12,19 @@ WRONG_USAGE = 2
 _FLAG_WORD = re.compile(r"--?[A-Za-z][\w-]*(=|$)")
 
 
+class ProgramParser(argparse.ArgumentParser):
+    """A parser of commands that suggests the nearest one for a misspelt one."""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            known = list(action.choices)
+            near = nearest(value, known)
+            hint = f"did you mean {near}?" if near else f"the commands are {', '.join(known)}"
+            self.exit(WRONG_USAGE, f"{self.prog}: unknown command {value}; {hint}\n")
+
+
 class CommandParser(argparse.ArgumentParser):
-    """A parser that tells of a misspelt flag before it asks for the flag that was meant."""
+    """A parser that reports a misspelt flag before a missing one."""
 
     other_flags: Callable[[], Sequence[str]] = staticmethod(tuple)
     """Returns the flags that the command passes on, which are known, too."""
@@ -42,10 +53,10 @@ def describe_unknown(unknown: Sequence[str], known: Sequence[str]) -> str:
     return f"unknown flags {', '.join(described)}"
 
 
-def nearest(flag: str, known: Sequence[str]) -> str | None:
-    """Return the known flag that is most like another, or ends like it; None if none is."""
-    ending = [name for name in known if name.endswith(f"_{flag.lstrip('-')}")]
-    return next(iter(difflib.get_close_matches(flag, ending or known, 1)), None)
+def nearest(word: str, known: Sequence[str]) -> str | None:
+    """Return the known word that is most like another, or ends like it; None if none is."""
+    ending = [name for name in known if name.endswith(f"_{word.lstrip('-')}")]
+    return next(iter(difflib.get_close_matches(word, ending or known, 1)), None)
 
 
 def flags_in(words: Sequence[str]) -> list[str]:

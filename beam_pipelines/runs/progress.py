@@ -1,6 +1,6 @@
 """Progress of a job on any runner: a bar on a terminal, else log lines.
 
-It is read from the output folder, and where workers are threads of this process, from what they tell (`under_way`).
+It is read from the output folder, and where workers are threads of this process, from their counts (`under_way`).
 """
 
 import logging
@@ -21,7 +21,7 @@ from tqdm import tqdm
 from beam_pipelines.io.output import stats_in
 from beam_pipelines.io.storage import StorageOptions, file_system, is_local, join
 from beam_pipelines.report.text import plural
-from beam_pipelines.runs.under_way import rows_under_way
+from beam_pipelines.runs.under_way import forget_units, rows_under_way
 from schemas.stats import REAL_TOKENS
 
 _LOG = logging.getLogger("cappy")
@@ -73,11 +73,12 @@ _NONE = _Counts(0, 0, 0)
 
 @dataclass
 class _State:
-    """What is known so far of a stage.
+    """The counts of a stage so far.
 
     `at_start`: the files that existed at the start, with what changes if they are written again; `before`: their
     counts; `unread`: files that have been found since; `names` and `counts`: those that have been read; `under_way`:
-    rows by the names of files to come.
+    rows by the names of files to come; `logged`: the counts of the last log line; `resumed_logged`: whether a line
+    has said what was there.
     """
 
     at_start: Mapping[str, object] = field(default_factory=dict)
@@ -88,12 +89,19 @@ class _State:
     under_way: dict[str, float] = field(default_factory=dict)
     listed_next: float = 0.0
     logged: _Counts = _NONE
-    told: bool = False
+    resumed_logged: bool = False
 
     @property
     def all(self) -> _Counts:
         """The counts of the files, and the rows under way."""
         return self.counts._replace(rows=self.counts.rows + int(sum(self.under_way.values())))
+
+    @property
+    def has_moved(self) -> bool:
+        """Whether there are more files or rows than at the start, and than the last log line said."""
+        files = max(self.logged.files, self.before.files)
+        rows = max(self.logged.rows, self.before.rows)
+        return self.all.files > files or self.all.rows > rows
 
 
 class Progress:
@@ -106,6 +114,7 @@ class Progress:
         self._thread = threading.Thread(target=self._watch, name="progress", daemon=True)
 
     def __enter__(self) -> "Progress":
+        forget_units(self._output)
         for stage, seen in self._stages:
             seen.at_start = self._listing(stage)
         self._started = time.monotonic()
@@ -117,12 +126,13 @@ class Progress:
     ) -> None:
         self._done.set()
         self._thread.join()
+        forget_units(self._output)
 
     def _watch(self) -> None:
         terminal = sys.stderr.isatty()
         bars = [self._bar(index) for index in range(len(self._stages))] if terminal else []
-        logged_next = self._started + min(_FIRST_LOG_SECONDS, _LOG_SECONDS)
-        while not self._done.wait(min(_LOOK_SECONDS, _LOG_SECONDS)):
+        logged_next = self._started + _FIRST_LOG_SECONDS
+        while not self._done.wait(_LOOK_SECONDS):
             self._look()
             if bars:
                 self._draw(bars)
@@ -154,7 +164,7 @@ class Progress:
     def _look(self, *, last: bool = False) -> None:
         for stage, seen in self._stages:
             self._update(stage, seen, last=last)
-            self._tell_found(stage, seen)
+            self._log_found(stage, seen)
 
     def _draw(self, bars: "Sequence[tqdm[Any]]") -> None:
         for bar, (stage, seen) in zip(bars, self._stages, strict=True):
@@ -166,15 +176,19 @@ class Progress:
 
     def _log(self) -> None:
         for stage, seen in self._stages:
-            if seen.all > max(seen.logged, seen.before):
+            if seen.has_moved:
                 seen.logged = seen.all
                 _LOG.info(self._line(stage, seen))
 
-    def _tell_found(self, stage: Stage, seen: _State) -> None:
-        """Say once what an interrupted run has left, as soon as its files have been read."""
-        if seen.told or not (stage.resumes and seen.before.files) or seen.before.files < len(seen.at_start):
+    def _log_found(self, stage: Stage, seen: _State) -> None:
+        """Log once what an interrupted run has left, as soon as its files have been read."""
+        if (
+            seen.resumed_logged
+            or not (stage.resumes and seen.before.files)
+            or seen.before.files < len(seen.at_start)
+        ):
             return
-        seen.told = True
+        seen.resumed_logged = True
         there, total, name = seen.before.rows, stage.rows, "row"
         if total is None:
             there, total, name = seen.before.files, stage.files, "file"

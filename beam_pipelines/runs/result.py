@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -60,22 +61,21 @@ class RunResult:
         reading, and for a column that is missing.
         """
         entries = self._entries()
-        first = self._open(entries[0])
-        schema = _plain_schema(first.schema_arrow)
+        opened = [self._open(entries[0])]
+        schema = _plain_schema(opened[0].schema_arrow)
         missing = next((name for name in columns or () if name not in schema.names), None)
         if missing is not None:
             raise CappyError(f"{self._url(entries[0])}: has no column {missing!r}; it has {', '.join(schema.names)}")
         read = schema if columns is None else pa.schema([schema.field(name) for name in columns])
 
-        def batches() -> Iterator[pa.RecordBatch]:
-            for entry in entries:
-                parquet = first if entry is entries[0] else self._open(entry)
-                if not _plain_schema(parquet.schema_arrow).equals(schema):
-                    raise CappyError(f"{self._url(entry)}: has other columns than {self._url(entries[0])}")
-                for batch in parquet.iter_batches(_BATCH_ROWS, columns=read.names):
-                    yield pa.RecordBatch.from_arrays([batch[name] for name in read.names], schema=read)
+        def batches_of(entry: Mapping[str, Any]) -> Iterator[pa.RecordBatch]:
+            parquet = opened.pop() if opened else self._open(entry)
+            if not _plain_schema(parquet.schema_arrow).equals(schema):
+                raise CappyError(f"{self._url(entry)}: has other columns than {self._url(entries[0])}")
+            for batch in parquet.iter_batches(_BATCH_ROWS, columns=read.names):
+                yield pa.RecordBatch.from_arrays([batch[name] for name in read.names], schema=read)
 
-        return pa.RecordBatchReader.from_batches(read, batches())
+        return pa.RecordBatchReader.from_batches(read, chain.from_iterable(map(batches_of, entries)))
 
     def _entries(self) -> list[dict[str, Any]]:
         """Return the manifest's entries of the table's files, at least one."""
@@ -93,11 +93,11 @@ class RunResult:
         """Open a file of the table, whose bytes must be those that the manifest lists."""
         data = read_bytes(self._url(entry), self.storage)
         if data is None:
-            raise CappyError(f"{self._url(entry)}: is missing; run the job's command again to make it again")
+            raise CappyError(f"{self._url(entry)}: is missing; run the job's command again to rebuild it")
         if digest_of(data) != entry["digest"]:
             raise CappyError(
                 f"{self._url(entry)}: is damaged: its bytes are not those that the manifest lists; delete it, and run "
-                "the job's command again to make it again"
+                "the job's command again to rebuild it"
             )
         return pq.ParquetFile(pa.BufferReader(data))
 

@@ -37,3 +37,10 @@ def rows_under_way(output: str) -> dict[str, float]:
     """Return the rows that are done of each unfinished unit below an output folder, by name."""
     with _LOCK:
         return {name: done for (folder, name), done in _DONE.items() if folder == output}
+
+
+def forget_units(output: str) -> None:
+    """Forget the units below an output folder, as of a run that has failed."""
+    with _LOCK:
+        for unit in [unit for unit in _DONE if unit[0] == output]:
+            del _DONE[unit]

@@ -11,10 +11,15 @@ _LOG = logging.getLogger("cappy")
 
 
 def reword(text: str, words: Mapping[str, str]) -> str:
-    """Replace each pattern (a regular expression) of `words` in a message, in their order."""
+    """Replace each pattern of `words`, a regular expression, by its template in a message, in their order."""
     for pattern, replacement in words.items():
         text = re.sub(pattern, replacement, text)
     return text
+
+
+def literal(text: str) -> str:
+    """Return the template (see `re.sub`) that gives a text as it is."""
+    return text.replace("\\", r"\\")
 
 
 @contextmanager

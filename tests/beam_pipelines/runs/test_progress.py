@@ -30,6 +30,13 @@ def wait_until(condition: object) -> None:
         time.sleep(0.02)
 
 
+def hasten(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Look, list and log every `seconds`."""
+    names = ["_LOOK_SECONDS", "_FIRST_LOG_SECONDS", "_LOG_SECONDS", "_LISTING_SECONDS", "_REMOTE_LISTING_SECONDS"]
+    for name in names:
+        monkeypatch.setattr(progress, name, seconds)
+
+
 UNITS = Stage("rows", 100, 4, resumes=True, tokens=True)
 STAGES = [Stage("instructions", 100, 4, resumes=True), Stage("pairs", None, 2, resumes=True)]
 
@@ -37,7 +44,7 @@ STAGES = [Stage("instructions", 100, 4, resumes=True), Stage("pairs", None, 2, r
 def test_log_lines_where_there_is_no_terminal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(progress, "_LOG_SECONDS", 0.05)
+    hasten(monkeypatch, 0.05)
     write(tmp_path / "instructions", "part-0.parquet", 20)  # of a run that was interrupted
     with caplog.at_level(logging.INFO, "cappy"), Progress(str(tmp_path), STAGES, {}):
         write(tmp_path / "instructions", "part-1.parquet", 30)
@@ -57,7 +64,7 @@ def test_bars_on_a_terminal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(progress, "_LOOK_SECONDS", 0.05)
+    hasten(monkeypatch, 0.05)
     with Progress(str(tmp_path), STAGES, {}):
         write(tmp_path / "instructions", "part-0.parquet", 100)
         write(tmp_path / "pairs", "shard-0.parquet", 7)
@@ -79,7 +86,7 @@ def write_unit(folder: Path, name: str, rows: int, tokens: int) -> None:
 def test_units_beside_other_folders_with_their_tokens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(progress, "_LOG_SECONDS", 0.05)
+    hasten(monkeypatch, 0.05)
     monkeypatch.setattr(progress.Progress, "_rate", lambda self, count: float(count))
     write_unit(tmp_path, "part-0.parquet", 20, 1_000)
     write(tmp_path / "rejects", "part-0.parquet", 5)
@@ -94,7 +101,7 @@ def test_units_beside_other_folders_with_their_tokens(
 def test_rows_under_way_count_once_and_never_fall(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(progress, "_LOG_SECONDS", 0.02)
+    hasten(monkeypatch, 0.02)
     monkeypatch.setattr(progress, "_LISTING_SECONDS", 0.2)
     (tmp_path / "rows").mkdir()
     with caplog.at_level(logging.INFO, "cappy"), Progress(str(tmp_path), [UNITS], {}):
@@ -123,25 +130,56 @@ def test_a_unit_that_fails_and_begins_again_counts_once(tmp_path: Path) -> None:
     assert rows_under_way(str(tmp_path)) == {"part-1": 0.0}
 
 
+def test_units_of_a_failed_run_are_forgotten(tmp_path: Path) -> None:
+    output, other = str(tmp_path), str(tmp_path / "other")
+    begin_unit(other, "part-0", 100)(5, 10)
+    begin_unit(output, "part-0", 100)(6, 10)
+
+    def fail() -> None:
+        with Progress(output, [UNITS], {}):
+            assert not rows_under_way(output), "of an earlier run"
+            begin_unit(output, "part-1", 100)(6, 10)
+            raise ValueError("failed")
+
+    with pytest.raises(ValueError, match="failed"):
+        fail()
+    assert not rows_under_way(output)
+    assert rows_under_way(other) == {"part-0": 50.0}
+    end_unit(other, "part-0")
+
+
 def test_a_large_folder_is_listed_seldom_and_read_in_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(progress, "_LOG_SECONDS", 0.01)
+    hasten(monkeypatch, 0.01)
     monkeypatch.setattr(progress, "_READING_SECONDS", 0.0)
     monkeypatch.setattr(progress, "_FOOTERS_AT_ONCE", 3)
-    monkeypatch.setattr(progress, "_LISTING_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "_LISTING_SHARE", 1e-9)
+    listed, known, list_files = [], [], Progress._listing
+
+    def listing(self: Progress, stage: Stage) -> dict[str, object]:
+        listed.append(stage.folder)
+        return list_files(self, stage)
+
+    def log_known(self: Progress) -> None:
+        known.extend(seen.all.files for _, seen in self._stages)
+
+    monkeypatch.setattr(Progress, "_listing", listing)
+    monkeypatch.setattr(Progress, "_log", log_known)
     for number in range(10):
         write_unit(tmp_path, f"rows/part-{number}.parquet", 10, 1)
     with caplog.at_level(logging.INFO, "cappy"), Progress(str(tmp_path), [UNITS], {}):
-        wait_until(lambda: "were there" in caplog.text)
+        wait_until(lambda: len(known) > 10)
     assert "rows: 100 of 100 rows were there" in caplog.text
+    assert known[:4] == [3, 6, 9, 10]
+    assert listed == ["rows", "rows"], "at the start, and by the first look"
 
 
 @pytest.mark.parametrize("protocol", ["", "memory://"])
 def test_files_of_a_run_that_starts_again_count_once_they_are_replaced(
     protocol: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(progress, "_LOG_SECONDS", 0.05)
+    hasten(monkeypatch, 0.05)
     folder = OutputDir(f"{protocol}{tmp_path}/out")
     batch = pa.record_batch({"n": range(30)})
     folder.write_parquet("pairs/shard-0.parquet", [batch], batch.schema)
@@ -158,7 +196,7 @@ def test_files_of_a_run_that_starts_again_count_once_they_are_replaced(
 def test_a_file_that_cannot_be_read_hides_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(progress, "_LOG_SECONDS", 0.05)
+    hasten(monkeypatch, 0.05)
     (tmp_path / "instructions").mkdir()
     (tmp_path / "instructions" / "part-0.parquet").write_bytes(b"no parquet")
     with caplog.at_level(logging.INFO, "cappy"), Progress(str(tmp_path), STAGES, {}):
