@@ -31,12 +31,17 @@ from schemas.manifest import REPORT
 
 _LOG = logging.getLogger("cappy")
 
-_WORDS = {
+WORDS = {
     r"train for more steps \(--epochs, --max-steps\), or at another --learning-rate": "train on more --pairs",
     r"; or evaluate on more pairs \(--eval-fraction, --max-eval-pairs\)": "",
     r"evaluate on more pairs \(--eval-fraction, --max-eval-pairs\)": "train on more --pairs",
     r"; give a greater --max-length if the model has the positions": "",
     r"; --check-pairs 0 runs without this check": "",
+    r"; try --dtype float32": "",
+    r" Try a lower --learning-rate, or --dtype float32\.": "",
+    r"give another corpus, or other weights, or a smaller --eval-fraction": "give more --pairs",
+    r"give a larger --eval-fraction or --max-eval-pairs, or --eval-fraction 0 for no evaluation": "give more --pairs",
+    r"--max-pairs\b": "--pairs",
 }
 """What the demo says instead where messages of its stages name flags that it lacks (see `runs.wording`)."""
 
@@ -49,7 +54,7 @@ def run(config: DemoConfig, options: PipelineOptions) -> dict[str, dict[str, Any
     refuse_foreign(absolute(config.output), {})
     manifests: dict[str, dict[str, Any]] = {}
     stages = _stages(config, options, manifests)
-    with reworded(_WORDS):
+    with reworded(WORDS):
         for number, (name, run_stage) in enumerate(stages.items(), start=1):
             _LOG.info("%s, %d of %d", name, number, len(stages))
             manifests[name] = run_stage()
@@ -136,7 +141,7 @@ def summary(config: DemoConfig, manifests: Mapping[str, Mapping[str, Any]]) -> s
     ]
     return "\n\n".join(
         [
-            reword("\n".join(lines), _WORDS),
+            reword("\n".join(lines), WORDS),
             "Value of the chosen one of a language model's 17 responses, by the method that chooses it:",
             table(manifests[EVALUATION]),
             f"report: {_path(config, EVALUATION, REPORT)}",

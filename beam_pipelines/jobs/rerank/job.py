@@ -30,7 +30,6 @@ from beam_pipelines.runs.finish import FinishRun
 from beam_pipelines.runs.folder import refuse_foreign
 from beam_pipelines.runs.inputs import check_not_grown, open_inputs
 from beam_pipelines.runs.progress import Stage
-from beam_pipelines.runs.wording import reworded
 from beam_pipelines.transforms.candidates import GROUP
 from beam_pipelines.transforms.read import ReadInputs
 from beam_pipelines.transforms.shuffle import (
@@ -43,9 +42,6 @@ from beam_pipelines.transforms.shuffle import (
     slice_chunk,
 )
 from schemas.chunks import CHUNK_ROWS
-
-_WORDS = {r", with --reuse (\S+) to take its scores over": r"; `cappy score --reuse \1` takes its scores over"}
-"""What is said instead where messages of score name flags that rerank lacks (see `runs.wording`)."""
 
 SCORED = "scored"
 """The folder below the output where candidates are scored, with a model."""
@@ -205,8 +201,7 @@ class RerankJob(PipelineJob[RerankPlan]):
         refuse_foreign(absolute(config.output), config.storage)
         scoring = _scoring(config)
         check_not_grown(scoring, "score", absolute(config.output), _rerank_scored(scoring))
-        with reworded(_WORDS):
-            scored = score.JOB.run(scoring, in_threads(options))
+        scored = score.JOB.run(scoring, in_threads(options))
         return replace(config, input=table_in(scored, absolute(scoring.output)), limit=None)
 
 

@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,19 +12,29 @@ import beam_pipelines
 from beam_pipelines.cli import build_parser
 from beam_pipelines.jobs.adapt.config import AdaptConfig
 from beam_pipelines.jobs.adapt.wording import words_of
-from beam_pipelines.jobs.rerank.job import _WORDS as WORDS_OF_RERANK
+from beam_pipelines.jobs.demo.job import WORDS as WORDS_OF_DEMO
 from beam_pipelines.runs.wording import reword
 
 ROOT = Path(beam_pipelines.__file__).parents[1]
 ADAPT = AdaptConfig(train="t/*", validation="v/*", model="m", output="o")
 SCORE = ["beam_pipelines/jobs/score", "cappy_model/score", "cappy_model/checkpoints", "beam_pipelines/models"]
 SHARED = ["beam_pipelines/runs/growth.py", "beam_pipelines/runs/folder.py", "beam_pipelines/runs/files.py"]
-STAGES = ["beam_pipelines/jobs/rerank", "beam_pipelines/jobs/evaluate", "beam_pipelines/jobs/train"]
+STAGES = [*(f"beam_pipelines/jobs/{job}" for job in ("rerank", "evaluate", "train")), "cappy_model/train"]
+CAUSED_BY_DATA = [
+    "beam_pipelines/jobs/score/manifest.py",
+    "beam_pipelines/jobs/train/manifest.py",
+    "beam_pipelines/jobs/train/warnings.py",
+    "cappy_model/score/check.py",
+    "cappy_model/train/split.py",
+    "cappy_model/train/training.py",
+]
+"""Modules with the messages that remain where inputs and models are a job's own, as the demo's are."""
 MODULES = {
-    "adapt": [*SCORE, *SHARED, *STAGES, "beam_pipelines/jobs/adapt", "cappy_model/train"],
+    "adapt": [*SCORE, *SHARED, *STAGES, "beam_pipelines/jobs/adapt"],
     "rerank": SCORE + SHARED,
+    "demo": [*SHARED, *CAUSED_BY_DATA, "beam_pipelines/jobs/demo"],
 }
-WORDS: dict[str, Mapping[str, str]] = {"adapt": words_of(ADAPT), "rerank": WORDS_OF_RERANK}
+WORDS: dict[str, Mapping[str, str]] = {"adapt": words_of(ADAPT), "rerank": {}, "demo": WORDS_OF_DEMO}
 _NOT_GIVEN = ["--reuse", "--scorers", "--limit", "--per-template", "--accelerator"]
 UNREACHABLE = {
     "adapt": {
@@ -36,6 +47,10 @@ UNREACHABLE = {
     "rerank": {
         "options of score that rerank does not set": _NOT_GIVEN,
     },
+    "demo": {
+        "options of the stages that the demo does not set": ["--reuse", "--limit", "--per-template"],
+        "of `cappy doctor`": ["--model"],
+    },
 }
 
 
@@ -47,7 +62,7 @@ def messages(tree: ast.AST) -> Iterator[str]:
             skipped.update(ast.walk(node))
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             skipped.add(node.value)
-        if isinstance(node, ast.Assign) and any(isinstance(to, ast.Name) and to.id == "_WORDS" for to in node.targets):
+        if isinstance(node, ast.Assign) and any(isinstance(to, ast.Name) and to.id == "WORDS" for to in node.targets):
             skipped.update(ast.walk(node))
         if isinstance(node, ast.JoinedStr) and node not in skipped:
             skipped.update(node.values)
@@ -57,20 +72,37 @@ def messages(tree: ast.AST) -> Iterator[str]:
             yield node.value
 
 
+def messages_of(job: str) -> list[tuple[Path, str]]:
+    """Return the messages of a job's stages, each with its module."""
+    patterns = [name if name.endswith(".py") else f"{name}/*.py" for name in MODULES[job]]
+    paths = [path.relative_to(ROOT) for pattern in patterns for path in ROOT.glob(pattern)]
+    return [(path, text) for path in paths for text in messages(ast.parse((ROOT / path).read_text()))]
+
+
 @pytest.mark.parametrize("job", MODULES)
 def test_no_message_of_a_stage_names_a_flag_that_the_job_lacks(job: str) -> None:
     own = build_parser(job)._subparsers._group_actions[0].choices[job]._option_string_actions  # type: ignore
     allowed = {*own, *(flag for flags in UNREACHABLE[job].values() for flag in flags)}
-    patterns = [name if name.endswith(".py") else f"{name}/*.py" for name in MODULES[job]]
-    paths = [path for pattern in patterns for path in ROOT.glob(pattern)]
     foreign = [
-        (str(path.relative_to(ROOT)), flag, text)
-        for path in paths
-        for text in messages(ast.parse(path.read_text()))
+        (str(path), flag, text)
+        for path, text in messages_of(job)
         for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]*", reword(text, WORDS[job]))
         if flag not in allowed
     ]
     assert not foreign
+
+
+@pytest.mark.parametrize("job", MODULES)
+def test_every_pattern_matches_a_message(job: str) -> None:
+    texts = [text for _, said in messages_of(job) for text in (said, said.replace("X", "--score-column", 1))]
+    unmatched = [pattern for pattern in WORDS[job] if not any(re.search(pattern, text) for text in texts)]
+    assert unmatched == ([re.escape(f"--held-out {ADAPT.validation}")] if job == "adapt" else [])
+
+
+def test_texts_of_the_user_stand_as_they_are() -> None:
+    config = replace(ADAPT, validation=r"data\dev\1/*.parquet")
+    said = reword(f"--held-out {config.validation}: no file matches", words_of(config))
+    assert said == f"--validation {config.validation}: no file matches"
 
 
 @pytest.mark.parametrize(
@@ -92,7 +124,6 @@ def test_no_message_of_a_stage_names_a_flag_that_the_job_lacks(job: str) -> None
         ),
         ("two columns for --score-column", "two columns for the column of the score"),
         ("train for more steps (--epochs, --max-steps), or", "train for more steps (--max-steps), or"),
-        ("Give another folder, with --reuse o/scored to take its scores over.", "Give another folder."),
     ],
 )
 def test_words_of_adapt(said: str, expected: str) -> None:
