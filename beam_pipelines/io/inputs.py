@@ -82,13 +82,13 @@ class Input:
 
 @dataclass(frozen=True)
 class Known:
-    """The files that a run was begun with, by name, in the order of their numbers.
+    """The files that a run was last begun with, by name, in the order of their numbers.
 
-    The `founding` first of them decide the columns of the run and their types.
+    The `initial` first of them, those of its first launch, decide the columns of the run and their types.
     """
 
     names: tuple[str, ...] = ()
-    founding: int = 0
+    initial: int = 0
 
 
 NOTHING_KNOWN = Known()
@@ -149,8 +149,8 @@ def open_input(
         sizes = (rows * summary.bytes // max(1, summary.rows), _text_bytes(summary, rows, roles))
         files.append(InputFile(number, group, url, names[url], size, ends, rows, limit, storage, dialect, *sizes))
     share = sum(file.rows for file in files) / max(1, sum(summary.rows for summary in summaries))
-    founding = sum(name in known.names[: known.founding] for name in names.values()) or len(urls)
-    schema, as_written, unusable, empty = _columns(urls, summaries, roles, founding)
+    initial = len({*known.names[: known.initial]} & {*names.values()}) or len(urls)
+    schema, as_written, unusable, empty = _columns(urls, summaries, roles, initial)
     unknown = [name for name in roles.text_columns if name not in (*schema.names, *unusable)]
     if unknown and not roles.templates:
         raise CappyError(f"--text-columns {unknown[0]}: there is no such column; there are {', '.join(schema.names)}")
@@ -191,14 +191,14 @@ def _text_bytes(summary: FileSummary, rows: int, roles: Roles) -> dict[str, int]
 
 
 def _columns(
-    urls: Sequence[str], summaries: Sequence[FileSummary], roles: Roles, founding: int
+    urls: Sequence[str], summaries: Sequence[FileSummary], roles: Roles, initial: int
 ) -> tuple[pa.Schema, dict[str, AsWritten], dict[str, str], frozenset[str]]:
     """Return the columns of all files in order of appearance, those read as written, the unusable and empty ones.
 
-    The `founding` first files decide them.
+    The `initial` first files decide them.
     """
-    found, unusable = _found(urls[:founding], summaries[:founding])
-    later, unusable_later = _found(urls[founding:], summaries[founding:])
+    found, unusable = _found(urls[:initial], summaries[:initial])
+    later, unusable_later = _found(urls[initial:], summaries[initial:])
     unusable = {**unusable_later, **unusable}
     fields: list[pa.Field] = []
     as_written: dict[str, AsWritten] = {}
@@ -208,9 +208,9 @@ def _columns(
         try:
             resolved, how = resolve(name, columns, roles)
             check_fits(name, (resolved, how), columns, later.get(name, ()), roles)
-            carried = _carried(resolved, columns, everywhere=len(columns) == founding)
+            carried = _carried(resolved, columns, everywhere=len(columns) == initial)
             having = {column.url for column in later.get(name, ())}
-            check_may_lack(name, carried, [url for url in urls[founding:] if url not in having])
+            check_may_lack(name, carried, [url for url in urls[initial:] if url not in having])
         except Unresolved as error:
             unusable[name] = str(error)
             continue

@@ -28,13 +28,22 @@ def check_fits(
       later: the column as the others have it.
       roles: what the job needs.
     """
-    for column in later:
+    found = _distinct(found)
+    for column in _distinct(later):
         if not (_takes_cells(decided, found, column) or _widens_to(name, decided, [*found, column], roles)):
             kind = "text, and values of other types" if column.mostly is not None else column.field.type
             raise Unresolved(
-                f"{column.url}: column {name!r} is {kind}, which does not fit {decided[0].type}, its type in the files "
-                f"that the run was begun with; convert it, {_REMEDY}"
+                f"{column.url}: column {name!r} is {kind}, which does not fit {decided[0].type}, its type in the first "
+                f"files of the run; convert it, {_REMEDY}"
             )
+
+
+def _distinct(columns: Sequence[Found]) -> list[Found]:
+    """Return the first column of each kind: among 100,000 files there are few."""
+    kinds: dict[tuple[object, ...], Found] = {}
+    for column in columns:
+        kinds.setdefault((column.field, column.written, column.mostly), column)
+    return list(kinds.values())
 
 
 def check_may_lack(name: str, decided: pa.Field, lacking: Sequence[str]) -> None:
@@ -48,7 +57,10 @@ def check_may_lack(name: str, decided: pa.Field, lacking: Sequence[str]) -> None
 
 def is_new(name: str, url: str) -> str:
     """Return why a column cannot be read that none of the first files has."""
-    return f"{url}: has the column {name!r}, which the files lack that the run was begun with; drop it, {_REMEDY}"
+    return (
+        f"{url}: has a column {name!r} that the first files of the run lack; drop the column, or write to another "
+        "folder"
+    )
 
 
 def _takes_cells(decided: tuple[pa.Field, AsWritten | None], found: Sequence[Found], column: Found) -> bool:

@@ -43,7 +43,7 @@ def describe_lost(lost: Mapping[str, str]) -> str:
 
 
 def discard_lost(output: str, lost: Mapping[str, str], storage: StorageOptions) -> None:
-    """Make a finished run with lost files unfinished, so that its job makes them again.
+    """Make a finished run with lost files unfinished, so that its job rebuilds them.
 
     Deletes the manifest, what is left of lost files, and units whose rejects are lost: rejects are written with their
     unit.

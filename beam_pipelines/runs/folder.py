@@ -41,8 +41,11 @@ def describe_run(fingerprint_inputs: Mapping[str, Any], config: Any, *, grows: b
     """
     configuration = shareable_values({**asdict(config), "storage": sorted(config.storage)})
     run = {"job": fingerprint_inputs["job"], "configuration": configuration, "facts": fingerprint_inputs}
+    if not grows:
+        return run
     begun = datetime.now(UTC).isoformat(timespec="seconds")
-    return {**run, "growth": [launched(fingerprint_inputs["files"], begun)]} if grows else run
+    launch = launched(fingerprint_inputs["files"], begun, fingerprint_inputs.get("reuse", ()))
+    return {**run, "growth": [launch]}
 
 
 def standing_of(output: str, run: Mapping[str, Any], storage: StorageOptions) -> Standing:
@@ -80,7 +83,7 @@ def open_run(
             _delete_run(output, names, storage, reading)
         else:
             standing = _compare(output, before, run, storage)
-            run = _go_on(output, names, before, run, standing, storage)
+            run = _continue(output, names, before, run, standing, storage)
     write_run(output, run, storage)
     delete_files(output, [name for name in names if name == FAILURE], storage)
     return [name for name in names if _LEFTOVER.fullmatch(name)]
@@ -91,7 +94,7 @@ def write_run(output: str, run: Mapping[str, Any], storage: StorageOptions) -> N
     write_whole(join(output, RUN), to_json({**run, "fingerprint": fingerprint(run["facts"])}), storage)
 
 
-def _go_on(
+def _continue(
     output: str,
     names: Sequence[str],
     before: Mapping[str, Any],

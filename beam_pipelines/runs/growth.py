@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from beam_pipelines.io.inputs import NOTHING_KNOWN, Known
 from beam_pipelines.report.text import plural
-from beam_pipelines.runs.changes import describe_changes
+from beam_pipelines.runs.changes import describe_other_run
 from schemas.errors import CappyError
 
 _OF_UNITS = ("unit_rows", "unit_bytes")
@@ -26,12 +26,14 @@ class Standing(NamedTuple):
       older: whether an earlier version laid out its files.
       kept: how many of the files that it was last begun with stay as they are.
       added: names of the files that are new to it.
+      same_reuse: whether scores are reused from where the run that was last begun has them from.
     """
 
     finished: bool = False
     older: bool = False
     kept: int = 0
     added: Sequence[str] = ()
+    same_reuse: bool = True
 
     @property
     def done(self) -> bool:
@@ -49,9 +51,13 @@ def name_new(added: Sequence[str]) -> str:
     return f"{added[0]} is new" if len(added) == 1 else f"{added[0]} and {len(added) - 1:,} more are new"
 
 
-def launched(files: Sequence[Mapping[str, Any]], begun: str) -> dict[str, Any]:
-    """Return the entry of `growth` for a launch that added `files`; `begun` is its time."""
-    return {"files": len(files), "rows": sum(int(file["rows"]) for file in files), "begun": begun}
+def launched(files: Sequence[Mapping[str, Any]], begun: str, reuse: Sequence[Any] = ()) -> dict[str, Any]:
+    """Return the entry of `growth` for a launch that added `files`; `begun` is its time.
+
+    `reuse` says where it reuses scores from, as in the fingerprint inputs.
+    """
+    entry = {"files": len(files), "rows": sum(int(file["rows"]) for file in files), "begun": begun}
+    return {**entry, "reuse": list(reuse)} if reuse else entry
 
 
 def known_in(run: Mapping[str, Any]) -> Known:
@@ -68,6 +74,7 @@ def compare(
     """Return how a run stands in its folder.
 
     A run that has `growth` takes files in. After a failure, those that its last launch added may have changed or gone.
+    Once it has finished, later files may reuse other scores: what is written stays as it is.
 
     Args:
       output: the folder.
@@ -80,17 +87,21 @@ def compare(
     older = _version(before) < _version(run)
     if older and not finished:
         raise CappyError(
-            f"{output}: was begun by an earlier version of cappy, which lays out files in another way; finish it with "
-            "that version, give another folder, or --overwrite to replace it"
+            f"{output}: was started by an earlier version of cappy, whose file layout differs; finish it with that "
+            "version, give another folder, or --overwrite to replace it"
         )
     stored, now, grows = dict(before["facts"]), dict(run["facts"]), "growth" in run
     if older:
         stored, now = _without_units(stored), _without_units(now)
     if failed and grows:
         stored["files"] = stored["files"][: _unchanged(before, now["files"])]
-    changes = describe_changes(stored, now, growing=grows)
-    if changes:
-        raise CappyError(f"{output}: holds another run: {changes}. {_OTHER_FOLDER}")
+    same_reuse = stored.get("reuse") == now.get("reuse")
+    if finished and grows:
+        for facts in (stored, now):
+            facts.pop("reuse", None)
+    difference = describe_other_run(stored, now, growing=grows)
+    if difference:
+        raise CappyError(f"{output}: {difference}. {_OTHER_FOLDER}")
     if not grows:
         return Standing(finished, older)
     kept = len(stored["files"])
@@ -99,15 +110,23 @@ def compare(
         raise CappyError(f"{output}: another command has added files to it meanwhile; run this one again")
     if added:
         _check_may_grow(output, run["job"], now["settings"], added, older=older)
-    return Standing(finished, older, kept, added)
+    return Standing(finished, older, kept, added, same_reuse)
 
 
-def check_makes_again(output: str, job: str, lost: str, standing: Standing) -> None:
-    """Raise CappyError for `lost` files (in words) of a finished run of an older form: they have other names now."""
+def refuse_rebuild(output: str, job: str, lost: str, standing: Standing) -> None:
+    """Raise CappyError for `lost` files (in words) of a finished run that cannot be rebuilt as they were.
+
+    Those of an older form have other names now, and reused scores have to come from where they came from.
+    """
+    if not standing.same_reuse:
+        raise CappyError(
+            f"{output}: {lost}. The source of reused scores (--reuse, or the rows in its folders) has changed, so they "
+            "would not be rebuilt as they were; give the --reuse of the run, or --overwrite to run it again."
+        )
     if standing.older:
         raise CappyError(
-            f"{output}: {lost}. An earlier version of cappy wrote this run, so they cannot be made again one by one; "
-            f"give another folder{_reusing(output, job)}, or --overwrite to run it again."
+            f"{output}: {lost}. An earlier version of cappy wrote this run, so they cannot be rebuilt one by one; "
+            f"give another folder, or --overwrite to run it again{_reusing(output, job)}."
         )
 
 
@@ -118,7 +137,7 @@ def growth_after(before: Mapping[str, Any], run: Mapping[str, Any], standing: St
     if standing.kept < len(before["facts"]["files"]):  # the files of a failed launch have changed
         growth.pop()
     there = sum(entry["files"] for entry in growth)
-    return [*growth, launched(files[there:], launch["begun"])] if len(files) > there else growth
+    return [*growth, {**launch, **launched(files[there:], launch["begun"])}] if len(files) > there else growth
 
 
 def _version(run: Mapping[str, Any]) -> int:
@@ -149,8 +168,8 @@ def _check_may_grow(output: str, job: str, settings: Mapping[str, Any], added: S
     flag = next((flag for name, flag in _FIXED.items() if settings.get(name) is not None), None)
     if flag is not None:
         new = name_new(added)
-        raise CappyError(f"{output}: was begun with {flag}, so no files can be added ({new}). {_OTHER_FOLDER}")
+        raise CappyError(f"{output}: was started with {flag}, so no files can be added ({new}). {_OTHER_FOLDER}")
 
 
 def _reusing(output: str, job: str) -> str:
-    return f", with --reuse {output} to take its scores over" if job == "score" else ""
+    return f"; `cappy score --reuse {output}` copies its scores" if job == "score" else ""

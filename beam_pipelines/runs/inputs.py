@@ -77,7 +77,7 @@ def reading_inputs(config: Any) -> dict[str, Any]:
 
 def rows_to_come(config: Any, job: str, source: Input) -> int:
     """Return the rows of the files that are new to a finished run; all rows where there is no such run."""
-    known = known_files(config, job).names
+    known = set(known_files(config, job).names)
     new = [file.rows for file in source.files if file.name not in known]
     finished = read_bytes(join(absolute(config.output), MANIFEST), config.storage) is not None
     return sum(new) if new and known and finished else source.rows

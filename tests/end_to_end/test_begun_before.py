@@ -37,7 +37,7 @@ def test_score_is_refused_as_its_folder_has_an_older_form(tmp_path: Path, capsys
     assert {path.name for path in run.glob("part-*.parquet")} == set(expected["standing"])
     assert main(["score", *map(str, given), *expected["flags"], "--output", str(run)]) == 1
     said = capsys.readouterr().err
-    assert f"{run}: was begun by an earlier version of cappy" in said and "finish it with that version" in said
+    assert f"{run}: was started by an earlier version of cappy" in said and "finish it with that version" in said
     assert {path: state_of(path) for path in run.rglob("*") if path.is_file()} == standing
 
 

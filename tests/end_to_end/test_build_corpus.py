@@ -269,8 +269,8 @@ def test_order_of_datasets_and_templates_is_part_of_the_fingerprint(
     write_templates(tmp_path / "templates", "things", [{**TOPICS[0], "jinja": "{{ thing }}|||red"}, TOPICS[1], renamed])
     assert build(corpus, tmp_path / "out") == 1
     assert (
-        "holds another run: template 'only blue' of things:train is gone; template 'blue' of things:train was added; "
-        "template 'colour' of things:train has changed. Give another folder"
+        "holds another run: template 'only blue' of things:train was removed; template 'blue' of things:train was "
+        "added; template 'colour' of things:train has changed. Give another folder"
     ) in capsys.readouterr().err
 
 

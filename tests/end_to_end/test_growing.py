@@ -182,17 +182,17 @@ def test_a_file_that_changed_or_went_is_refused_by_name(
     before, b = data_bytes(output), (folder / "b.jsonl").read_bytes()
     (folder / "b.jsonl").write_bytes(b + b"\n")
     assert score(folder, output, model) == 1
-    words = f"input b.jsonl has changed since the run was begun (size {len(b):,} -> {len(b) + 1:,} bytes). Give another"
+    words = f"its input has changed: b.jsonl has another size ({len(b):,} -> {len(b) + 1:,} bytes). Give another"
     assert words in (error := said(capsys)) and "c.parquet" not in error
     (folder / "b.jsonl").unlink()
     assert score(folder, output, model) == 1
-    assert "input b.jsonl is gone. Give another folder, or --overwrite" in said(capsys)
+    assert "its input has changed: b.jsonl is missing. Give another folder, or --overwrite" in said(capsys)
     (folder / "b.jsonl").write_bytes(b)
     folder.rename(tmp_path / "may")
     folder.mkdir()
     (tmp_path / "may").rename(folder / "may")
     assert score(folder / "*", output, model) == 1
-    assert "input a.parquet is gone (may/a.parquet has its content; files are known by their names" in said(capsys)
+    assert "a.parquet is missing (may/a.parquet has the same content: names are relative to" in said(capsys)
     assert manifest_of(output)["inputs"] and data_bytes(output) == before
     assert score(folder / "may", output, model) == 0
     assert "2 files were there, 1 is new" in said(capsys)
@@ -211,9 +211,9 @@ def test_with_a_limit_nothing_grows(
     pq.write_table(templates, tmp_path / "templates" / "b.parquet")
     said(capsys)
     assert score(tmp_path / "in", tmp_path / "scored", model, "--limit", 5) == 1
-    assert "was begun with --limit, so no files can be added (b.jsonl is new). Give another folder" in said(capsys)
+    assert "was started with --limit, so no files can be added (b.jsonl is new). Give another folder" in said(capsys)
     assert generate(tmp_path / "templates", tmp_path / "made", "--per-template", 5) == 1
-    assert "was begun with --per-template, so no files can be added (b.parquet is new)" in said(capsys)
+    assert "was started with --per-template, so no files can be added (b.parquet is new)" in said(capsys)
 
 
 def test_columns_of_later_files(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -228,7 +228,7 @@ def test_columns_of_later_files(model: Path, tmp_path: Path, capsys: pytest.Capt
     for content, words in (
         ([{**row, "n": 2.5} for row in plain], "a.jsonl: column 'n' is double, which does not fit int32"),
         (tagged, "a.jsonl: column 'tag' is string, which does not fit dictionary<values=string, indices=int8"),
-        ([{**row, "more": 1} for row in rows("b")], "a.jsonl: has the column 'more', which the files lack that the"),
+        ([{**row, "more": 1} for row in rows("b")], "a.jsonl: has a column 'more' that the first files of the"),
     ):
         (folder / "a.jsonl").write_bytes(json_lines(*content))
         said(capsys)
@@ -256,7 +256,7 @@ def test_generate_reads_no_column_that_its_first_files_lack(
     (folder / "c.jsonl").write_bytes(json_lines({"instruction": "four", "instruction_id": "4"}))
     said(capsys)
     assert generate(folder, tmp_path / "out") == 1
-    assert "c.jsonl: has the column 'instruction_id', which the files lack that the run was begun with" in said(capsys)
+    assert "c.jsonl: has a column 'instruction_id' that the first files of the run lack" in said(capsys)
 
 
 def test_an_interrupted_growth_goes_on_and_grows(
@@ -313,7 +313,7 @@ def test_files_that_made_a_growth_fail_may_be_mended_or_withdrawn(
     (folder / "b.jsonl").unlink()
     said(capsys)
     assert score(folder, output, model) == 1
-    assert "input b.jsonl is gone" in said(capsys)
+    assert "its input has changed: b.jsonl is missing" in said(capsys)
 
 
 def test_lost_files_are_made_again_while_it_grows(

@@ -1,4 +1,4 @@
-"""`cappy score --reuse`: known scores are taken over to the byte, the rest is computed, others are refused by name."""
+"""`cappy score --reuse`: known scores are copied to the byte, the rest is computed, others are refused by name."""
 
 import json
 import shutil
@@ -76,7 +76,7 @@ def replaced(rows: pa.Table, name: str, values: Any) -> pa.Table:
 
 
 def shifted(rows: pa.Table) -> pa.Table:
-    """Scores that no model of ours gives, so that one that is taken over is told from one that is computed."""
+    """Scores that no model of ours gives, so that one that is copied is told from one that is computed."""
     return replaced(rows, "score", pc.add(rows["score"], pa.scalar(SHIFT, pa.float32())))
 
 
@@ -87,7 +87,7 @@ def known(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("flags", [(), TWO_THREADS, TWO_PROCESSES], ids=["one", "threads", "processes"])
-def test_known_scores_are_taken_over_to_the_byte_and_the_rest_is_computed(
+def test_known_scores_are_copied_to_the_byte_and_the_rest_is_computed(
     flags: list[str], model: Path, known: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = alter(Path(shutil.copytree(known, tmp_path / "known")), shifted)
@@ -103,7 +103,7 @@ def test_known_scores_are_taken_over_to_the_byte_and_the_rest_is_computed(
     assert sum(manifest["scores"]["all"].values()) == sum(manifest["lengths"]["pairs"]) == 200
     assert manifest["tokens"]["real"] == sum(found.slice(100)["num_tokens"].to_pylist())
     assert all(row["score"] > SHIFT / 2 for row in manifest["samples"]["highest"])
-    assert "200 pairs scored in 200 rows, 100 of them taken over, 0 without" in capsys.readouterr().out
+    assert "200 pairs scored in 200 rows, 100 of them reused, 0 without" in capsys.readouterr().out
     assert "reused pairs 100 with the score of an earlier run" in read((output / "report.html").read_text()).text
     assert cappy("verify", output) == 0
 
@@ -224,7 +224,7 @@ def other_scorer(name: str, model: Path, folder: Path) -> tuple[Path, Sequence[o
         ("dtype", "its dtype is float32, and here it is bfloat16", "--dtype"),
         ("max_length", "its max_length is 64, and here it is 32", "--max-length"),
         ("template", "its template is none, and here it is file", "--template"),
-        ("content", "the files of its model, {model}, are others", "--model"),
+        ("content", "the files of its model, {model}, differ", "--model"),
     ],
 )
 def test_another_scorer_is_refused_by_the_difference(
@@ -269,7 +269,7 @@ def break_folder(fault: str, known: Path, folder: Path) -> Path:
     ("fault", "told"),
     [
         ("unfinished", "holds an unfinished run; run its command again to finish it"),
-        ("lost", "rows/part-00000-00000-00000.parquet is missing; run its command again to make them again"),
+        ("lost", "rows/part-00000-00000-00000.parquet is missing; run its command again to rebuild them"),
         ("empty", "holds no manifest.json; give the output folder of a job"),
         ("damaged", "its manifest.json is damaged (KeyError: 'model')"),
         ("newer", "was written by a later version of cappy"),
@@ -307,7 +307,7 @@ def test_a_folder_that_has_gone_or_changed_between_launches(
     assert cappy(*words) == 1
     error = said(capsys)
     assert f"--reuse {other}: holds no manifest.json" in error
-    assert f"The run in {tmp_path / 'out'} takes its scores over: bring it back, or --overwrite that run" in error
+    assert f"The run in {tmp_path / 'out'} reuses its scores: bring it back, or --overwrite that run" in error
     assert cappy(*words[:-1], moved) == 0  # wherever it is
     assert manifest_of(tmp_path / "out")["totals"]["reused"] == 50
     assert cappy(*words[:-1], alter(moved, shifted)) == 1
@@ -366,7 +366,7 @@ def score_all(rows: Rows, scorers: Path, output: Path, *flags: object) -> list[s
     return words
 
 
-def test_several_scorers_take_over_what_is_theirs(
+def test_several_scorers_reuse_what_is_theirs(
     scorers: Path, model: Path, known: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shown = alter(Path(shutil.copytree(known, tmp_path / "known")), shifted)

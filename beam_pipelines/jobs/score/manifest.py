@@ -14,7 +14,7 @@ _CUT_SHARE = 0.05
 
 
 COUNTED = ("model", "totals", "warnings", "tokens", "scores", "lengths", "errors", "seconds", "fingerprint")
-"""What the manifest of several scorers takes over from that of each scorer's own run."""
+"""Parts of the manifest of each scorer's own run that the manifest of several scorers repeats."""
 
 
 def _text(manifest: Mapping[str, Any]) -> str:

@@ -1,7 +1,8 @@
 """An index of scored pairs on this machine's disk: the 128-bit key of a pair -> its score.
 
-It is sorted by key and mapped into memory, so it takes as little memory with a billion pairs as with a thousand. Its
-files have no name: they are gone with the process, however that ends.
+It is sorted by key and mapped into memory, so a look-up takes as little memory among a billion pairs as among a
+thousand. Building it sorts one of 256 buckets at a time, which holds a few copies of the bucket: of 100 MB each with a
+billion pairs. The files have no name: they are gone with the process, however that ends.
 """
 
 import mmap
@@ -35,7 +36,7 @@ _BUCKETS = 256  # by the first byte of the key
 _RUN_RECORDS = 2**18
 
 
-class Found(NamedTuple):
+class Hits(NamedTuple):
     """The pairs among n that an index holds: their positions int64[m], ascending, and their records RECORD[m]."""
 
     places: np.ndarray
@@ -69,10 +70,10 @@ class PairIndex:
             size = ordered.tell()  # an empty file cannot be mapped
             return cls(mmap.mmap(ordered.fileno(), size, access=mmap.ACCESS_READ) if size else None)
 
-    def find(self, instructions: Sequence[str], responses: Sequence[str]) -> Found:
+    def find(self, instructions: Sequence[str], responses: Sequence[str]) -> Hits:
         """Look up the pairs (instructions[i], responses[i])."""
         if self._mapped is None:
-            return Found(np.empty(0, np.int64), self._records)
+            return Hits(np.empty(0, np.int64), self._records)
         keys = _keys(instructions, responses)
         places = np.searchsorted(self._records["key"], keys)
         places[places == len(self)] = 0
@@ -80,7 +81,7 @@ class PairIndex:
         records = self._records[places[found]]
         # The pages that were read stay in the system's cache, and no longer count as memory of this process.
         self._mapped.madvise(mmap.MADV_DONTNEED)
-        return Found(found, records)
+        return Hits(found, records)
 
 
 def _keys(instructions: Sequence[str], responses: Sequence[str]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""`--reuse`: scores of equal pairs are taken over from finished runs of the same scorer; the rest is computed."""
+"""`--reuse`: scores of identical pairs are copied from finished runs of the same scorer; the rest is computed."""
 
 import json
 import logging
@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from beam_pipelines.io.storage import StorageOptions, absolute
+from beam_pipelines.io.storage import StorageOptions, absolute, join, read_bytes
 from beam_pipelines.jobs.score.pair_index import RECORD, SCORED_PAIR, PairIndex
-from beam_pipelines.jobs.score.scoring import ScoreColumns, ScorerSpec, load_scorer
+from beam_pipelines.jobs.score.scoring import ScoreColumns, ScorerSpec, load_scorer, release_loaded
 from beam_pipelines.report.text import plural, size
 from beam_pipelines.runs.data import data_entries
 from beam_pipelines.runs.files import describe_lost, lost_files
@@ -27,6 +27,7 @@ from cappy_model.work import ProgressCallback
 from schemas.conversion import convert, is_list
 from schemas.errors import CappyError, UsageError
 from schemas.ids import digest
+from schemas.manifest import MANIFEST
 
 if TYPE_CHECKING:
     from cappy_model.score.scorer import Scored
@@ -65,18 +66,18 @@ class KnownScores:
 
 @dataclass(frozen=True)
 class Reuse:
-    """The scores to take over, sent to workers: of equal pairs the first one counts. `storage` is JSON for fsspec."""
+    """The scores to reuse, sent to workers: of identical pairs the first one counts. `storage` is JSON for fsspec."""
 
     known: tuple[KnownScores, ...]
     storage: str
 
     @property
     def fingerprint_inputs(self) -> dict[str, Any]:
-        """The part of the fingerprint that says which scores are taken over, wherever their folders are."""
+        """The part of the fingerprint that says which scores are reused, wherever their folders are."""
         return {"reuse": [{"fingerprint": scores.fingerprint, "rows": scores.rows} for scores in self.known]}
 
     def describe(self) -> str:
-        """Describe the scores to take over, and the size of their index."""
+        """Describe the scores to reuse, and the size of their index."""
         pairs = sum(scores.pairs for scores in self.known)
         return (
             f"--reuse: {plural(pairs, 'scored pair')} in {plural(len(self.known), 'folder')}, an index of up to "
@@ -110,14 +111,14 @@ class ScoredFolder:
 
 def _in_words(name: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     if name == "content":
-        return f"the files of its model, {one['name']}, are others"
+        return f"the files of its model, {one['name']}, differ"
     if name == "template_hash":
-        return "the text of its template is another one"
+        return "the text of its template differs"
     return f"its {name} is {one.get(name)}, and here it is {other.get(name)}"
 
 
 def scored_folders(urls: Sequence[str], *, output: str, storage: StorageOptions) -> tuple[ScoredFolder, ...]:
-    """Open the folders whose scores are to be taken over, each once.
+    """Open the folders whose scores are to be reused, each once.
 
     Raises CappyError, naming the folder, for one that holds no finished run of score or has lost files, and UsageError
     for the `output` itself.
@@ -132,11 +133,12 @@ def _open(url: str, output: str, storage: StorageOptions) -> ScoredFolder:
         result = open_result(url, storage)
         lost = lost_files(url, storage)
     except CappyError as error:
-        begun = "reuse" in earlier_facts(output, storage)
-        remedy = f". The run in {output} takes its scores over: bring it back, or --overwrite that run" if begun else ""
+        unfinished = read_bytes(join(output, MANIFEST), storage) is None
+        needed = unfinished and "reuse" in earlier_facts(output, storage)
+        remedy = f". The run in {output} reuses its scores: bring it back, or --overwrite that run" if needed else ""
         raise CappyError(f"--reuse {error}{remedy}") from error
     if lost:
-        raise CappyError(f"--reuse {url}: {describe_lost(lost)}; run its command again to make them again")
+        raise CappyError(f"--reuse {url}: {describe_lost(lost)}; run its command again to rebuild them")
     try:
         return _described(url, result.manifest)
     except (KeyError, TypeError, AttributeError) as error:
@@ -209,7 +211,7 @@ def scored_pairs(scores: KnownScores, storage: StorageOptions) -> Iterator[pa.Re
         raise CappyError(f"--reuse {error} (on {socket.gethostname()}); give folders that all workers see") from error
     columns = scores.columns
     if _rows_hash(result.manifest) != scores.rows:
-        raise CappyError(f"{scores.url}: has changed since the run that takes its scores over began; run it again")
+        raise CappyError(f"{scores.url}: has changed since this run started; run the command again")
     names = (columns.instruction, columns.response, columns.score, columns.num_tokens, columns.truncated)
     for batch in result.reader(names):
         instructions, responses, *new = (batch[name] for name in names)
@@ -223,7 +225,7 @@ def scored_pairs(scores: KnownScores, storage: StorageOptions) -> Iterator[pa.Re
 
 
 class ReusingScorer:
-    """A scorer that takes known scores over, and loads its model for the first pair that is not known."""
+    """A scorer that copies known scores, and loads its model for the first pair that is not known."""
 
     def __init__(self, spec: ScorerSpec, index: PairIndex) -> None:
         self._spec, self._index = spec, index
@@ -237,19 +239,19 @@ class ReusingScorer:
         count = len(instructions)
         scores, errors, work = np.full(count, np.nan, np.float32), dict[int, str](), ScoringWork()
         num_tokens, truncated = np.zeros(count, np.int32), np.zeros(count, np.bool_)
-        found = self._index.find(instructions, responses)
+        hits = self._index.find(instructions, responses)
         for values, name in ((scores, "score"), (num_tokens, "num_tokens"), (truncated, "truncated")):
-            values[found.places] = found.records[name]
-        rest = np.setdiff1d(np.arange(count), found.places)
+            values[hits.places] = hits.records[name]
+        rest = np.setdiff1d(np.arange(count), hits.places)
         if len(rest):
             texts = ([column[place] for place in rest.tolist()] for column in (instructions, responses))
             scored = load_scorer(self._spec).score_pairs(
-                *texts, on_progress=_after(len(found.places), count, on_progress)
+                *texts, on_progress=_after(len(hits.places), count, on_progress)
             )
             scores[rest], num_tokens[rest], truncated[rest] = scored.scores, scored.num_tokens, scored.truncated
             errors, work = {int(rest[place]): error for place, error in scored.errors.items()}, scored.work
-        work.reused = len(found.places)
-        work.distinct += len(np.unique(found.records["key"]))
+        work.reused = len(hits.places)
+        work.distinct += len(np.unique(hits.records["key"]))
         return Scored(scores, num_tokens, truncated, errors, work)
 
 
@@ -259,7 +261,7 @@ def _after(known: int, count: int, on_progress: ProgressCallback | None) -> Prog
 
 
 def load_reusing(spec: ScorerSpec, reuse: Reuse) -> ReusingScorer:
-    """Index the scores to take over, once in a process; return the scorer that looks pairs up there first."""
+    """Index the scores to reuse, once in a process; return the scorer that looks pairs up there first."""
     with _LOADING:
         return _load_reusing(spec, reuse)
 
@@ -270,3 +272,9 @@ def _load_reusing(spec: ScorerSpec, reuse: Reuse) -> ReusingScorer:
     storage = json.loads(reuse.storage)
     pairs = (batch for scores in reuse.known for batch in scored_pairs(scores, storage))
     return ReusingScorer(spec, PairIndex.build(pairs))
+
+
+def release_scorers() -> None:
+    """Free the memory of this machine and its devices that loaded scorers take, and the disk of their indexes."""
+    _load_reusing.cache_clear()
+    release_loaded()

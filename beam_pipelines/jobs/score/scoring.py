@@ -4,6 +4,7 @@ import heapq
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +30,8 @@ POSITION = pa.field("position", pa.int64(), nullable=False)
 SAMPLE_CHARACTERS = 4_000
 """Most characters of each text in a sample; a report shows no more."""
 
+_LOADING = Lock()
+
 
 @dataclass(frozen=True)
 class ScorerSpec(ModelSpec):
@@ -43,18 +46,23 @@ class ScorerSpec(ModelSpec):
     check: tuple[tuple[str, str], ...] = ()
 
 
-@cache
 def load_scorer(spec: ScorerSpec) -> "Scorer":
     """Load the scorer of `spec`, once in a process. Raises CheckFailed if it fails its check."""
+    with _LOADING:
+        return _load_scorer(spec)
+
+
+@cache
+def _load_scorer(spec: ScorerSpec) -> "Scorer":
     from cappy_model.score.scorer import Scorer
 
     settings = {"head": spec.head, "template": spec.template, "max_length": spec.max_length, **spec.settings}
     return Scorer.from_pretrained(spec.model, check_pairs=spec.check, **settings)
 
 
-def release_scorers() -> None:
+def release_loaded() -> None:
     """Free the memory of this machine and its devices that loaded scorers take."""
-    load_scorer.cache_clear()
+    _load_scorer.cache_clear()
     from cappy_model.devices import free_memory
 
     free_memory()

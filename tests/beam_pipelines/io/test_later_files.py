@@ -115,7 +115,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path, first: Content, later: Conte
 def test_a_new_column_stops_a_job_that_reads_it(tmp_path: Path) -> None:
     before, after = grown(tmp_path, column(1), pa.table({"x": [2], "y": ["new"]}))
     assert after.schema == before.schema
-    with pytest.raises(UnreadableFile, match=r"/a\.parquet: has the column 'y', which the files lack that the run was"):
+    with pytest.raises(UnreadableFile, match=r"/a\.parquet: has a column 'y' that the first files of the run lack"):
         after.check_usable()
     after.check_usable(["x"])
 
@@ -163,7 +163,7 @@ def test_files_of_equal_columns_give_one_schema_in_any_order(
         found = open_input([f"{folder}/*"], {}, known=known)
         found.check_usable()
         names = tuple(file.name for file in found.files)
-        known = Known(names, known.founding or len(names))
+        known = Known(names, known.initial or len(names))
         assert found.schema == pa.schema([("x", pa.string()), ("y", pa.int64())])
         assert {name: number for name, number in numbers.items() if names[number] != name} == {}
         numbers = {file.name: file.number for file in found.files}

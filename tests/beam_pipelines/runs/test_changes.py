@@ -4,9 +4,7 @@ from typing import Any
 
 import pytest
 
-from beam_pipelines.runs.changes import describe_changes
-
-CHANGED = "input a has changed since the run was begun"
+from beam_pipelines.runs.changes import describe_changes, describe_other_run
 
 
 def file(name: str, size: int = 1000, ends: str = "e", rows: int = 5) -> dict[str, Any]:
@@ -21,12 +19,12 @@ def template(name: str, texts: str = "t") -> dict[str, str]:
     ("before", "now", "words"),
     [
         ([file("a")], [file("a")], ""),
-        ([file("a")], [file("a", 12345, "f", 7)], f"{CHANGED} (size 1,000 -> 12,345 bytes)"),
-        ([file("a")], [file("a", ends="f")], f"{CHANGED} (the same size, other content)"),
+        ([file("a")], [file("a", 12345, "f", 7)], "input a has another size (1,000 -> 12,345 bytes)"),
+        ([file("a")], [file("a", ends="f")], "input a has the same size and other content"),
         ([file("a")], [file("a", rows=3)], "input a has another number of rows to read (5 -> 3)"),
-        ([file("a"), file("b")], [file("b")], "input a is gone"),
+        ([file("a"), file("b")], [file("b")], "input a is missing"),
         ([file("a")], [file("a"), file("b")], "input b is new"),
-        ([file("[1].x")], [], "input [1].x is gone"),
+        ([file("[1].x")], [], "input [1].x is missing"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("key", ["files", "inputs", "held_out"])
@@ -36,14 +34,20 @@ def test_files(before: Any, now: Any, words: str, key: str) -> None:
 
 def test_new_files_of_a_growing_run_are_no_difference() -> None:
     before, now = {"files": [file("a")]}, {"files": [file("a"), file("b")]}
-    assert describe_changes(before, now, growing=True) == ""
-    assert describe_changes(before, {"files": [file("b")]}, growing=True) == "input a is gone"
+    assert describe_other_run(before, now, growing=True) == ""
+    went = describe_other_run(before, {"files": [file("b", 2000)]}, growing=True)
+    assert went == "its input has changed: a is missing"
+    other = describe_other_run({**before, "seed": 0}, {"files": [], "seed": 1}, growing=True)
+    assert other == "holds another run: input a is missing; seed: 0 -> 1"
 
 
 def test_a_file_under_another_name_is_told() -> None:
     moved = {**file("a"), "name": "may/a"}
-    words = describe_changes({"files": [file("a")]}, {"files": [moved, file("b")]}, growing=True)
-    assert words.startswith("input a is gone (may/a has its content; files are known by their names below the folder")
+    words = describe_other_run({"files": [file("a")]}, {"files": [moved, file("b")]}, growing=True)
+    assert words == (
+        "its input has changed: a is missing (may/a has the same content: names are relative to the fixed part of the "
+        "pattern; keep that part, and add files below it)"
+    )
 
 
 def test_templates_are_named() -> None:
@@ -54,13 +58,13 @@ def test_templates_are_named() -> None:
         ]
     }
     assert describe_changes(before, now).split("; ") == [
-        "template 'old' of things:train is gone",
+        "template 'old' of things:train was removed",
         "template 'new' of things:train was added",
         "template 'colour' of things:train has changed",
         "input a of things:train is new",
     ]
     others = {"datasets": [{"name": "quiz", "templates": [], "files": []}]}
-    assert describe_changes(before, others) == "dataset things:train is gone; dataset quiz was added"
+    assert describe_changes(before, others) == "dataset things:train was removed; dataset quiz was added"
     chat = {"model": {"template": "chat", "template_hash": "1"}}
     assert (
         describe_changes({"model": {}}, chat)

@@ -1,4 +1,4 @@
-"""Scores that are taken over: of which scorer, and what is left to compute."""
+"""Scores that are reused: of which scorer, and what is left to compute."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -50,9 +50,9 @@ def test_what_scores_do_not_depend_on_may_differ(change: dict[str, Any]) -> None
         ({"device": "cpu"}, "its device is cuda:0, and here it is cpu; give the --device of that run"),
         ({"head": "yes,no"}, "its head is logit, and here it is yes,no; give the --head of that run"),
         ({"template": "chat", "template_hash": "t"}, "its template is none, and here it is chat; give the --template"),
-        ({"template_hash": "t"}, "the text of its template is another one; give the --template of that run"),
+        ({"template_hash": "t"}, "the text of its template differs; give the --template of that run"),
         ({"truncation": "response"}, "its truncation is longest_first, and here it is response; leave it out"),
-        ({"content": "c1", "type": "roberta"}, "the files of its model, mine, are others, its type is bert, and here"),
+        ({"content": "c1", "type": "roberta"}, "the files of its model, mine, differ, its type is bert, and here"),
     ],
 )
 def test_what_scores_depend_on_may_not(change: dict[str, Any], told: str) -> None:
