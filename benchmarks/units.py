@@ -3,7 +3,7 @@
     python -m benchmarks.units --cost            # today's units against units of 16,384 rows: MiniLM, real rows
     python -m benchmarks.units --cost --gpu      # the same with RoBERTa-large's shape
     python -m benchmarks.units --kills 20        # seconds and rows lost by each of 20 kills at random moments
-    python -m benchmarks.units --tally 100000    # messages, memory and seconds of a run of so many units
+    python -m benchmarks.units --many 100000     # messages, memory and seconds of a run of so many units
     python -m benchmarks.units --cost --tiny     # the first three with a tiny model, to test the script
 
 Each run is a process of its own. --cost alternates the two, and compares the time after start-up, which is that of the
@@ -40,12 +40,12 @@ from benchmarks.machine import (
     measure,
     work_seconds,
 )
+from benchmarks.many_units import many_units_table
 from benchmarks.scoring_inputs import LARGE, MAX_LENGTH, TINY, real_pairs, repeated, save_minilm, save_random
-from benchmarks.tally import tally_table
 
 PACKAGES = ("torch", "transformers", "apache-beam")
 SMALL = {"num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 32}
-"""Shape of the model of --tally, whose units are one short pair each."""
+"""Shape of the model of --many, whose units are one short pair each."""
 
 LEAST = 0.97
 """Least rate of today's units, as a share of that of units of 16,384 rows."""
@@ -219,7 +219,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     part = parser.add_mutually_exclusive_group(required=True)
     part.add_argument("--cost", action="store_true", help="measure the cost of units of about a minute")
     part.add_argument("--kills", type=int, metavar="N", help="measure what N kills lose")
-    part.add_argument("--tally", type=int, metavar="N", help="measure a run of N units")
+    part.add_argument("--many", type=int, metavar="N", help="measure a run of N units")
     parser.add_argument("--gpu", action="store_true", help="RoBERTa-large's shape on a GPU, with --cost")
     parser.add_argument("--tiny", action="store_true", help="a tiny model and few pairs, on the CPU")
     parser.add_argument("--pairs", type=int, metavar="N", help="(4,096; 16,384 with --kills, 262,144 on a GPU)")
@@ -250,9 +250,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="units-") as name, exiting_on_failure():
         folder = Path(name)
         found: Any
-        if arguments.tally:
+        if arguments.many:
             model = save_random(folder / "model", arguments.shared / "models" / "roberta_tokenizer", SMALL)
-            found = tally_table(folder, model, arguments.tally)
+            found = many_units_table(folder, model, arguments.many)
         elif arguments.kills:
             found = measure_kills(make_bench(folder, arguments), read_pairs(arguments), arguments.kills, arguments.seed)
         else:

@@ -168,7 +168,7 @@ def test_kills_are_measured_by_the_units_that_they_leave_unfinished() -> None:
 @needs_shared
 @pytest.mark.long
 def test_a_run_of_many_units_is_weighed() -> None:
-    printed = run_units("--tally", "40")
+    printed = run_units("--many", "40")
     assert all(float(row(printed, f"cappy {command}")[1]) > 0 for command in ("score, all units", "verify", "report"))
 
 

@@ -45,14 +45,14 @@ COUNTED = st.builds(
 
 
 @given(COUNTED)
-def test_json_gives_the_tally_back(one: Stats) -> None:
+def test_json_gives_the_stats_back(one: Stats) -> None:
     again = Stats.from_json(one.to_json())
     assert again == one
     assert again.to_json() == one.to_json()
 
 
 @given(COUNTED)
-def test_pickling_gives_the_tally_back(one: Stats) -> None:
+def test_pickling_gives_the_stats_back(one: Stats) -> None:
     assert pickle.loads(pickle.dumps(one)) == one
 
 

@@ -19,7 +19,7 @@ from schemas.stats import FileEntry, Stats
 ROWS = pa.record_batch({"text": ["a", "b", None]})
 
 
-def a_tally() -> Stats:
+def some_stats() -> Stats:
     stats = Stats(Counter({("rows", "d"): 3, ("notes", "none"): 0}))
     stats.sample("scores", 2**127, {"text": "é\ud800", "score": 0.1, "error": None, "of": [1, "x"]})
     stats.files.add(FileEntry("rejects/part-0.parquet", 1, 900, "ab" * 16))
@@ -67,11 +67,11 @@ def test_a_finished_unit_is_found_with_what_it_counted(tmp_path: Path, protocol:
     folder = OutputDir(f"{protocol}{tmp_path}/out")
     path = "part-00000-00000-00000.parquet"
     assert folder.existing(path) is None
-    returned = folder.write_unit(path, [ROWS], ROWS.schema, a_tally())
+    returned = folder.write_unit(path, [ROWS], ROWS.schema, some_stats())
     found = folder.existing(path)
     assert found is not None
     entry, kept = found
-    assert kept == a_tally(), "its own entry cannot be in the file"
+    assert kept == some_stats(), "its own entry cannot be in the file"
     assert returned == Stats(files={entry}).add(kept)
     assert (entry.path, entry.rows) == (path, 3)
 
@@ -80,7 +80,7 @@ def test_units_of_one_content_have_the_same_bytes_whatever_their_number(tmp_path
     folder = OutputDir(str(tmp_path))
     names = [f"part-0000{number}-00000-00000.parquet" for number in range(2)]
     for name in names:
-        stats = Stats(files={folder.write_parquet(f"rejects/{name}", [ROWS], ROWS.schema)}).add(a_tally())
+        stats = Stats(files={folder.write_parquet(f"rejects/{name}", [ROWS], ROWS.schema)}).add(some_stats())
         folder.write_unit(f"rows/{name}", [ROWS], ROWS.schema, stats)
         found = folder.existing(f"rows/{name}")
         assert found is not None and found[1] == stats
@@ -88,14 +88,14 @@ def test_units_of_one_content_have_the_same_bytes_whatever_their_number(tmp_path
     assert one.read_bytes() == other.read_bytes()
 
 
-def test_the_kept_tally_is_no_part_of_the_schema(tmp_path: Path) -> None:
-    OutputDir(str(tmp_path)).write_unit("part-0.parquet", [ROWS], ROWS.schema, a_tally())
+def test_the_kept_stats_are_no_part_of_the_schema(tmp_path: Path) -> None:
+    OutputDir(str(tmp_path)).write_unit("part-0.parquet", [ROWS], ROWS.schema, some_stats())
     assert pq.read_schema(tmp_path / "part-0.parquet").equals(ROWS.schema, check_metadata=True)
 
 
 def test_a_damaged_or_foreign_file_is_named(tmp_path: Path) -> None:
     folder = OutputDir(str(tmp_path))
-    folder.write_unit("part-0.parquet", [ROWS], ROWS.schema, a_tally())
+    folder.write_unit("part-0.parquet", [ROWS], ROWS.schema, some_stats())
     whole = (tmp_path / "part-0.parquet").read_bytes()
     (tmp_path / "cut.parquet").write_bytes(whole[:-20])
     (tmp_path / "empty.parquet").write_bytes(b"")

@@ -84,7 +84,7 @@ def test_score(rows: list[Any], lowest: list[Any], rejects: list[Any]) -> None:
 @settings(max_examples=25)
 @given(st.lists(SELECTED, max_size=3), st.lists(REJECT, max_size=2))
 def test_rerank(rows: list[Any], rejects: list[Any]) -> None:
-    shown = with_samples(selection.manifest_of(selection.tally_of({2: 3})), selections=rows, rejects=rejects)
+    shown = with_samples(selection.manifest_of(selection.stats_of({2: 3})), selections=rows, rejects=rejects)
     assert shown.count("(null)") >= sum(row["response"] is None for row in rows)
 
 
@@ -99,7 +99,7 @@ def test_build_corpus(rows: list[Any], rejects: list[Any]) -> None:
 @settings(max_examples=25)
 @given(st.lists(PROMPTED, max_size=2), st.lists(REJECT, max_size=2))
 def test_generate(rows: list[Any], rejects: list[Any]) -> None:
-    shown = with_samples(generation.manifest_of(generation.tally_of(["a", "b"])), rows=rows, rejects=rejects)
+    shown = with_samples(generation.manifest_of(generation.stats_of(["a", "b"])), rows=rows, rejects=rejects)
     texts = [text for row in rows for text in (row["instruction"], *(row["references"] or ()))]
     assert shown.count("(null)") >= sum(text is None for text in texts)
 

@@ -23,7 +23,7 @@ HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&amp; </detai
 PAPERS = Drawing(decodings_named(PAPER, {}))
 
 
-def tally_of(instructions: list[str], drawing: Drawing = PAPERS, **changes: Any) -> Stats:
+def stats_of(instructions: list[str], drawing: Drawing = PAPERS, **changes: Any) -> Stats:
     """Return the counts of a unit of these instructions."""
     file = InputFile(0, 0, "/in/rows.parquet", "rows.parquet", 1, "", len(instructions), None)
     rows = pa.RecordBatch.from_pydict({"instruction": pa.array(instructions, pa.string())})
@@ -61,10 +61,10 @@ def manifest_of(stats: Stats, drawing: Drawing = PAPERS) -> dict[str, Any]:
 ODD = Drawing((Decoding("bins"), Decoding("x" * 80), Decoding("greedy", temperature=0)), max_new_tokens=1000)
 TEXTS = [sentence(i, 5 + i % 60) for i in range(120)]
 MANIFESTS = {
-    "some": lambda: manifest_of(tally_of([*TEXTS, TEXTS[0] + FAILS])),
-    "sampled": lambda: manifest_of(tally_of(TEXTS, sampling=Sampling(0, 0.3), distinct=True)),
-    "odd decodings": lambda: manifest_of(tally_of(TEXTS, ODD), ODD),
-    "one row": lambda: manifest_of(tally_of(TEXTS[:1])),
+    "some": lambda: manifest_of(stats_of([*TEXTS, TEXTS[0] + FAILS])),
+    "sampled": lambda: manifest_of(stats_of(TEXTS, sampling=Sampling(0, 0.3), distinct=True)),
+    "odd decodings": lambda: manifest_of(stats_of(TEXTS, ODD), ODD),
+    "one row": lambda: manifest_of(stats_of(TEXTS[:1])),
     "nothing": lambda: manifest_of(Stats()),
 }
 
@@ -88,10 +88,10 @@ def test_numbers_are_there() -> None:
 
 
 def test_a_share_too_large_is_of_prompts_or_of_rows() -> None:
-    rejects = manifest_of(tally_of([FAILS, *TEXTS[:3]]))["rejects"]
+    rejects = manifest_of(stats_of([FAILS, *TEXTS[:3]]))["rejects"]
     assert (rejects["rate"], rejects["of"], rejects["rows"]) == (0.25, "prompts", 1)
     texts: Any = [None, None, FAILS, *TEXTS[:5]]
-    rejects = manifest_of(tally_of(texts))["rejects"]
+    rejects = manifest_of(stats_of(texts))["rejects"]
     assert (rejects["rate"], rejects["of"], rejects["rows"]) == (0.25, "rows", 3)
     assert manifest_of(Stats())["rejects"]["rate"] == 0
 
@@ -156,5 +156,5 @@ def test_what_is_missing_is_said() -> None:
 
 
 def test_hostile_texts_stay_texts() -> None:
-    checker = read(render_report(manifest_of(tally_of([HOSTILE, "a b c"]))))
+    checker = read(render_report(manifest_of(stats_of([HOSTILE, "a b c"]))))
     assert not {"script", "img"} & checker.tags and HOSTILE in checker.text

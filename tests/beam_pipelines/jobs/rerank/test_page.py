@@ -12,7 +12,7 @@ from tests.beam_pipelines.report.pages import check_page, read
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&amp; </details></svg>"
 
 
-def tally_of(sizes: dict[int, int], *, unmeasured: int = 0, text: str = "Name a river.") -> Stats:
+def stats_of(sizes: dict[int, int], *, unmeasured: int = 0, text: str = "Name a river.") -> Stats:
     """Return the counts of a run over a number of groups of each bucket of sizes."""
     stats = Stats()
     groups = sum(sizes.values())
@@ -49,9 +49,9 @@ def manifest_of(stats: Stats, *, top_k: int = 1) -> dict[str, Any]:
 
 
 MANIFESTS = {
-    "some": lambda: manifest_of(tally_of({0: 10, 3: 40, 13: 1})),
-    "unmeasured": lambda: manifest_of(tally_of({1: 0}, unmeasured=3)),
-    "one group": lambda: manifest_of(tally_of({2: 1}), top_k=4),
+    "some": lambda: manifest_of(stats_of({0: 10, 3: 40, 13: 1})),
+    "unmeasured": lambda: manifest_of(stats_of({1: 0}, unmeasured=3)),
+    "one group": lambda: manifest_of(stats_of({2: 1}), top_k=4),
     "nothing": lambda: manifest_of(Stats()),
 }
 
@@ -80,10 +80,10 @@ def test_what_is_missing_is_said() -> None:
     assert "Every candidate was compared" in text and "There are no selections to show" in text
     text = read(render_report(MANIFESTS["unmeasured"]())).text
     assert "No group could be measured" in text
-    text = read(render_report(manifest_of(tally_of({1: 2}, unmeasured=3)))).text
+    text = read(render_report(manifest_of(stats_of({1: 2}, unmeasured=3)))).text
     assert "3 groups with a score beyond ±1 million are left out" in text
 
 
 def test_hostile_texts_stay_texts() -> None:
-    checker = read(render_report(manifest_of(tally_of({1: 2}, text=HOSTILE))))
+    checker = read(render_report(manifest_of(stats_of({1: 2}, text=HOSTILE))))
     assert not {"script", "img"} & checker.tags and HOSTILE in checker.text

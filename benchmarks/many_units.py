@@ -22,7 +22,7 @@ _PARTS = 100
 """Accumulators that a runner merges at the end."""
 
 
-def tally_table(folder: Path, model: Path, units: int) -> dict[str, Any]:
+def many_units_table(folder: Path, model: Path, units: int) -> dict[str, Any]:
     """Run `cappy score` over `units` files of one row each, and all that reads its folder; print and return a table."""
     inputs, output = folder / "in", folder / "out"
     inputs.mkdir()
