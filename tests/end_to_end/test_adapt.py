@@ -244,7 +244,7 @@ def test_lost_files_of_the_stages(inputs: Path, tmp_path: Path, capsys: pytest.C
     capsys.readouterr()
     assert cappy(*flags(inputs, output)) == 0
     told = said(capsys)
-    assert "shard-00000-of-00001.parquet is missing; the pairs are made again" in told
+    assert "shard-00000-of-00001.parquet is missing; the pairs are rebuilt" in told
     assert "metrics.parquet has 0 bytes" in told and data_bytes(output) == before
     (output / "scorer" / "model.safetensors").unlink()
     assert cappy(*flags(inputs, output)) == 1

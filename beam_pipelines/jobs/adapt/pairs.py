@@ -50,7 +50,7 @@ def make_pairs(config: AdaptConfig, folder: str) -> dict[str, Any]:
     finished = not config.overwrite and is_finished(folder, run, storage)
     lost = lost_files(folder, storage) if finished else {}
     if lost:
-        _LOG.warning("%s: was finished, but %s; the pairs are made again", folder, describe_lost(lost))
+        _LOG.warning("%s: was finished, but %s; the pairs are rebuilt", folder, describe_lost(lost))
     if lost or not finished:
         with hold(folder, storage):
             open_run(folder, run, overwrite=config.overwrite, storage=storage)

@@ -4,6 +4,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from beam_pipelines.io import storage
 from beam_pipelines.io.patterns import find
 from beam_pipelines.io.storage import (
     OutputError,
@@ -11,6 +12,7 @@ from beam_pipelines.io.storage import (
     open_file,
     read_bytes,
     write_whole,
+    written_whole,
 )
 from schemas.errors import CappyError
 
@@ -38,6 +40,49 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, mon
         write_whole(str(target), b"new", {})
     assert target.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_block_that_fails_leaves_the_old_file_and_its_own_error(tmp_path: Path) -> None:
+    target = tmp_path / "out.csv"
+    target.write_bytes(b"old")
+
+    def write() -> None:
+        with written_whole(str(target), {}) as file:
+            file.write(b"new")
+            (tmp_path / "source").read_bytes()
+
+    with pytest.raises(FileNotFoundError, match="source"):
+        write()
+    assert target.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a disk that is full")
+def test_a_full_disk_is_an_error_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "out.csv"
+    monkeypatch.setattr(storage, "_temporary", lambda path: "/dev/full")
+    monkeypatch.setattr(os, "unlink", lambda name: None)
+    for size in (1, 10_000_000):  # fails as the file is closed, or while it is written
+
+        def write(size: int = size) -> None:
+            with written_whole(str(target), {}) as file:
+                file.write(b"x" * size)
+
+        with pytest.raises(OutputError, match=r"out\.csv: cannot be written: No space left on device\. Free space"):
+            write()
+    assert not target.exists()
+
+
+def test_a_folder_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    (tmp_path / "out.csv" / "below").mkdir(parents=True)
+
+    def write() -> None:
+        with written_whole(str(tmp_path / "out.csv"), {}) as file:
+            file.write(b"x")
+
+    with pytest.raises(OutputError, match=r"out\.csv: cannot be written: Is a directory\. Give the name of a file\."):
+        write()
+    assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:

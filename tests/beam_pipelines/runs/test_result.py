@@ -1,9 +1,11 @@
 from pathlib import Path
+from weakref import WeakSet
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from beam_pipelines.runs.result import open_result
+from beam_pipelines.runs.result import RunResult, open_result
 from schemas.errors import CappyError
 from tests.beam_pipelines.runs.runs_on_disk import finished_run
 
@@ -32,6 +34,22 @@ def test_the_table_has_the_types_and_the_order_of_the_files(tmp_path: Path) -> N
     assert table["instruction"].to_pylist() == ["i3", "i1", "i2"]
     assert result.folder == str(tmp_path / "run") and result.manifest["job"] == "score"
     assert repr(result) == f"<score in {tmp_path / 'run'}: 3 rows>"
+
+
+def test_the_reader_holds_one_file_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: WeakSet[pq.ParquetFile] = WeakSet()
+    open_file, held = RunResult._open, []
+
+    def open_and_count(self: RunResult, entry: dict[str, object]) -> pq.ParquetFile:
+        held.append(len(opened))
+        file = open_file(self, entry)
+        opened.add(file)
+        return file
+
+    monkeypatch.setattr(RunResult, "_open", open_and_count)
+    reader = open_result(str(finished_run(tmp_path, [part(1), part(2), part(3)]))).reader()
+    assert [batch["instruction"][0].as_py() for batch in reader] == ["i1", "i2", "i3"]
+    assert held == [0, 0, 0] and not opened
 
 
 @pytest.mark.parametrize(("job", "below"), [("score", ""), ("adapt pairs", ""), ("build-corpus", "instructions")])

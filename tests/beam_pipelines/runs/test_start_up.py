@@ -1,5 +1,6 @@
 import time
 
+import psutil
 import pytest
 
 from beam_pipelines.runners.forecast import Cost, forecast
@@ -29,10 +30,12 @@ def test_counts_until_the_first_measured_row(clock: list[float]) -> None:
     assert describe_start_up() == ""
 
 
-def test_counts_from_the_start_of_the_process() -> None:
+def test_counts_from_the_start_of_the_process(clock: list[float]) -> None:
+    clock[0] = psutil.Process().create_time() + 7_200
     with counting_start_up(of_program=True):
+        clock[0] += 1.2
         end_start_up()
-        assert describe_start_up().startswith(", after about ")
+        assert describe_start_up() == ", after about 7,201 s of start-up"
 
 
 @pytest.mark.parametrize(("flags", "said"), [((), True), (("--runner=PortableRunner", "--job_endpoint=embed"), False)])
