@@ -30,7 +30,7 @@ from beam_pipelines.runs.folder import (
     reason_of_failure,
     standing_of,
 )
-from beam_pipelines.runs.growth import Standing, check_makes_again
+from beam_pipelines.runs.growth import Standing, refuse_rebuild
 from beam_pipelines.runs.inputs import known_files, reading_inputs
 from beam_pipelines.runs.job import JOBS, package_of
 from beam_pipelines.runs.manifest import manifest_header
@@ -100,8 +100,8 @@ class PipelineJob(Generic[P]):
     def run(self, config: Any, options: PipelineOptions) -> dict[str, Any]:
         """Run the job unless its folder holds the finished run; return the manifest.
 
-        Of a finished run whose files are missing or have another size, a map job makes the units that these belong to
-        again, and any other job all of it.
+        Of a finished run whose files are missing or have another size, a map job rebuilds the units that these belong
+        to, and any other job all of it.
 
         Raises CappyError if the folder holds something else or another run, if the pipeline fails, or if too many rows
         are rejected; UsageError for options that exclude each other and for files that the runner cannot reach;
@@ -110,16 +110,19 @@ class PipelineJob(Generic[P]):
         config.check()
         placement = placement_of(options)
         check_shared(config.output, placement)
-        plan = self.plan(config, placement)
+        return self.run_plan(self.plan(config, placement), options)
+
+    def run_plan(self, plan: P, options: PipelineOptions) -> dict[str, Any]:
+        """Run the job as `run` does, by a plan for the placement of `options`."""
         if is_dataflow(options):
             check_visible(plan)
-        hashed = self.hashed(plan)
-        output, storage, run = plan.output, config.storage, describe_run(hashed, config, grows=self.grows)
+        config, hashed, output = plan.config, self.hashed(plan), plan.output
+        storage, run = config.storage, describe_run(hashed, config, grows=self.grows)
         standing = Standing() if config.overwrite else standing_of(output.url, run, storage)
         lost = lost_files(output.url, storage) if standing.finished else {}
         if lost:
-            check_makes_again(output.url, self.name, describe_lost(lost), standing)
-            _LOG.warning("%s: was finished, but %s; they are made again", output.url, describe_lost(lost))
+            refuse_rebuild(output.url, self.name, describe_lost(lost), standing)
+            _LOG.warning("%s: was finished, but %s; they are rebuilt", output.url, describe_lost(lost))
         if standing.kept and standing.added:
             _LOG.info("%s: %s", output.url, standing.in_words())
         if lost or not standing.done:
@@ -164,8 +167,9 @@ class PipelineJob(Generic[P]):
         """Say how many files of a dry run were there and are new, if its folder holds a run that would grow."""
         known = known_files(plan.config, self.name) if self.grows else NOTHING_KNOWN
         names = [file.name for file in plan.inputs[0].files]
-        added = [name for name in names if name not in known.names]
-        if not known.names or not added or len(names) - len(added) < len(known.names):
+        before = set(known.names)
+        added = [name for name in names if name not in before]
+        if not before or not added or len(names) - len(added) < len(known.names):
             return None
         return Standing(kept=len(known.names), added=added).in_words()
 

@@ -13,6 +13,7 @@ from beam_pipelines.runs.job import JOBS
 TEMPLATES = Path(__file__).parent / "templates"
 # No launcher can settle these for its workers; and a template is one pipeline, so that it scores by one model.
 _ALSO_REQUIRED = {"score": ("model", "device", "dtype", "tokens_per_batch")}
+_REPEATED = "; may be repeated"  # a parameter of a template is given once
 
 
 def metadata(job: str) -> dict[str, Any]:
@@ -27,10 +28,11 @@ def metadata(job: str) -> dict[str, Any]:
 
 
 def _parameter(name: str, action: argparse.Action, *, required: bool) -> dict[str, Any]:
+    help_text = (action.help or "").replace("%%", "%").removesuffix(_REPEATED)
     parameter: dict[str, Any] = {
         "name": name,
         "label": name.replace("_", " "),
-        "helpText": (action.help or "").replace("%%", "%"),
+        "helpText": help_text,
         "isOptional": not (action.required or required),
     }
     allowed = ("true", "false") if action.nargs == 0 else action.choices

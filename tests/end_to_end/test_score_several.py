@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from beam_pipelines.jobs.score import ScoreConfig, run, scoring
+from beam_pipelines.jobs.score import ScoreConfig, reuse, run
 from beam_pipelines.options import beam_options
 from tests.cappy_model.models import save_tiny_scorer
 from tests.conftest import cappy, data_bytes, manifest_of, metrics_of, rows_of, sentence
@@ -295,7 +295,7 @@ def test_rerank_and_evaluate_read_the_table(models: Path, inputs: Path, tmp_path
     }
 
 
-def test_scores_are_taken_over_for_the_scorers_that_a_folder_has(
+def test_scores_are_reused_for_the_scorers_that_a_folder_has(
     models: Path, inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     alone(inputs, tmp_path / "one", models / "a", "score")
@@ -304,7 +304,7 @@ def test_scores_are_taken_over_for_the_scorers_that_a_folder_has(
     runs = manifest_of(tmp_path / "out")["scorers"]
     assert runs[FIRST]["totals"]["reused"] == 120 and "reused" not in runs[SECOND]["totals"]
     assert manifest_of(tmp_path / "out")["totals"]["reused"] == 120
-    assert f"{FIRST}: 120 pairs scored, 120 of them taken over, 0 without" in capsys.readouterr().out
+    assert f"{FIRST}: 120 pairs scored, 120 of them reused, 0 without" in capsys.readouterr().out
     assert "reused scores" in (tmp_path / "out/report.html").read_text()
     assert score(inputs, tmp_path / "again", "--reuse", tmp_path / "out") == 0
     assert [run["totals"]["reused"] for run in manifest_of(tmp_path / "again")["scorers"].values()] == [120, 120]
@@ -326,7 +326,7 @@ def test_one_model_is_in_memory_at_a_time(
         return scorer
 
     monkeypatch.setattr(Scorer, "from_pretrained", from_pretrained)
-    scoring.release_scorers()
+    reuse.release_scorers()
     (tmp_path / "scorers.yaml").write_text(yaml.safe_dump([entry(models, name, name) for name in "abc"]))
     config = ScoreConfig(
         input=f"{inputs}/*", scorers=str(tmp_path / "scorers.yaml"), output=str(tmp_path / "out"), device="cpu"
@@ -375,9 +375,12 @@ WRONG = [
     ("[]", ["'scorers' is []"]),
     ("scorer: []", ["unknown key 'scorer'; did you mean 'scorers'?"]),
     ("- {model: m, column: x}\n- {model: n, column: x}", ["column 'x' is named twice"]),
-    ("- {model: m, column: x}\n- {model: n, column: X}", ["'x' of scorer 'x' and 'X' of scorer 'X'"]),
-    ("- {model: m, column: x}\n- {model: n, column: x_error}", ["'x_error' of scorer 'x' and 'x_error' of scorer"]),
-    ("- {model: m, column: position}", ["column 'position' is what scorers/ calls the place of a row"]),
+    ("- {model: m, column: x}\n- {model: n, column: X}", ["columns 'x' and 'X' differ only in case"]),
+    (
+        "- {model: m, column: x}\n- {model: n, column: x_error}",
+        ["scorers 'x' and 'x_error' both write a column 'x_error'"],
+    ),
+    ("- {model: m, column: position}", ["column 'position' is reserved for row positions; rename 'position'"]),
     (f"- {{model: m, column: {'x' * 201}}}", ["is too long for the name of a folder"]),
     ("- {model: m\n", ["is not YAML"]),
 ]

@@ -1,4 +1,4 @@
-"""The scores of a scorer's own run, found by the positions of their rows, one part at a time."""
+"""The scores of a scorer's own run, looked up by the positions of their rows, one output file at a time."""
 
 import json
 import re
@@ -22,7 +22,7 @@ from schemas.ids import digest_of
 _PART = re.compile(r".*part-(\d+)-(\d+)-(\d+)\.parquet")
 _RUNS_AT_HAND = 64
 _UNKNOWN = -1
-_AGAIN = "run the same command again, which makes it again"
+_AGAIN = "run the same command again to rebuild it"
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class _ScoredRun:
 
 
 class _Parts:
-    """The files with the scores of one input file, in the order of its positions: 48 bytes of memory for each."""
+    """The output files of one scorer for one input file, in order of position (48 bytes each)."""
 
     def __init__(
         self, folder: str, number: int, parts: Sequence[tuple[int, int, str]], storage: StorageOptions

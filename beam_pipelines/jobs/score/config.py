@@ -44,14 +44,14 @@ class ScoreConfig(ScorerConfig):
     scorers: str | None = flag(
         None,
         metavar="FILE",
-        help="YAML list of several scorers, in place of --model: model and column of each, and template, head, dtype "
-        "and max_length where they differ from the flags",
+        help="YAML file that lists several scorers, instead of --model: for each its model and column, and optionally "
+        "template, head, dtype and max_length",
     )
     reuse: Sequence[str] = flag(
         (),
         action="extend",
         metavar="DIR",
-        help="finished output folders of score whose scores of equal pairs are taken over; may be repeated",
+        help="finished output folders of score to copy the scores of identical pairs from; may be repeated",
     )
     instruction_column: str = flag("instruction", metavar="C", help="column of the instruction")
     response_column: str = flag("response", metavar="C", help="column of the response: text, or a list of texts")
@@ -61,7 +61,7 @@ class ScoreConfig(ScorerConfig):
         """Raise UsageError unless there is either a model or a file of scorers."""
         super().check()
         if self.model is None and self.scorers is None:
-            raise UsageError("--model ID, a scorer, or --scorers FILE, a list of several, is required")
+            raise UsageError("give --model ID, or --scorers FILE for several scorers")
         if self.scorers is None:
             return
         if self.model is not None:

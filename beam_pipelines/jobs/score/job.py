@@ -17,7 +17,7 @@ from beam_pipelines.jobs.score.page import page
 from beam_pipelines.jobs.score.plan import ScorePlan, plan
 from beam_pipelines.jobs.score.reuse import load_reusing
 from beam_pipelines.jobs.score.scoring import load_scorer, score_positions, score_unit
-from beam_pipelines.jobs.score.several import describe_in_turn, score_in_turn, summarise_several, taken_over
+from beam_pipelines.jobs.score.several import count_reused, describe_in_turn, score_in_turn, summarise_several
 from beam_pipelines.models.settle import describe_units, without_warnings
 from beam_pipelines.report.text import plural
 from beam_pipelines.runners.forecast import forecast, measure_first_rows
@@ -102,7 +102,7 @@ def summarise(manifest: Mapping[str, Any]) -> str:
         return summarise_several(manifest)
     totals = manifest["totals"]
     return (
-        f"{plural(totals['scored'], 'pair')} scored in {plural(totals['rows'], 'row')}, {taken_over(totals)}"
+        f"{plural(totals['scored'], 'pair')} scored in {plural(totals['rows'], 'row')}, {count_reused(totals)}"
         f"{totals['unscored']:,} without a score, {plural(manifest['rejects']['rows'], 'reject')}, "
         f"in {manifest['seconds']} s"
     )

@@ -38,8 +38,8 @@ class ScorePlan(Plan):
     """A configuration with the columns and the scorer settled.
 
     `model` is the fingerprint's entry for the scorer; `meaning` says what its scores are, for the manifest. With
-    `positions` the output has the position of each row in place of the input's columns. Scores of equal pairs in
-    `reuse` are taken over.
+    `positions` the output has the position of each row in place of the input's columns. Scores of identical pairs in
+    `reuse` are copied.
     """
 
     config: ScoreConfig
@@ -53,7 +53,7 @@ class ScorePlan(Plan):
 
     @property
     def urls(self) -> list[str]:
-        """All input files, in order, and the folders whose scores are taken over."""
+        """All input files, in order, and the folders whose scores are reused."""
         return [*super().urls, *(scores.url for scores in (self.reuse.known if self.reuse else ()))]
 
     @property
@@ -86,7 +86,8 @@ def plan(config: ScoreConfig, placement: Placement) -> ScorePlan:
     folders = scored_folders(config.reuse, output=config.output, storage=config.storage)
     settled = settle_plan(config, placement, open_pairs(config, known_files(config, "score")), folders=folders)
     check_matched(folders, [settled.described_model])
-    return loaded(settled, placement)
+    load_locally(settled, placement)
+    return settled
 
 
 def settle_plan(
@@ -99,7 +100,7 @@ def settle_plan(
 ) -> ScorePlan:
     """Return the plan for an input, settled from the files of the model without its weights. Raises as `plan` does.
 
-    Scores are taken over from those of the `folders` that have some of this scorer.
+    Scores are reused from those of the `folders` that have some of this scorer.
     """
     check_named(config, local=placement.local)
     columns = columns_of(config)
@@ -112,11 +113,10 @@ def settle_plan(
     return replace(settled_plan, reuse=reuse_of(folders, settled_plan.described_model, config.storage))
 
 
-def loaded(plan: ScorePlan, placement: Placement) -> ScorePlan:
-    """Return a plan whose scorer this process has loaded and checked, if it is to compute here."""
+def load_locally(plan: ScorePlan, placement: Placement) -> None:
+    """Load and check the scorer in this process if the run is to compute here. Raises CheckFailed."""
     if placement.local and not has_ended(plan.config, len(plan.inputs[0].files)):
         load_scorer(plan.scorer)
-    return plan
 
 
 def _settle(

@@ -75,24 +75,23 @@ def _place_of(loc: tuple[int | str, ...], content: Any) -> Place | None:
 
 
 def _check_columns(columns: Sequence[str], url: str) -> None:
-    """Raise UsageError for columns of scores of which two are the same, or differ in the case of letters alone.
-
-    Not all disks tell such folders apart, nor all databases such columns.
-    """
+    """Raise UsageError for columns of scores of which two are the same, or differ in the case of letters alone."""
     for column in columns:
         if len(folder_of(column)) > _LONGEST_FOLDER:
             raise UsageError(f"{url}: column {column!r} is too long for the name of a folder; give a shorter one")
     taken = [(column, name) for column in columns for name in ScoreColumns("", "", column).new]
     for column, name in taken:
         if name.casefold() == POSITION.name:
-            raise UsageError(f"{url}: column {name!r} is what {SCORERS}/ calls the place of a row; rename {column!r}")
+            raise UsageError(f"{url}: column {name!r} is reserved for row positions; rename {column!r}")
     for (column, name), (other, second) in combinations(taken, 2):
         if name == second == column == other:
             raise UsageError(f"{url}: column {name!r} is named twice; give each scorer a column of its own")
+        if name == second:
+            raise UsageError(f"{url}: scorers {column!r} and {other!r} both write a column {name!r}; rename one")
         if name.casefold() == second.casefold():
             raise UsageError(
-                f"{url}: {name!r} of scorer {column!r} and {second!r} of scorer {other!r} cannot be told apart "
-                "everywhere; rename one of these scorers' columns"
+                f"{url}: columns {name!r} and {second!r} differ only in case, which some file systems and databases "
+                "ignore; rename one"
             )
 
 

@@ -11,12 +11,12 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_pipelines.jobs.score.config import ScoreConfig
 from beam_pipelines.jobs.score.join import JoinPlan, build, fingerprint_inputs, manifest_of, plan_join, stages
-from beam_pipelines.jobs.score.plan import ScorePlan, loaded
+from beam_pipelines.jobs.score.plan import ScorePlan, load_locally
+from beam_pipelines.jobs.score.reuse import release_scorers
 from beam_pipelines.jobs.score.scorers import naming
-from beam_pipelines.jobs.score.scoring import release_scorers
 from beam_pipelines.models.settle import has_ended
 from beam_pipelines.report.text import plural
-from beam_pipelines.runners.options import DRY_RUN, Placement, in_threads, is_dataflow, placement_of
+from beam_pipelines.runners.options import in_threads, is_dataflow, placement_of
 from beam_pipelines.runners.pipeline_job import PipelineJob, check_shared, check_visible
 from beam_pipelines.runs.changes import describe_changes
 from beam_pipelines.runs.files import lost_files
@@ -41,8 +41,8 @@ _LOG = logging.getLogger("cappy")
 def score_in_turn(config: ScoreConfig, options: PipelineOptions, score: PipelineJob[ScorePlan]) -> dict[str, Any]:
     """Run the scorers of the file one after the other by the job `score`, then make the table of all their scores.
 
-    A finished scorer is left alone, and the table is made again if the file lists more scorers than it holds. Returns
-    the manifest. Raises CappyError as `PipelineJob.run` does, and for a scorer of the folder that the file lacks or
+    A finished scorer is left alone, and the table is rebuilt if the file lists more scorers than it holds. Returns the
+    manifest. Raises CappyError as `PipelineJob.run` does, and for a scorer of the folder that the file lacks or
     describes otherwise.
     """
     placement = placement_of(options)
@@ -50,7 +50,7 @@ def score_in_turn(config: ScoreConfig, options: PipelineOptions, score: Pipeline
     plan = plan_join(config, placement)
     if is_dataflow(options):
         check_visible(plan)
-    table = _table_job(plan, score)
+    table = _table_job(score)
     run = describe_run(table.hashed(plan), config, grows=True)
     if config.overwrite:
         _check_folders(plan, score)
@@ -60,16 +60,15 @@ def score_in_turn(config: ScoreConfig, options: PipelineOptions, score: Pipeline
     elif not _is_finished(plan, run):
         _check_folders(plan, score)
         _score_all(plan, options, score)
-        _take_in(plan, run)
-    return table.run(replace(config, overwrite=False), in_threads(options))
+        _add_scorers(plan, run)
+    return table.run_plan(replace(plan, config=replace(config, overwrite=False)), in_threads(options))
 
 
-def _table_job(plan: JoinPlan, score: PipelineJob[ScorePlan]) -> PipelineJob[JoinPlan]:
-    """Return the job that makes the table of finished scorers, planned as `plan`."""
-    once = replace(plan, config=replace(plan.config, overwrite=False))
+def _table_job(score: PipelineJob[ScorePlan]) -> PipelineJob[JoinPlan]:
+    """Return the job that makes the table of finished scorers."""
     return PipelineJob(
         name=score.name,
-        plan=lambda config, placement: once,
+        plan=plan_join,
         fingerprint_inputs=fingerprint_inputs,
         build=build,
         stages=stages,
@@ -96,7 +95,7 @@ def _is_finished(plan: JoinPlan, run: Mapping[str, Any]) -> bool:
     elif before.get("job") == run["job"]:
         raise CappyError(
             f"{output}: holds the scores of one scorer, given by --model; give another folder, with --reuse {output} "
-            "to take these scores over"
+            "to reuse these scores"
         )
     known = _with_scorers(run, before) if same else run
     standing = standing_of(output, known, storage)
@@ -118,7 +117,7 @@ def _refuse_changed(output: str, file: str, before: Mapping[str, Any], run: Mapp
         if name not in listed:
             raise CappyError(
                 f"{output}: holds the scores of {name!r}, which {file} does not list; list it again, or give another "
-                f"folder, with --reuse {output} to take over the scores of the others"
+                f"folder, with --reuse {output} to reuse the scores of the others"
             )
         changes = describe_changes(entry, listed[name])
         if changes:
@@ -141,22 +140,18 @@ def _check_folders(plan: JoinPlan, score: PipelineJob[ScorePlan]) -> None:
 def _score_all(plan: JoinPlan, options: PipelineOptions, score: PipelineJob[ScorePlan]) -> None:
     """Run the scorers in turn; the weights of one are released before those of the next are loaded."""
     for number, scorer in enumerate(plan.scorers, 1):
-        column, config = scorer.columns.score, scorer.config
-        _LOG.info("scorer %d of %d: %r by %s", number, len(plan.scorers), column, config.model)
-        job = replace(score, plan=partial(_planned, scorer))
+        column = scorer.columns.score
+        _LOG.info("scorer %d of %d: %r by %s", number, len(plan.scorers), column, scorer.config.model)
         try:
             with naming(plan.config, column):
-                job.run(config, in_threads(options))
+                load_locally(scorer, placement_of(in_threads(options)))
+                score.run_plan(scorer, in_threads(options))
         finally:
             release_scorers()
 
 
-def _planned(scorer: ScorePlan, config: ScoreConfig, placement: Placement) -> ScorePlan:
-    return loaded(scorer, placement)
-
-
-def _take_in(plan: JoinPlan, run: Mapping[str, Any]) -> None:
-    """Let the run in the output folder be one of the scorers of `run`, if it is one of fewer: its table is deleted.
+def _add_scorers(plan: JoinPlan, run: Mapping[str, Any]) -> None:
+    """Make the run in the output folder one of the scorers of `run`, if it has fewer, and delete its table.
 
     The manifest goes first, and run.json is written last, so an interruption leaves a run of fewer scorers, begun.
     Files keep their numbers.
@@ -192,15 +187,14 @@ def _describe(plan: JoinPlan, options: PipelineOptions, *, score: PipelineJob[Sc
 
 def describe_in_turn(config: ScoreConfig, options: PipelineOptions, score: PipelineJob[ScorePlan]) -> str:
     """Describe what `score_in_turn` would do, planned as if it ran on this machine."""
-    plan = plan_join(config, DRY_RUN)
-    return _table_job(plan, score).dry_run(config, options)
+    return _table_job(score).dry_run(config, options)
 
 
 def summarise_several(manifest: Mapping[str, Any]) -> str:
     """Summarise the manifest of several scorers, a line for each of them."""
     totals = manifest["totals"]
     lines = [
-        f"{name}: {plural(run['totals']['scored'], 'pair')} scored, {taken_over(run['totals'])}"
+        f"{name}: {plural(run['totals']['scored'], 'pair')} scored, {count_reused(run['totals'])}"
         f"{run['totals']['unscored']:,} without a score, in {run['seconds']} s"
         for name, run in manifest["scorers"].items()
     ]
@@ -209,6 +203,6 @@ def summarise_several(manifest: Mapping[str, Any]) -> str:
     )
 
 
-def taken_over(totals: Mapping[str, int]) -> str:
-    """Say how many scores of a run were taken over from earlier ones, if any could be."""
-    return f"{totals['reused']:,} of them taken over, " if "reused" in totals else ""
+def count_reused(totals: Mapping[str, int]) -> str:
+    """Say how many scores of a run were reused from earlier ones, if any could be."""
+    return f"{totals['reused']:,} of them reused, " if "reused" in totals else ""
