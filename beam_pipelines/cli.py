@@ -46,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     command: Command = arguments.run
     try:
+        if words[0] != arguments.command:
+            raise UsageError(f"{words[0]} stands before the command; flags follow it")
         check_words(arguments.parser, words)
         return command(arguments, rest)
     except HandedOver as message:

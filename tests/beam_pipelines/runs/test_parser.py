@@ -43,6 +43,11 @@ def test_misspelt_flags_are_named_with_those_that_were_meant(
     assert status == 2 and said.startswith(f"{program}: {message}") and "usage" not in said
 
 
+def test_flags_follow_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    message = "cappy verify: --debug stands before the command; flags follow it\n"
+    assert status_and_message("--debug verify D", capsys) == (2, message)
+
+
 def test_flags_of_beam_are_known_where_ours_are_missing(capsys: pytest.CaptureFixture[str]) -> None:
     status, said = status_and_message("score --runner direct --model M --output D", capsys)
     assert status == 2 and "the following arguments are required: --input" in said and "unknown" not in said
