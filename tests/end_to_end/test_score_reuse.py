@@ -309,11 +309,85 @@ def test_a_folder_that_has_gone_or_changed_between_launches(
     assert f"--reuse {other}: holds no manifest.json" in error
     assert f"The run in {tmp_path / 'out'} reuses its scores: bring it back, or --overwrite that run" in error
     assert cappy(*words[:-1], moved) == 0  # wherever it is
-    assert manifest_of(tmp_path / "out")["totals"]["reused"] == 50
-    assert cappy(*words[:-1], alter(moved, shifted)) == 1
-    assert "what --reuse takes over (its folders, or the scores in them) has changed" in said(capsys)
-    assert cappy(*words[:-2]) == 1
-    assert "what --reuse takes over (its folders, or the scores in them) has changed" in said(capsys)
+    manifest, before = manifest_of(tmp_path / "out"), data_bytes(tmp_path / "out")
+    assert manifest["totals"]["reused"] == 50
+    alter(moved, shifted)
+    for same in ([*words[:-1], moved], words[:-2]):
+        said(capsys)
+        assert cappy(*same) == 0
+        assert "already finished" in said(capsys)
+    assert manifest_of(tmp_path / "out") == manifest and data_bytes(tmp_path / "out") == before
+
+
+def test_where_scores_come_from_is_fixed_until_the_run_has_finished(
+    model: Path, known: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other, output = Path(shutil.copytree(known, tmp_path / "known")), tmp_path / "out"
+    words = command(some_rows(150, 250), model, output, "--reuse", other)
+    assert cappy(*words) == 0
+    (unit,) = output.glob("rows/*")
+    content, manifest = unit.read_bytes(), (output / "manifest.json").read_bytes()
+    alter(other, shifted)
+    unit.unlink()
+    for changed in (words, words[:-2]):
+        said(capsys)
+        assert cappy(*changed) == 1
+        assert "is missing. The source of reused scores (--reuse, or the rows in its folders) has changed" in said(
+            capsys
+        )
+        assert (output / "manifest.json").read_bytes() == manifest
+    (output / "manifest.json").unlink()
+    for changed in (words, words[:-2]):
+        assert cappy(*changed) == 1
+        assert "holds another run: the source of reused scores (--reuse, or the rows in its folders) has changed" in (
+            said(capsys)
+        )
+    assert cappy(*words[:-1], known) == 0
+    assert unit.read_bytes() == content
+
+
+def in_months(folder: Path, **months: Rows) -> Path:
+    """Write a file of rows for each month; return the pattern of all of them."""
+    folder.mkdir(exist_ok=True)
+    for month, rows in months.items():
+        (folder / f"{month}.jsonl").write_bytes(json_lines(*rows))
+    return folder / "*.jsonl"
+
+
+@pytest.mark.parametrize("several", [False, True], ids=["one", "several"])
+def test_the_source_grows_and_then_the_run_that_reuses_it(
+    several: bool, model: Path, scorers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(rows: Path, output: Path, *flags: object) -> None:
+        words = score_all(rows, scorers, output, *flags) if several else command(rows, model, output, *flags)
+        said(capsys)
+        assert cappy(*words) == 0, said(capsys)
+
+    source, output, folder = tmp_path / "source", tmp_path / "out", tmp_path / "in"
+    theirs = in_months(tmp_path / "theirs", may=some_rows(0, 40))
+    run(theirs, source)
+    ours = in_months(folder, may=some_rows(20, 60))
+    run(ours, output, "--reuse", source)
+    before = data_bytes(output)
+    in_months(tmp_path / "theirs", june=some_rows(100, 140))
+    run(theirs, source)
+    run(ours, output, "--reuse", source)
+    assert "already finished" in said(capsys) and data_bytes(output) == before
+    in_months(folder, june=some_rows(120, 160))
+    run(ours, output, "--reuse", source)
+    assert before.items() <= data_bytes(output).items()
+    stages = [output / "scorers" / name for name in ("first", "second")] if several else [output]
+    for stage in stages:
+        manifest = manifest_of(stage)
+        assert (manifest["totals"]["reused"], manifest["totals"]["rows"]) == (40, 80)
+        one, other = (launch["reuse"] for launch in manifest["growth"])
+        assert one != other and [entry["files"] for entry in manifest["growth"]] == [1, 1]
+    assert cappy("verify", output) == 0
+    in_months(folder, july=some_rows(200, 210))
+    run(ours, output)
+    assert before.items() <= data_bytes(output).items() and manifest_of(output)["totals"]["rows"] == 90
+    for stage in stages:
+        assert [len(launch.get("reuse", ())) for launch in manifest_of(stage)["growth"]] == [1, 1, 0]
 
 
 def test_a_dry_run_tells_the_size_of_the_index(

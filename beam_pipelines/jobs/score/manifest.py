@@ -47,6 +47,7 @@ def score_manifest(stats: Stats, *, hashed: Mapping[str, Any], model: Mapping[st
     `model` has the name of the scorer, its head, template and activation.
     """
     counts, errors = stats.counts, stats.under("errors")
+    reused = counts["pairs", "reused"]
     rows, unreadable, unscored = counts["rows", "read"], counts["rows", "rejected"], sum(errors.values())
     pairs = counts["pairs", "scored"] + unscored
     lengths = stats.under("lengths")
@@ -59,7 +60,7 @@ def score_manifest(stats: Stats, *, hashed: Mapping[str, Any], model: Mapping[st
             "unscored": unscored,
             "distinct": counts["pairs", "distinct"],
             "truncated": counts["pairs", "truncated"],
-            **({"reused": counts["pairs", "reused"]} if "reuse" in hashed else {}),
+            **({"reused": reused} if "reuse" in hashed or reused else {}),  # by this launch, or by one before
         },
         "warnings": _warnings(counts["pairs", "truncated"], counts["pairs", "scored"], hashed["model"]["max_length"]),
         "tokens": {
