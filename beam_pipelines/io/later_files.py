@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from beam_pipelines.io.columns import widen
+from beam_pipelines.io.columns import nested_types, widen
 from beam_pipelines.io.formats.base import AsWritten
 from beam_pipelines.io.resolve import Found, Roles, Unresolved, resolve
 from schemas.conversion import is_list
@@ -32,9 +32,10 @@ def check_fits(
     for column in _distinct(later):
         if not (_takes_cells(decided, found, column) or _widens_to(name, decided, [*found, column], roles)):
             kind = "text, and values of other types" if column.mostly is not None else column.field.type
+            empty = any(pa.types.is_null(part) for part, _ in nested_types(decided[0].type))
             raise Unresolved(
                 f"{column.url}: column {name!r} is {kind}, which does not fit {decided[0].type}, its type in the first "
-                f"files of the run; convert it, {_REMEDY}"
+                f"files of the run{', which have no value of it; drop' if empty else '; convert'} it, {_REMEDY}"
             )
 
 

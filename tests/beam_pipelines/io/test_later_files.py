@@ -93,6 +93,7 @@ def test_what_fits_changes_nothing(tmp_path: Path, first: Content, later: Conten
         (column(1, kind=pa.int32()), column(2), "column 'x' is int64, which does not fit int32"),
         (column("a"), column("b", kind=pa.large_string()), "is large_string, which does not fit string"),
         (column(1), column("b"), "column 'x' is string, which does not fit int64"),
+        (column(None, kind=pa.null()), column("b"), "which have no value of it; drop it"),
         (column({"a": 1}), column({"a": 2, "b": 3}), "does not fit struct<a: int64>"),
         (column([1.0, 2.0], kind=FIXED), column([3.0], kind=pa.list_(pa.float32())), "does not fit fixed_size_list"),
         (column("a", kind=DICTIONARY), column("b", kind=pa.large_string()), "does not fit"),
