@@ -60,9 +60,9 @@ def refuse_unsuitable(checkpoint: Checkpoint) -> None:
             f"{checkpoint.source.name}: {described} is a multimodal model{found}, of which only text models are "
             f"scored; {_REMEDY}"
         )
-    told = [*names, str(stored.get("model_type")), str(stored.get("ranker_type"))]
+    kinds = [*names, str(stored.get("model_type")), str(stored.get("ranker_type"))]
     for pattern, reason in _REASONS:
-        if any(pattern.search(name) for name in told):
+        if any(pattern.search(name) for name in kinds):
             raise ModelError(f"{checkpoint.source.name}: {described} is {reason}; {_REMEDY}")
     check_known(checkpoint)
     # With the classes of transformers such a model would load as another one of its type.

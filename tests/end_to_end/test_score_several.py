@@ -358,7 +358,7 @@ def test_flags_that_exclude_each_other(
 ) -> None:
     given = ("--input", inputs / "*", "--output", tmp_path / "out")
     assert cappy("score", *given) == 2
-    assert "--model ID, a scorer, or --scorers FILE" in said(capsys)
+    assert "give --model ID, or --scorers FILE for several scorers" in said(capsys)
     assert score(inputs, tmp_path / "out", "--model", models / "a", scorers=[entry(models, "b", SECOND)]) == 2
     assert "--model and --scorers exclude each other" in said(capsys)
     assert score(inputs, tmp_path / "out", "--score-column", "x") == 2
