@@ -1,5 +1,7 @@
 """Open the inputs of a job as its options say."""
 
+import logging
+import posixpath
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,12 +10,15 @@ from beam_pipelines.io.formats.base import Dialect
 from beam_pipelines.io.inputs import NOTHING_KNOWN, Input, Known, open_input
 from beam_pipelines.io.patterns import find
 from beam_pipelines.io.resolve import Roles
-from beam_pipelines.io.storage import absolute, join, read_bytes
+from beam_pipelines.io.storage import StorageOptions, absolute, join, read_bytes
 from beam_pipelines.report.text import plural
 from beam_pipelines.runs.folder import earlier_run
 from beam_pipelines.runs.growth import known_in, name_new
+from beam_pipelines.runs.job import JOBS
 from schemas.errors import CappyError, UsageError
-from schemas.manifest import MANIFEST
+from schemas.manifest import MANIFEST, RUN
+
+_LOG = logging.getLogger("cappy")
 
 
 def open_inputs(
@@ -35,7 +40,7 @@ def open_inputs(
       text, numbers, templates: as in `Roles`.
       group, first, known: as in `open_input`.
     """
-    return open_input(
+    source = open_input(
         [patterns] if isinstance(patterns, str) else patterns,
         config.storage,
         dialect=_dialect(config),
@@ -46,6 +51,20 @@ def open_inputs(
         limit=getattr(config, "limit", None),
         known=known,
     )
+    _warn_of_unfinished([file.url for file in source.files], config.storage)
+    return source
+
+
+def _warn_of_unfinished(urls: Sequence[str], storage: StorageOptions) -> None:
+    """Warn if files are the table of a run that has not finished, which may not have all of its rows yet."""
+    tables = {folder for entry in JOBS.values() for folder in entry.data if folder}
+    folders = dict.fromkeys(map(posixpath.dirname, urls))
+    for output in dict.fromkeys(posixpath.dirname(url) for url in folders if posixpath.basename(url) in tables):
+        begun, ended = (read_bytes(join(output, name), storage) is not None for name in (RUN, MANIFEST))
+        if begun and not ended:
+            _LOG.warning(
+                "%s: holds an unfinished run, whose table may lack rows; run its command again to finish it", output
+            )
 
 
 def known_files(config: Any, job: str) -> Known:

@@ -16,6 +16,8 @@ _CUT_SHARE = 0.05
 COUNTED = ("model", "totals", "warnings", "tokens", "scores", "lengths", "errors", "seconds", "fingerprint")
 """Parts of the manifest of each scorer's own run that the manifest of several scorers repeats."""
 
+_ORDER = "Rows keep the order of the input; those of files that were added later come last."
+
 
 def _text(manifest: Mapping[str, Any]) -> str:
     totals = manifest["totals"]
@@ -23,8 +25,8 @@ def _text(manifest: Mapping[str, Any]) -> str:
         columns = listing([f"`{name}` by {run['model']['name']}" for name, run in manifest["scorers"].items()])
         return (
             f"{plural(totals['rows'], 'row')} with the scores of {plural(len(manifest['scorers']), 'scorer')}: "
-            f"{columns}. Higher is better. Rows keep the order of the input; a row without a score has the reason in "
-            "the column of the same name with `_error`."
+            f"{columns}. Higher is better. {_ORDER} A row without a score has the reason in the column of the same "
+            "name with `_error`."
         )
     if manifest["configuration"].get("carries"):
         return (
@@ -33,8 +35,8 @@ def _text(manifest: Mapping[str, Any]) -> str:
         )
     return (
         f"{plural(totals['rows'], 'row')}, {plural(totals['scored'], 'pair')} of them scored by "
-        f"{manifest['model']['name']}: higher is better. Rows keep the order of the input; a row without a score has "
-        "the reason in the error column."
+        f"{manifest['model']['name']}: higher is better. {_ORDER} A row without a score has the reason in the error "
+        "column."
     )
 
 

@@ -64,7 +64,7 @@ def _figures(manifest: Mapping[str, Any]) -> list[KeyFigure]:
     padding = text.share(tokens["padding"], tokens["real"] + tokens["padding"])
     return [
         count(totals["rows"], "row", text.plural(len(manifest["inputs"]), "input file")),
-        count(totals["distinct"], "distinct pair", "equal pairs are scored once"),
+        count(totals["distinct"], "distinct pair", "equal pairs of a unit are scored once"),
         *([count(totals["reused"], "reused pair", "with the score of an earlier run")] if "reused" in totals else []),
         *tables.throughput(manifest, f"plus {padding} padding"),
         *tables.last_figures(manifest),

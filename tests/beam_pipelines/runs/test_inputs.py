@@ -84,3 +84,16 @@ def test_rows_to_come_are_those_of_new_files(tmp_path: Path) -> None:
     assert rows_to_come(options, "score", source) == 10
     (tmp_path / "out" / "manifest.json").write_text("{}")
     assert rows_to_come(options, "score", source) == 7
+
+
+def test_the_table_of_an_unfinished_run_is_read_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "scored" / "rows").mkdir(parents=True)
+    (tmp_path / "scored" / "rows" / "a.jsonl").write_text('{"instruction": "a"}\n')
+    for name, warned in ((None, False), ("run.json", True), ("manifest.json", False)):
+        if name is not None:
+            (tmp_path / "scored" / name).write_text("{}")
+        caplog.clear()
+        assert open_inputs(config(tmp_path), str(tmp_path / "scored/rows/*.jsonl")).rows == 1
+        assert (f"{tmp_path}/scored: holds an unfinished run" in caplog.text) is warned
