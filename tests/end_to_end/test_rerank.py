@@ -185,7 +185,7 @@ def test_a_finished_run_is_recognised_and_another_refused(tmp_path: Path, capsys
     assert run_over(scored(), output, "--group-column", "instruction") == 1
     assert 'settings.columns.group: "instruction_id" -> "instruction"' in said(capsys)
     assert run_over(scored(30), output) == 1
-    assert "input scored.parquet has changed" in said(capsys)
+    assert "its input has changed: scored.parquet has another size" in said(capsys)
     assert run_over(scored(), output, "--top-k", 2, "--overwrite") == 0
     assert manifest_of(output)["totals"]["selected"] == len(best_by_pandas(scored(), 2))
 
