@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
@@ -112,8 +113,11 @@ class PipelineJob(Generic[P]):
         check_shared(config.output, placement)
         return self.run_plan(self.plan(config, placement), options)
 
-    def run_plan(self, plan: P, options: PipelineOptions) -> dict[str, Any]:
-        """Run the job as `run` does, by a plan for the placement of `options`."""
+    def run_plan(self, plan: P, options: PipelineOptions, *, held: bool = False, stage: bool = False) -> dict[str, Any]:
+        """Run the job as `run` does, by a plan for the placement of `options`.
+
+        `held`: the caller holds the output folder. `stage`: this is a part of another run.
+        """
         if is_dataflow(options):
             check_visible(plan)
         config, hashed, output = plan.config, self.hashed(plan), plan.output
@@ -128,7 +132,7 @@ class PipelineJob(Generic[P]):
         if lost or not standing.done:
             for warning in self.check(plan):
                 _LOG.warning("%s", warning)
-            with hold(output.url, storage):
+            with nullcontext() if held else hold(output.url, storage):
                 if lost:
                     discard_lost(output.url, lost, storage)
                 leftovers = open_run(output.url, run, overwrite=config.overwrite, storage=storage, reading=plan.urls)
@@ -139,7 +143,8 @@ class PipelineJob(Generic[P]):
         for warning in manifest.get("warnings", ()):
             _LOG.warning("%s: %s", output.url, warning)
         if standing.done and not lost:
-            _LOG.info("%s: already finished at %s; --overwrite runs it again", output.url, manifest["finished"])
+            remedy = "" if stage else "; --overwrite runs it again"
+            _LOG.info("%s: already finished at %s%s", output.url, manifest["finished"], remedy)
         if read_bytes(join(output.url, REPORT), storage) != page:
             output.write(REPORT, page)
         return manifest

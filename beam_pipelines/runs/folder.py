@@ -80,7 +80,7 @@ def open_run(
         before = _decode(output, stored)
         if overwrite:
             _refuse_other_job(output, before, run)
-            _delete_run(output, names, storage, reading)
+            delete_run(output, names, storage, reading)
         else:
             standing = _compare(output, before, run, storage)
             run = _continue(output, names, before, run, standing, storage)
@@ -220,7 +220,7 @@ def names_below(output: str, storage: StorageOptions) -> list[str]:
     return [name for name in names if name != _LOCK]
 
 
-def _delete_run(output: str, names: list[str], storage: StorageOptions, reading: Collection[str]) -> None:
+def delete_run(output: str, names: list[str], storage: StorageOptions, reading: Collection[str]) -> None:
     """Delete the files of a run, run.json last, so that the folder is recognised after an interrupted deletion."""
     kinds = (DATA, _LEFTOVER, _OTHER)
     former = [name for name in _outside_runs(names) if any(kind.fullmatch(name) for kind in kinds)]
@@ -279,7 +279,10 @@ def load_manifest(output: str, storage: StorageOptions) -> dict[str, Any]:
         raise CappyError(f"{output}: the run failed: {reason}")
     if read_bytes(join(output, RUN), storage) is not None:
         raise CappyError(f"{output}: holds an unfinished run; run its command again to finish it")
-    raise CappyError(f"{output}: holds no {MANIFEST}; give the output folder of a job")
+    parent = posixpath.dirname(output.rstrip("/"))
+    known = parent and read_bytes(join(parent, RUN), storage) is not None
+    remedy = f"the folder of the whole run, {parent}" if known else "the output folder of a job"
+    raise CappyError(f"{output}: holds no {MANIFEST}; give {remedy}")
 
 
 def reason_of_failure(output: str, storage: StorageOptions) -> str | None:

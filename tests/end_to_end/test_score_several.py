@@ -15,6 +15,7 @@ import yaml
 
 from beam_pipelines.jobs.score import ScoreConfig, reuse, run
 from beam_pipelines.options import beam_options
+from beam_pipelines.runs.folder import hold
 from tests.cappy_model.models import save_tiny_scorer
 from tests.conftest import cappy, data_bytes, manifest_of, metrics_of, rows_of, sentence
 from tests.end_to_end.inputs import ALL_MAY_FAIL, ONE_PROCESS, PORTABLE, TWO_THREADS, json_lines, parquet, said, settled
@@ -181,6 +182,48 @@ def test_an_interrupted_run_goes_on_where_it_was(models: Path, inputs: Path, tmp
     assert score(inputs, output) == 0
     assert data_bytes(output) == whole
     assert {path: time for path, time in times_of(output / "scorers").items() if path in kept} == kept
+
+
+def test_an_unfinished_run_is_known_before_its_table(
+    models: Path, inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    fails = [entry(models, "a", FIRST), entry(models, "b", SECOND, max_length=32)]
+    (inputs / "1.jsonl").write_bytes(json_lines(*some_rows(3), b"no JSON"))
+    assert score(inputs, output, "--max-reject-rate", 0, scorers=fails) == 1
+    assert folders_of(output) == [FIRST] and (output / "run.json").exists()
+    said(capsys)
+    for command in ("verify", "report"):
+        assert cappy(command, output) == 1
+        assert "holds an unfinished run; run its command again to finish it" in said(capsys)
+    given = ("--input", inputs / "*", "--output", output, "--device", "cpu")
+    assert cappy("score", *given, "--model", models / "a") == 1
+    assert "holds the scores of several scorers" in said(capsys)
+    assert score(inputs, output, *ALL_MAY_FAIL) == 0
+    assert check_folder(output)["totals"]["rows"] == 124
+
+
+def test_one_command_at_a_time(models: Path, inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output, scorers = tmp_path / "out", [entry(models, "a", FIRST)]
+    assert score(inputs, output, scorers=scorers) == 0
+    kept = times_of(output)
+    with hold(str(output), {}):
+        assert score(inputs, output) == 0, "nothing to do"
+        assert score(inputs, output, "--overwrite") == 1
+        assert "another job is running in it" in said(capsys)
+        assert score(inputs, output, scorers=[*scorers, entry(models, "b", SECOND)]) == 1
+    assert times_of(output) == kept
+
+
+def test_overwriting_leaves_no_scorer_that_is_not_listed(models: Path, inputs: Path, tmp_path: Path) -> None:
+    output, scorers = tmp_path / "out", [entry(models, "a", FIRST), entry(models, "b", SECOND)]
+    assert score(inputs, output, scorers=scorers) == 0
+    assert score(inputs, output, "--overwrite", scorers=scorers[1:]) == 0
+    assert folders_of(output) == ["other%2Fone%2Ex"]
+    check_folder(output)
+    alone(inputs, output, models / "a", "score", "--overwrite")
+    assert not any((output / "scorers").iterdir())
+    assert cappy("verify", output) == 0
 
 
 def test_added_while_the_table_was_deleted(models: Path, inputs: Path, tmp_path: Path) -> None:

@@ -17,7 +17,13 @@ from beam_pipelines.jobs.score.page import page
 from beam_pipelines.jobs.score.plan import ScorePlan, plan
 from beam_pipelines.jobs.score.reuse import load_reusing
 from beam_pipelines.jobs.score.scoring import load_scorer, score_positions, score_unit
-from beam_pipelines.jobs.score.several import count_reused, describe_in_turn, score_in_turn, summarise_several
+from beam_pipelines.jobs.score.several import (
+    count_reused,
+    delete_scorers,
+    describe_in_turn,
+    score_in_turn,
+    summarise_several,
+)
 from beam_pipelines.models.settle import describe_units, without_warnings
 from beam_pipelines.report.text import plural
 from beam_pipelines.runners.forecast import forecast, measure_first_rows
@@ -118,6 +124,15 @@ class ScoreJob(PipelineJob[ScorePlan]):
             _refuse_several(config)
             return super().run(config, options)
         return score_in_turn(config, options, self)
+
+    def run_plan(
+        self, plan: ScorePlan, options: PipelineOptions, *, held: bool = False, stage: bool = False
+    ) -> dict[str, Any]:
+        """Run the job as `PipelineJob.run_plan` does; with --overwrite, no runs of several scorers are left."""
+        manifest = super().run_plan(plan, options, held=held, stage=stage)
+        if plan.config.overwrite and not plan.positions:
+            delete_scorers(plan)
+        return manifest
 
     def dry_run(self, config: ScoreConfig, options: PipelineOptions) -> str:
         """Describe the run, or those of all scorers."""

@@ -2,27 +2,32 @@
 
 import json
 import logging
-from collections.abc import Mapping
+import posixpath
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from beam_pipelines.io.storage import file_system, join
 from beam_pipelines.jobs.score.config import ScoreConfig
 from beam_pipelines.jobs.score.join import JoinPlan, build, fingerprint_inputs, manifest_of, plan_join, stages
 from beam_pipelines.jobs.score.plan import ScorePlan, load_locally
 from beam_pipelines.jobs.score.reuse import release_scorers
-from beam_pipelines.jobs.score.scorers import naming
+from beam_pipelines.jobs.score.scorers import SCORERS, naming
 from beam_pipelines.models.settle import has_ended
 from beam_pipelines.report.text import plural
 from beam_pipelines.runners.options import in_threads, is_dataflow, placement_of
-from beam_pipelines.runners.pipeline_job import PipelineJob, check_shared, check_visible
+from beam_pipelines.runners.pipeline_job import PipelineJob, Plan, check_shared, check_visible
 from beam_pipelines.runs.changes import describe_changes
 from beam_pipelines.runs.files import lost_files
 from beam_pipelines.runs.folder import (
     delete_files,
+    delete_run,
     describe_run,
+    earlier_facts,
     earlier_run,
     hold,
     names_below,
@@ -33,7 +38,7 @@ from beam_pipelines.runs.folder import (
     write_run,
 )
 from schemas.errors import CappyError
-from schemas.manifest import CARD, MANIFEST, REPORT
+from schemas.manifest import CARD, MANIFEST, REPORT, RUN
 
 _LOG = logging.getLogger("cappy")
 
@@ -50,18 +55,19 @@ def score_in_turn(config: ScoreConfig, options: PipelineOptions, score: Pipeline
     plan = plan_join(config, placement)
     if is_dataflow(options):
         check_visible(plan)
-    table = _table_job(score)
+    table, once = _table_job(score), replace(plan, config=replace(config, overwrite=False))
     run = describe_run(table.hashed(plan), config, grows=True)
-    if config.overwrite:
-        _check_folders(plan, score)
-        with hold(plan.output.url, config.storage):
-            open_run(plan.output.url, run, overwrite=True, storage=config.storage, reading=plan.urls)
-        _score_all(plan, options, score)
-    elif not _is_finished(plan, run):
-        _check_folders(plan, score)
+    if not config.overwrite and _is_finished(plan, run):
+        return table.run_plan(once, options)
+    _check_folders(plan, score)
+    with hold(plan.output.url, config.storage):
+        _claim(plan, run)
         _score_all(plan, options, score)
         _add_scorers(plan, run)
-    return table.run_plan(replace(plan, config=replace(config, overwrite=False)), in_threads(options))
+        manifest = table.run_plan(once, in_threads(options), held=True)
+        if config.overwrite:
+            delete_scorers(plan, [scorer.output.url for scorer in plan.scorers])
+    return manifest
 
 
 def _table_job(score: PipelineJob[ScorePlan]) -> PipelineJob[JoinPlan]:
@@ -90,6 +96,8 @@ def _is_finished(plan: JoinPlan, run: Mapping[str, Any]) -> bool:
     refuse_foreign(output, storage)
     before = earlier_run(output, storage)
     same = before.get("job") == run["job"] and "scorers" in before["facts"]
+    if same and not before["facts"]["scorers"]:
+        return False
     if same:
         _refuse_changed(output, str(plan.config.scorers), before, run)
     elif before.get("job") == run["job"]:
@@ -100,6 +108,35 @@ def _is_finished(plan: JoinPlan, run: Mapping[str, Any]) -> bool:
     known = _with_scorers(run, before) if same else run
     standing = standing_of(output, known, storage)
     return known == run and standing.done and not lost_files(output, storage)
+
+
+def _claim(plan: JoinPlan, run: Mapping[str, Any]) -> None:
+    """Write the run.json of a folder without a table, before the first scorer runs: without scorers and files.
+
+    Which files there are, and whether they may change, is for the scorers' own runs to say until all have finished.
+    """
+    config, output = plan.config, plan.output.url
+    if not config.overwrite and earlier_facts(output, config.storage).get("scorers"):
+        return
+    settings = {**run["facts"]["settings"], "scorers": []}
+    facts = {**run["facts"], "settings": settings, "scorers": [], "files": []}
+    facts.pop("layouts", None)
+    claimed = {"job": run["job"], "configuration": run["configuration"], "facts": facts}
+    open_run(output, claimed, overwrite=config.overwrite, storage=config.storage, reading=plan.urls)
+
+
+def delete_scorers(plan: Plan, kept: Collection[str] = ()) -> None:
+    """Delete the runs of scorers below the output folder of a plan, but for the folders that are `kept`."""
+    output, storage = plan.output.url, plan.config.storage
+    for name in names_below(output, storage):
+        folder, file = posixpath.split(name)
+        url = join(output, folder)
+        if file == RUN and posixpath.dirname(folder) == SCORERS and url not in kept:
+            delete_run(url, names_below(url, storage), storage, plan.urls)
+            fs, path = file_system(url, storage)
+            if not fs.find(path):
+                with suppress(FileNotFoundError):  # a store has no empty folders
+                    fs.rm(path, recursive=True)
 
 
 def _with_scorers(run: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,7 +165,8 @@ def _refuse_changed(output: str, file: str, before: Mapping[str, Any], run: Mapp
 
 
 def _check_folders(plan: JoinPlan, score: PipelineJob[ScorePlan]) -> None:
-    """Check that the folder of each scorer holds its run, or none. Raises CappyError otherwise."""
+    """Check that the output folder holds a run, and that of each scorer its own, or none. Raises CappyError."""
+    refuse_foreign(plan.output.url, plan.config.storage)
     for scorer in plan.scorers:
         with naming(plan.config, scorer.columns.score):
             refuse_foreign(scorer.output.url, scorer.config.storage)
@@ -145,7 +183,7 @@ def _score_all(plan: JoinPlan, options: PipelineOptions, score: PipelineJob[Scor
         try:
             with naming(plan.config, column):
                 load_locally(scorer, placement_of(in_threads(options)))
-                score.run_plan(scorer, in_threads(options))
+                score.run_plan(scorer, in_threads(options), stage=True)
         finally:
             release_scorers()
 
@@ -158,16 +196,22 @@ def _add_scorers(plan: JoinPlan, run: Mapping[str, Any]) -> None:
     """
     output, storage = plan.output, plan.config.storage
     before = earlier_run(output.url, storage)
-    if not before or _with_scorers(run, before) == run:
-        return
-    with hold(output.url, storage):
+    if not before["facts"]["scorers"]:
+        write_run(output.url, run, storage)
+    elif _with_scorers(run, before) != run:
         table = unlisted(names_below(output.url, storage), ())
         delete_files(output.url, [MANIFEST, CARD, REPORT, *table], storage)
         write_run(output.url, {**_with_scorers(before, run), "configuration": run["configuration"]}, storage)
 
 
 def _describe(plan: JoinPlan, options: PipelineOptions, *, score: PipelineJob[ScorePlan]) -> str:
-    """Describe the input, then each scorer as its own run is described, and release it."""
+    """Describe the input, then each scorer as its own run is described, and release it.
+
+    Raises CappyError if the output folder, or that of a scorer, holds another run.
+    """
+    if not plan.config.overwrite:
+        _is_finished(plan, describe_run(_table_job(score).hashed(plan), plan.config, grows=True))
+    _check_folders(plan, score)
     source = plan.inputs[0]
     lines = [
         f"{plural(len(source.files), 'file')}, {plural(source.rows, 'row')}; {plural(len(plan.scorers), 'scorer')} in "
