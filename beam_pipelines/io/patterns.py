@@ -26,6 +26,7 @@ _WILDCARD = re.compile(r"[*?\[]")
 _WEB_WILDCARD = re.compile(r"[*\[]")  # `?` begins the query
 _URL = re.compile(r"\s*[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 _ENDING = re.compile(rf"\.[a-z]\w*({'|'.join(map(re.escape, COMPRESSIONS))})?$", re.IGNORECASE)
+_REJECTS = "rejects"  # the folder of a run, below its own, that is no input of another
 _MEMORY = re.compile(r"(\w+::)*memory://")
 _SYNTAX = (
     "`*`, `?` and `[...]` stand for parts of a name, `**` for folders of any depth, `{a,b}` for alternatives, and a "
@@ -138,7 +139,8 @@ def _match(pattern: str, options: StorageOptions, outside: str | None) -> _Match
         hidden = {name for name in matching if wildcard and is_hidden(name[len(fixed) :], path[len(fixed) :])}
         paths = [name for name in matching if name not in hidden]
         if not paths:
-            raise CappyError(f"{pattern}: {_nothing(pattern, min(hidden, default='')[len(fixed) :])}")
+            below = [before + other for other in _deeper(fs, fixed, path[len(fixed) :])] if wildcard else []
+            raise CappyError(f"{pattern}: {_nothing(pattern, min(hidden, default='')[len(fixed) :], below)}")
         if wildcard and outside:
             paths = _leave_out(paths, fixed, fs, outside, options)
     return _Matches(before, fixed, paths)
@@ -262,13 +264,28 @@ def _proposal(fs: fsspec.AbstractFileSystem, path: str) -> str:
     return "/**/*.parquet" if any(below[name] == "directory" for name in shown) else "/*.parquet"
 
 
-def _nothing(pattern: str, hidden: str) -> str:
-    """Return why a pattern has no files; `hidden` is one that wildcards skip, or "" for none."""
+def _deeper(fs: fsspec.AbstractFileSystem, fixed: str, rest: str) -> list[str]:
+    """Return the patterns one folder below `fixed` that have files, where that is cheap to find out."""
+    if is_web(fixed) or "/" in rest:
+        return []
+    folders = {name[len(fixed) :].split("/")[0] for name in _glob(fs, fixed, f"*/{rest}")}
+    return [
+        f"{fixed}{folder}/{rest}" for folder in sorted(folders) if not is_hidden(folder, "*") and folder != _REJECTS
+    ]
+
+
+def _nothing(pattern: str, hidden: str, below: Sequence[str]) -> str:
+    """Return why a pattern has no files.
+
+    `hidden` is one that wildcards skip, or "" for none; `below` are patterns of folders below that have files.
+    """
     if hidden:
         return (
             "matches only files that wildcards skip, as they do in other tools: names of files and folders that begin "
             f"with `.` or `_`, such as {readable(hidden)}; begin that part of the pattern with the same character"
         )
+    if below:
+        return f"no file matches; give {' or '.join(readable(name) for name in below[:3])}"
     if _MEMORY.match(pattern):
         return (
             "no file matches: memory:// is the memory of this process, which is empty when a command starts; give "

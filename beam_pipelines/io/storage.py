@@ -1,11 +1,13 @@
 """Files on any fsspec file system: read them, and write them atomically."""
 
+import fcntl
 import io
 import os
 import posixpath
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from glob import escape, glob
 from tempfile import gettempdir
 from typing import IO, Any
 
@@ -149,6 +151,7 @@ def written_whole(url: str, options: StorageOptions) -> Iterator[IO[bytes]]:
     with _writing(url):
         if local:
             fs.makedirs(posixpath.dirname(path), exist_ok=True)
+            _remove_leftovers(path)
         file = _Target(name, url)
     try:
         with io.BufferedWriter(file) as buffered:
@@ -164,11 +167,13 @@ def written_whole(url: str, options: StorageOptions) -> Iterator[IO[bytes]]:
 
 
 class _Target(io.FileIO):
-    """A new file whose errors name the output that it is to become."""
+    """A new file whose errors name the output that it is to become; it is locked while it is open."""
 
     def __init__(self, name: str, url: str) -> None:
         super().__init__(name, "w")
         self._url = url
+        with suppress(OSError):  # not all file systems have locks
+            fcntl.flock(self, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def write(self, data: Any, /) -> int:
         with _writing(self._url):
@@ -217,6 +222,15 @@ def _put(url: str, write: Callable[[fsspec.AbstractFileSystem, str], object], op
 def _temporary(path: str) -> str:
     """Return an unused path in the folder of `path`."""
     return posixpath.join(posixpath.dirname(path), f".{posixpath.basename(path)}.{uuid.uuid4().hex}.tmp")
+
+
+def _remove_leftovers(path: str) -> None:
+    """Delete the temporary files of `written_whole` for `path` that no process has locked: theirs was killed."""
+    folder, name = posixpath.split(path)
+    for leftover in glob(posixpath.join(escape(folder), f".{escape(name)}.{'[0-9a-f]' * 32}.tmp")):
+        with suppress(OSError), open(leftover, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.unlink(leftover)
 
 
 def _replace(fs: fsspec.AbstractFileSystem, temporary: str, path: str) -> None:

@@ -4,9 +4,10 @@ import base64
 import json
 import logging
 import posixpath
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from decimal import Decimal
+from math import isfinite
 from typing import IO, NamedTuple
 
 import pyarrow as pa
@@ -89,13 +90,20 @@ def _check_place(result: RunResult, url: str, *, overwrite: bool, storage: Stora
 
 
 def _binary_columns(schema: pa.Schema) -> list[str]:
-    return [field.name for field in schema if any(is_binary(kind) for kind, _ in nested_types(plain_type(field.type)))]
+    return [field.name for field in schema if _holds(field.type, is_binary)]
+
+
+def _holds(kind: pa.DataType, matches: Callable[[pa.DataType], bool]) -> bool:
+    """Return whether a type, or one in it at any depth, matches."""
+    return any(matches(inner) for inner, _ in nested_types(plain_type(kind)))
 
 
 def _write_csv(target: IO[bytes], reader: pa.RecordBatchReader) -> None:
+    nested = [field.name for field in reader.schema if pa.types.is_nested(plain_type(field.type))]
+    finite = _Finite(reader.schema, nested)
     target.write((",".join(map(_quoted, reader.schema.names)) + "\n").encode())
     for batch in reader:
-        columns = (map(_cell, python_values(column)) for column in batch.columns)
+        columns = (map(_cell, column) for column in finite.columns(batch))
         target.write("".join(f"{','.join(cells)}\n" for cells in zip(*columns, strict=True)).encode())
 
 
@@ -122,9 +130,43 @@ def _quoted(text: str) -> str:
 
 def _write_json_lines(target: IO[bytes], reader: pa.RecordBatchReader) -> None:
     names = reader.schema.names
+    finite = _Finite(reader.schema, names)
     for batch in reader:
-        rows = zip(*map(python_values, batch.columns), strict=True)
+        rows = zip(*finite.columns(batch), strict=True)
         target.write("".join(f"{_json(dict(zip(names, row, strict=True)))}\n" for row in rows).encode())
+
+
+class _Finite:
+    """Writes NaN and infinities of columns that become JSON, which lacks them, as null; warns once for a column."""
+
+    def __init__(self, schema: pa.Schema, columns: Sequence[str]) -> None:
+        floats = [field.name for field in schema if _holds(field.type, pa.types.is_floating)]
+        self._columns = set(columns).intersection(floats)
+        self._warned: set[str] = set()
+
+    def columns(self, batch: pa.RecordBatch) -> Iterator[list[object]]:
+        """Yield the columns of a batch as Python objects."""
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            values = python_values(column)
+            yield self._finite(name, values) if name in self._columns else values
+
+    def _finite(self, name: str, values: list[object]) -> list[object]:
+        finite = [_finite(value) for value in values]
+        if name not in self._warned and finite != values:
+            self._warned.add(name)
+            _LOG.warning("column %r holds NaN or infinities, which JSON lacks: they are written as null", name)
+        return finite
+
+
+def _finite(value: object) -> object:
+    """Return a value with None for NaN and infinities at any depth."""
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    if isinstance(value, list | tuple):
+        return type(value)(map(_finite, value))
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return value
 
 
 def _text(value: object) -> str:

@@ -1,9 +1,9 @@
 """The result of a run for Python callers: its folder, its manifest and its table."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,6 +14,8 @@ from beam_pipelines.runs.data import data_entries
 from beam_pipelines.runs.folder import load_manifest
 from schemas.errors import CappyError
 from schemas.ids import digest_of
+
+_T = TypeVar("_T")
 
 _BATCH_ROWS = 1024
 _FIELD_ID = b"PARQUET:field_id"  # a reader of Parquet adds it
@@ -72,7 +74,8 @@ class RunResult:
             parquet = opened.pop() if opened else self._open(entry)
             if not _plain_schema(parquet.schema_arrow).equals(schema):
                 raise CappyError(f"{self._url(entry)}: has other columns than {self._url(entries[0])}")
-            for batch in parquet.iter_batches(_BATCH_ROWS, columns=read.names):
+            batches = parquet.iter_batches(_BATCH_ROWS, columns=read.names)
+            while (batch := self._read(entry, lambda: next(batches, None))) is not None:
                 yield pa.RecordBatch.from_arrays([batch[name] for name in read.names], schema=read)
 
         return pa.RecordBatchReader.from_batches(read, chain.from_iterable(map(batches_of, entries)))
@@ -95,11 +98,19 @@ class RunResult:
         if data is None:
             raise CappyError(f"{self._url(entry)}: is missing; run the job's command again to rebuild it")
         if digest_of(data) != entry["digest"]:
-            raise CappyError(
-                f"{self._url(entry)}: is damaged: its bytes are not those that the manifest lists; delete it, and run "
-                "the job's command again to rebuild it"
-            )
-        return pq.ParquetFile(pa.BufferReader(data))
+            raise self._damaged(entry, "its bytes are not those that the manifest lists")
+        return self._read(entry, lambda: pq.ParquetFile(pa.BufferReader(data)))
+
+    def _read(self, entry: Mapping[str, Any], read: Callable[[], _T]) -> _T:
+        """Return what `read` does of a file. Raises CappyError if its content is no Parquet."""
+        try:
+            return read()
+        except (pa.ArrowException, OSError) as error:
+            raise self._damaged(entry, " ".join(str(error).split())) from error
+
+    def _damaged(self, entry: Mapping[str, Any], reason: str) -> CappyError:
+        remedy = "delete it, and run the job's command again to rebuild it"
+        return CappyError(f"{self._url(entry)}: is damaged: {reason}; {remedy}")
 
 
 def _plain_schema(found: pa.Schema) -> pa.Schema:

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -394,3 +395,15 @@ def test_files_of_the_web(server: str) -> None:
     for folder in ("in", "in/"):
         with pytest.raises(CappyError, match=r"is a folder; give a pattern of files, such as http://.*/in/\*\.jsonl"):
             find(f"{server}/{folder}", {})
+
+
+@pytest.mark.parametrize("pattern", ["*.parquet", "part-*.parquet"])
+def test_a_pattern_of_an_output_folder_proposes_that_of_its_table(tmp_path: Path, pattern: str) -> None:
+    for name in ("rejects", "rows", ".hidden"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "part-0.parquet").touch()
+    given = f"{tmp_path}/{pattern}"
+    with pytest.raises(CappyError, match=re.escape(f"{given}: no file matches; give {tmp_path}/rows/{pattern}") + "$"):
+        find(given, {})
+    with pytest.raises(CappyError, match="no file matches; check the path"):
+        find(f"{tmp_path}/*.csv", {})

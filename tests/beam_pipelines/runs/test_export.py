@@ -1,5 +1,6 @@
 import base64
 import csv
+import fcntl
 import json
 import math
 from datetime import date, datetime
@@ -129,6 +130,7 @@ ODD = pa.table(
         "price": pa.array([Decimal("1.10"), None], pa.decimal128(9, 2)),
         "score": pa.array([math.inf, -math.inf], pa.float32()),
         "nan": pa.array([math.nan, None]),
+        "vector": pa.array([[-math.inf, 0.5], None]),
         "id": pa.array([b"\x12" * 16, None], pa.uuid()),
         "image": pa.array([{"bytes": b"\xff\0", "path": "a.png"}, None]),
         "named": pa.array([[("k", 1)], None], pa.map_(pa.string(), pa.int64())),
@@ -147,13 +149,16 @@ def test_values_that_csv_and_json_have_no_form_for(tmp_path: Path, caplog: pytes
     image = {"bytes": base64.b64encode(b"\xff\0").decode(), "path": "a.png"}
     file = exported(tmp_path / "j", [ODD], ".jsonl")
     first, second = map(json.loads, file.read_text().splitlines())
-    assert math.isnan(first.pop("nan"))
-    assert first == {**ODD_TEXTS, "score": math.inf, "image": image, "named": [["k", 1]], "big": 2**64 - 1}
-    assert second == {**dict.fromkeys(ODD.column_names), "score": -math.inf}
-    frame = pd.read_json(file, lines=True, dtype=False)
-    assert frame["score"].tolist() == [math.inf, -math.inf] and math.isnan(frame["nan"][0])
+    numbers = {"score": None, "nan": None, "vector": [None, 0.5], "big": 2**64 - 1}
+    assert first == {**ODD_TEXTS, **numbers, "image": image, "named": [["k", 1]]}
+    assert second == dict.fromkeys(ODD.column_names)
+    warned = [f"column {name!r} holds NaN or infinities, which JSON lacks" for name in ("score", "nan", "vector")]
+    assert [caplog.text.count(warning) for warning in warned] == [1, 1, 1]
+    assert "NaN" not in file.read_text() and "Infinity" not in file.read_text()
     cells = list(csv.DictReader(exported(tmp_path / "c", [ODD], ".csv").read_text().splitlines()))
     assert {name: cells[0][name] for name in ODD_TEXTS} == ODD_TEXTS
+    assert caplog.text.count(warned[0]) == 1 and caplog.text.count(warned[2]) == 2, "only what is JSON"
+    assert json.loads(cells[0]["vector"]) == [None, 0.5]
     assert json.loads(cells[0]["image"]) == image and json.loads(cells[0]["named"]) == [["k", 1]]
     assert (cells[0]["score"], cells[1]["score"], cells[0]["nan"], cells[1]["nan"]) == ("inf", "-inf", "NaN", "")
     assert "column 'image' holds bytes, which are written as base64" in caplog.text
@@ -177,6 +182,18 @@ def test_a_file_is_not_replaced_unless_asked_and_never_written_in_part(tmp_path:
     with pytest.raises(CappyError, match="part-00002-00000-00000.parquet: is missing"):
         export(result, str(file), overwrite=True)
     assert file.read_bytes() == before and [path.name for path in file.parent.iterdir()] == ["table.csv"]
+
+
+def test_a_killed_export_leaves_nothing_to_the_next_one(tmp_path: Path) -> None:
+    result, file = open_result(str(finished_run(tmp_path / "run", [pa.table({"a": [1]})]))), tmp_path / "table.csv"
+    left, other = (tmp_path / f".{name}.{'0a' * 16}.tmp" for name in ("table.csv", "table.csv.gz"))
+    alive = tmp_path / f".table.csv.{'0b' * 16}.tmp"
+    for path in (left, other, alive):
+        path.write_bytes(b"half")
+    with alive.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert export(result, str(file)) == 1
+    assert sorted(tmp_path.glob(".*")) == sorted([other, alive])
 
 
 @pytest.mark.parametrize("name", ["table", "table.txt", "table.csv.xz", "table.parquet.gz", "table.json"])

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from weakref import WeakSet
 
@@ -7,6 +8,7 @@ import pytest
 
 from beam_pipelines.runs.result import RunResult, open_result
 from schemas.errors import CappyError
+from schemas.ids import digest_of
 from tests.beam_pipelines.runs.runs_on_disk import finished_run
 
 KINDS = pa.schema(
@@ -58,6 +60,14 @@ def test_the_table_of_older_folders_and_of_other_jobs(tmp_path: Path, job: str, 
     assert open_result(str(folder)).table().num_rows == 1
 
 
+def test_the_folder_of_a_table_names_that_of_its_run(tmp_path: Path) -> None:
+    folder = finished_run(tmp_path / "run", [part(1)])
+    with pytest.raises(CappyError, match=f"rows: holds no manifest.json; give the folder of the whole run, {folder}$"):
+        open_result(f"{folder}/rows/")
+    with pytest.raises(CappyError, match="holds no manifest.json; give the output folder of a job$"):
+        open_result(str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("job", "message"), [("train", "train makes a model and no table"), ("score", "the run has no file with rows")]
 )
@@ -74,6 +84,14 @@ def test_a_lost_or_damaged_file_is_named(tmp_path: Path) -> None:
     file.write_bytes(content[:-20] + bytes([content[-20] ^ 1]) + content[-19:])
     with pytest.raises(CappyError, match=f"{file}: is damaged: .* delete it"):
         open_result(str(folder)).table()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for damaged in (b"PAR1 no Parquet PAR1", content[:20] + bytes(60) + content[80:]):
+        file.write_bytes(damaged)
+        for entry in manifest["files"]:
+            entry["digest"] = digest_of((folder / entry["path"]).read_bytes())
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        with pytest.raises(CappyError, match=f"{file}: is damaged: .*; delete it, and run"):
+            open_result(str(folder)).table()
     file.unlink()
     with pytest.raises(CappyError, match=f"{file}: is missing; run the job's command again"):
         open_result(str(folder)).table()
