@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import posixpath
 import re
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
