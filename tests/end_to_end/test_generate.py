@@ -279,6 +279,18 @@ def test_another_run_is_refused_and_the_difference_named(tmp_path: Path, capsys:
     assert generate(rows, out, *named, "--distinct", "--overwrite") == 0
 
 
+def test_a_run_keeps_the_rows_of_its_units(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows, out = some_rows(30), tmp_path / "out"
+    assert generate(rows, out, "--unit-rows", 7) == 0
+    (out / "manifest.json").unlink()
+    before = data_bytes(out)
+    assert generate(rows, out) == 0
+    assert data_bytes(out) == before
+    said(capsys)
+    assert generate(rows, out) == 0
+    assert "already finished" in said(capsys)
+
+
 def test_an_endpoint_is_known_by_its_name_and_address(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,7 +64,8 @@ class GenerateConfig(ModelConfig):
     unit_rows: int | None = flag(
         None,
         metavar="N",
-        help="input rows per output file (default: about a minute of work; with --engine openai 32 sampled rows)",
+        help="input rows per output file (default: as the run was begun with, or about a minute of work; with --engine "
+        "openai 32 sampled rows)",
     )
     base_url: str | None = flag(
         None, group=_API, metavar="URL", help="address of the API, such as http://localhost:8000/v1"

@@ -26,6 +26,7 @@ from beam_pipelines.jobs.generate.unit_size import UnitSize, api_unit_rows, unit
 from beam_pipelines.models.settle import (
     check_named,
     describe_units,
+    earlier,
     model_source,
     needing_extra,
     settle,
@@ -113,8 +114,9 @@ def plan(config: GenerateConfig, placement: Placement) -> GeneratePlan:
         unit = UnitSize(api_unit_rows(share))
     else:
         engine, model, unit = _settle(config, drawing, local=placement.local)
-    if config.unit_rows is not None:
-        unit = UnitSize(config.unit_rows)
+    rows = config.unit_rows or earlier(config, "unit_rows", "settings")
+    if rows:
+        unit = UnitSize(rows)
     if placement.local:
         load_engine(engine)
     task = Task(

@@ -1,6 +1,7 @@
 """The file of `--scorers`: several scorers, each a run of score of its own below the output."""
 
 import posixpath
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,11 +15,21 @@ from pydantic import Field
 from beam_pipelines.io.storage import absolute, is_local, join
 from beam_pipelines.jobs.score.config import ScoreConfig
 from beam_pipelines.jobs.score.scoring import POSITION, ScoreColumns
+from beam_pipelines.runs.wording import reword
 from beam_pipelines.templates.sections import Place, Section, parse_yaml, validate
 from schemas.errors import CappyError, UsageError
 
 SCORERS = "scorers"
 """The folder below the output where each scorer has the folder of its run."""
+
+_FORM = "list scorers, each with its `model` and `column`"
+_SHOWN = 60  # characters of a value in a message
+_KEYS = {
+    r"--score-column names another one": "give the scorer another `column`",
+    r"--(head|template)\b": r"`\1`",
+    r"--max-length\b": "`max_length`",
+}
+"""Patterns of messages about a scorer -> what they say of its entry in the file."""
 
 _NO_FILE = ("auto", "none", "chat")
 _LONGEST_FOLDER = 200  # characters; file systems take 255
@@ -59,10 +70,27 @@ def read_scorers(config: ScoreConfig) -> list[ScoreConfig]:
     """
     url = str(config.scorers)
     content = parse_yaml(absolute(url), config.storage, flag="--scorers")
-    file = validate(ScorersFile, {"scorers": content} if isinstance(content, list) else content, url, _place_of)
+    if content is None or isinstance(content, list):
+        content = {"scorers": content}
+    _check_form(content, url)
+    file = validate(ScorersFile, content, url, _place_of)
     _check_columns([entry.column for entry in file.scorers], url)
     folder = posixpath.dirname(absolute(url))
     return [_configuration(config, entry, folder) for entry in file.scorers]
+
+
+def _check_form(content: Any, url: str) -> None:
+    """Raise UsageError for a file that lists no scorers, or something else; keys and values are not looked at."""
+    if isinstance(content, dict) and "scorers" not in content:
+        return
+    listed = content["scorers"] if isinstance(content, dict) else content
+    if listed is None or listed == []:
+        raise UsageError(f"{url}: is empty; {_FORM}")
+    if not isinstance(listed, list):
+        raise UsageError(f"{url}: holds {repr(listed)[:_SHOWN]}, which is no list; {_FORM}")
+    for number, entry in enumerate(listed, 1):
+        if not isinstance(entry, dict):
+            raise UsageError(f"{url}: scorer {number} is {repr(entry)[:_SHOWN]}; {_FORM}")
 
 
 def _place_of(loc: tuple[int | str, ...], content: Any) -> Place | None:
@@ -75,7 +103,7 @@ def _place_of(loc: tuple[int | str, ...], content: Any) -> Place | None:
 
 
 def _check_columns(columns: Sequence[str], url: str) -> None:
-    """Raise UsageError for columns of scores of which two are the same, or differ in the case of letters alone."""
+    """Raise UsageError for columns of scores that are the same, or the same to systems that fold names."""
     for column in columns:
         if len(folder_of(column)) > _LONGEST_FOLDER:
             raise UsageError(f"{url}: column {column!r} is too long for the name of a folder; give a shorter one")
@@ -88,11 +116,15 @@ def _check_columns(columns: Sequence[str], url: str) -> None:
             raise UsageError(f"{url}: column {name!r} is named twice; give each scorer a column of its own")
         if name == second:
             raise UsageError(f"{url}: scorers {column!r} and {other!r} both write a column {name!r}; rename one")
-        if name.casefold() == second.casefold():
+        if _folded(name) == _folded(second):
             raise UsageError(
-                f"{url}: columns {name!r} and {second!r} differ only in case, which some file systems and databases "
-                "ignore; rename one"
+                f"{url}: columns {name!r} and {second!r} differ only in case or Unicode normalization, which some file "
+                "systems and databases ignore; rename one"
             )
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def folder_of(column: str) -> str:
@@ -119,8 +151,8 @@ def _configuration(config: ScoreConfig, entry: ScorerEntry, folder: str) -> Scor
 
 @contextmanager
 def naming(config: ScoreConfig, column: str) -> Iterator[None]:
-    """Name the file and the scorer of `column` in the CappyErrors that are raised within the block."""
+    """Name the file, the scorer of `column` and its keys in the CappyErrors that are raised within the block."""
     try:
         yield
     except CappyError as error:
-        raise type(error)(f"{config.scorers}: scorer {column!r}: {error}") from error
+        raise type(error)(f"{config.scorers}: scorer {column!r}: {reword(str(error), _KEYS)}") from error
