@@ -9,6 +9,8 @@ from schemas.ids import digest_of
 
 RUN = "run.json"
 MANIFEST = "manifest.json"
+EARLIER = "manifest.earlier.json"
+LOCK = ".lock"
 FAILURE = "failure.json"
 CARD = "README.md"
 REPORT = "report.html"

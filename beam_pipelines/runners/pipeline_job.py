@@ -25,7 +25,6 @@ from beam_pipelines.runs.folder import (
     close_run,
     describe_run,
     earlier_run,
-    hold,
     load_manifest,
     open_run,
     reason_of_failure,
@@ -34,6 +33,7 @@ from beam_pipelines.runs.folder import (
 from beam_pipelines.runs.growth import Standing, refuse_rebuild
 from beam_pipelines.runs.inputs import known_files, reading_inputs
 from beam_pipelines.runs.job import JOBS, package_of
+from beam_pipelines.runs.lock import hold
 from beam_pipelines.runs.manifest import manifest_header
 from beam_pipelines.runs.progress import Progress, Stage
 from beam_pipelines.runs.report import render_report
@@ -125,7 +125,7 @@ class PipelineJob(Generic[P]):
         standing = Standing() if config.overwrite else standing_of(output.url, run, storage)
         lost = lost_files(output.url, storage) if standing.finished else {}
         if lost:
-            refuse_rebuild(output.url, self.name, describe_lost(lost), standing)
+            refuse_rebuild(output.url, describe_lost(lost), standing)
             _LOG.warning("%s: was finished, but %s; they are rebuilt", output.url, describe_lost(lost))
         if standing.kept and standing.added:
             _LOG.info("%s: %s", output.url, standing.in_words())
@@ -134,7 +134,7 @@ class PipelineJob(Generic[P]):
                 _LOG.warning("%s", warning)
             with nullcontext() if held else hold(output.url, storage):
                 if lost:
-                    discard_lost(output.url, lost, storage)
+                    discard_lost(output.url, lost, storage, keep=self.grows)
                 leftovers = open_run(output.url, run, overwrite=config.overwrite, storage=storage, reading=plan.urls)
                 self._execute(plan, hashed, options)
                 close_run(output.url, load_manifest(output.url, storage), leftovers, storage)

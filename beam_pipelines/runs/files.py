@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from beam_pipelines.io.storage import StorageOptions, explained, join, read_bytes
+from beam_pipelines.runs.earlier import keep_manifest
 from beam_pipelines.runs.folder import DATA, delete_files, load_manifest, names_below, open_folder, unlisted
 from schemas.errors import CappyError
 from schemas.ids import digest_of
@@ -42,12 +43,14 @@ def describe_lost(lost: Mapping[str, str]) -> str:
     return shown + (f" and {len(lost) - _SHOWN_FILES:,} more" if len(lost) > _SHOWN_FILES else "")
 
 
-def discard_lost(output: str, lost: Mapping[str, str], storage: StorageOptions) -> None:
+def discard_lost(output: str, lost: Mapping[str, str], storage: StorageOptions, *, keep: bool = False) -> None:
     """Make a finished run with lost files unfinished, so that its job rebuilds them.
 
     Deletes the manifest, what is left of lost files, and units whose rejects are lost: rejects are written with their
-    unit.
+    unit. With `keep`, the job rebuilds nothing else: the manifest is kept to compare the other files with.
     """
+    if keep:
+        keep_manifest(output, storage)
     faulty = {posixpath.basename(name) for name in lost if name.startswith(_REJECTS)}
     paths = [entry.path for entry in _entries(output, load_manifest(output, storage))]
     units = [path for path in paths if posixpath.basename(path) in faulty]

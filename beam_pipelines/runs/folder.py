@@ -1,11 +1,10 @@
 """The output folder of a run: opened with run.json or refused, recognised as finished, and closed."""
 
-import fcntl
 import json
 import posixpath
 import re
-from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -13,26 +12,24 @@ from typing import Any
 import fsspec
 
 from beam_pipelines.io.storage import (
-    OutputError,
     StorageOptions,
     file_system,
-    is_local,
     join,
     read_bytes,
     write_whole,
 )
+from beam_pipelines.runs.earlier import damage, damaged_files, forget_lost, keep_manifest
 from beam_pipelines.runs.growth import Standing, compare, growth_after, launched
 from cappy_model.paths import shareable_values
 from schemas.errors import CappyError, UsageError
-from schemas.manifest import CARD, FAILURE, MANIFEST, METRICS, REPORT, RUN, fingerprint, to_json
+from schemas.manifest import CARD, EARLIER, FAILURE, LOCK, MANIFEST, METRICS, REPORT, RUN, fingerprint, to_json
 
 _UNIT, _SHARD = r"part-(candidates-)?\d{5,}-\d{5,}-\d{5,}", r"shard-\d{5}-of-\d{5}"
 DATA = re.compile(rf"(\w+/)?({_UNIT}|{_SHARD})\.parquet|metrics\.parquet")
 """The names of the data files of pipeline jobs."""
 _NUMBERED = re.compile(r"(?:\w+/)?part-(\d{5,})-\d{5,}-\d{5,}\.parquet")
-_OTHER = re.compile("|".join(map(re.escape, (MANIFEST, FAILURE, CARD, REPORT, METRICS))))
+_OTHER = re.compile("|".join(map(re.escape, (MANIFEST, EARLIER, FAILURE, CARD, REPORT, METRICS))))
 _LEFTOVER = re.compile(r"(\w+/)?\.(part|shard|metrics|run|manifest|failure|README|report).*\.tmp")
-_LOCK = ".lock"
 
 
 def describe_run(fingerprint_inputs: Mapping[str, Any], config: Any, *, grows: bool = False) -> dict[str, Any]:
@@ -109,10 +106,12 @@ def _continue(
     """
     if "growth" not in run:
         return run
-    if standing.added:
+    if MANIFEST in names:
+        keep_manifest(output, storage)
         delete_files(output, [MANIFEST], storage)
     if standing.kept < len(before["facts"]["files"]):
         delete_files(output, [name for name in names if _file_number(name) >= standing.kept], storage)
+    forget_lost(output, set(names), storage)
     return {**run, "growth": growth_after(before, run, standing)}
 
 
@@ -142,47 +141,20 @@ def _decode(output: str, stored: bytes) -> dict[str, Any]:
     raise CappyError(f"{join(output, RUN)}: is damaged or not written by cappy ({fault}); give an empty or new folder")
 
 
-@contextmanager
-def hold(output: str, storage: StorageOptions) -> Iterator[None]:
-    """Lock a folder on a local disk against other jobs while the block runs; the lock ends with its process.
-
-    Elsewhere there is no such lock: two jobs write the same bytes twice. Raises CappyError if another job holds the
-    lock, OutputError if the folder cannot be written.
-    """
-    if not is_local(output):
-        yield
-        return
-    fs, path = open_folder(output, storage)
-    try:
-        fs.makedirs(path, exist_ok=True)
-        lock = open(join(path, _LOCK), "w")  # noqa: SIM115
-    except OSError as error:
-        raise OutputError(
-            f"{output}: cannot be written: {error.strerror}. Fix the permissions, or give another folder."
-        ) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise CappyError(
-                f"{output}: another job is running in it; wait for its end, or give another folder"
-            ) from error
-        try:
-            yield
-        finally:
-            with suppress(FileNotFoundError):
-                fs.rm_file(lock.name)
-
-
 def close_run(output: str, manifest: Mapping[str, Any], leftovers: Sequence[str], storage: StorageOptions) -> None:
     """Delete what earlier runs have left in the folder of a finished run.
 
     Deletes data files that the `manifest` does not list, and the `leftovers` that `open_run` returned. Temporary files
-    begun since then are kept, as their writers are still running.
+    begun since then are kept, as their writers are still running. Raises CappyError, and leaves the run unfinished, if
+    files that an earlier manifest listed have other bytes now.
     """
+    damaged = damaged_files(output, manifest, storage)
+    if damaged:
+        delete_files(output, [MANIFEST], storage)
+        raise damage(output, damaged, manifest)
     names = names_below(output, storage)
     delete_files(output, [name for name in names if name in leftovers], storage)
-    delete_files(output, unlisted(names, {entry["path"] for entry in manifest["files"]}), storage)
+    delete_files(output, [EARLIER, *unlisted(names, {entry["path"] for entry in manifest["files"]})], storage)
 
 
 def unlisted(names: Sequence[str], listed: Container[str]) -> list[str]:
@@ -200,9 +172,9 @@ def _refuse_other_job(output: str, before: Mapping[str, Any], run: Mapping[str, 
 
 def _compare(output: str, before: Mapping[str, Any], run: Mapping[str, Any], storage: StorageOptions) -> Standing:
     _refuse_other_job(output, before, run)
-    finished, failed = (read_bytes(join(output, name), storage) is not None for name in (MANIFEST, FAILURE))
+    finished, kept, failed = (read_bytes(join(output, name), storage) for name in (MANIFEST, EARLIER, FAILURE))
     run = {**run, "facts": json.loads(json.dumps(run["facts"]))}
-    return compare(output, before, run, finished=finished, failed=failed)
+    return compare(output, before, run, finished=bool(finished) and not kept, failed=bool(failed))
 
 
 def open_folder(output: str, storage: StorageOptions) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -218,7 +190,7 @@ def names_below(output: str, storage: StorageOptions) -> list[str]:
     fs, path = open_folder(output, storage)
     root = path.rstrip("/") + "/"
     names = sorted(name.removeprefix(root) for name in fs.find(path)) if fs.exists(path) else []
-    return [name for name in names if name != _LOCK]
+    return [name for name in names if name != LOCK]
 
 
 def delete_run(output: str, names: list[str], storage: StorageOptions, reading: Collection[str]) -> None:

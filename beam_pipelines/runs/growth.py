@@ -73,7 +73,8 @@ def compare(
 ) -> Standing:
     """Return how a run stands in its folder.
 
-    A run that has `growth` takes files in. After a failure, those that its last launch added may have changed or gone.
+    A run that has `growth` takes files in. Until it has finished, those that its last launch added may have changed or
+    gone; those of its first launch only after a failure.
     Once it has finished, later files may reuse other scores: what is written stays as it is.
 
     Args:
@@ -84,36 +85,37 @@ def compare(
 
     Raises CappyError, naming every difference, for another run, and for a run of another form that cannot go on.
     """
-    older = _version(before) < _version(run)
+    older, grows = _version(before) < _version(run), "growth" in run
     if older and not finished:
-        raise CappyError(
-            f"{output}: was started by an earlier version of cappy, whose file layout differs; finish it with that "
-            "version, give another folder, or --overwrite to replace it"
-        )
-    stored, now, grows = dict(before["facts"]), dict(run["facts"]), "growth" in run
-    if older:
-        stored, now = _without_units(stored), _without_units(now)
-    if failed and grows:
-        stored["files"] = stored["files"][: _unchanged(before, now["files"])]
-    same_reuse = stored.get("reuse") == now.get("reuse")
-    if finished and grows:
-        for facts in (stored, now):
-            facts.pop("reuse", None)
+        raise older_form(output)
+    stored, now = _comparable(before, run, finished=finished, failed=failed)
     difference = describe_other_run(stored, now, growing=grows)
     if difference:
-        raise CappyError(f"{output}: {difference}. {_OTHER_FOLDER}")
+        input_only = {**stored, "files": None} == {**now, "files": None}
+        reusing = _reusing(output, run["job"]) if finished and not older else ""
+        put_back = f"Put it back, give another folder, or --overwrite to replace it{reusing}."
+        raise CappyError(f"{output}: {difference}. {put_back if input_only else _OTHER_FOLDER}")
     if not grows:
         return Standing(finished, older)
     kept = len(stored["files"])
     added = [file["name"] for file in now["files"][kept:]]
     if stored["files"] != now["files"][:kept]:
         raise CappyError(f"{output}: another command has added files to it meanwhile; run this one again")
-    if added:
+    if added and kept == len(before["facts"]["files"]):
         _check_may_grow(output, run["job"], now["settings"], added, older=older)
+    same_reuse = before["facts"].get("reuse") == run["facts"].get("reuse")
     return Standing(finished, older, kept, added, same_reuse)
 
 
-def refuse_rebuild(output: str, job: str, lost: str, standing: Standing) -> None:
+def older_form(output: str) -> CappyError:
+    """Return the error for an unfinished run of an older form."""
+    return CappyError(
+        f"{output}: was started by an earlier version of cappy, whose file layout differs; finish it with that "
+        "version, give another folder, or --overwrite to replace it"
+    )
+
+
+def refuse_rebuild(output: str, lost: str, standing: Standing) -> None:
     """Raise CappyError for `lost` files (in words) of a finished run that cannot be rebuilt as they were.
 
     Those of an older form have other names now, and reused scores have to come from where they came from.
@@ -126,7 +128,7 @@ def refuse_rebuild(output: str, job: str, lost: str, standing: Standing) -> None
     if standing.older:
         raise CappyError(
             f"{output}: {lost}. An earlier version of cappy wrote this run, so they cannot be rebuilt one by one; "
-            f"give another folder, or --overwrite to run it again{_reusing(output, job)}."
+            "give another folder, or --overwrite to run it again."
         )
 
 
@@ -144,18 +146,47 @@ def _version(run: Mapping[str, Any]) -> int:
     return int(run["facts"].get("format_version", 1))
 
 
+def _comparable(
+    before: Mapping[str, Any], run: Mapping[str, Any], *, finished: bool, failed: bool
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the fingerprint inputs of a run and of the one in its folder, without what may differ."""
+    stored, now = dict(before["facts"]), dict(run["facts"])
+    if _version(before) < _version(run):
+        stored, now = _without_units(stored), _without_units(now)
+    may_differ = []
+    if "growth" in run and finished:
+        may_differ.append("reuse")
+    elif "growth" in run:
+        stored["files"] = stored["files"][: _unchanged(before, now, failed=failed)]
+        if not stored["files"]:
+            may_differ.append("layouts")  # which follow from the files
+    for name in may_differ:
+        stored.pop(name, None)
+        now.pop(name, None)
+    return stored, now
+
+
 def _without_units(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return fingerprint inputs without the form of the files and the number of rows in each."""
     settings = {name: value for name, value in facts["settings"].items() if name not in _OF_UNITS}
     return {**facts, "format_version": None, "settings": settings}
 
 
-def _unchanged(before: Mapping[str, Any], now: Sequence[Any]) -> int:
-    """Return how many files of a failed run have to stay: all that an earlier launch had, and those before a change."""
-    files = before["facts"]["files"]
-    earlier = sum(entry["files"] for entry in before["growth"][:-1]) or len(files)
-    equal = next((number for number, file in enumerate(files) if now[number : number + 1] != [file]), len(files))
+def _unchanged(before: Mapping[str, Any], now: Mapping[str, Any], *, failed: bool) -> int:
+    """Return how many files of an unfinished run stay: all that an earlier launch had, and those before a change."""
+    files, found = before["facts"]["files"], now["files"]
+    earlier = sum(entry["files"] for entry in before.get("growth", ())[:-1])
+    equal = next((number for number, file in enumerate(files) if found[number : number + 1] != [file]), len(files))
+    if not earlier and not failed:
+        return len(files)
+    if equal < len(files) and _fixed_by(now["settings"]):
+        return earlier  # rows are chosen among those of all files
     return max(earlier, equal)
+
+
+def _fixed_by(settings: Mapping[str, Any]) -> str | None:
+    """Return the flag under which no file may be added, if one is set."""
+    return next((flag for name, flag in _FIXED.items() if settings.get(name) is not None), None)
 
 
 def _check_may_grow(output: str, job: str, settings: Mapping[str, Any], added: Sequence[str], *, older: bool) -> None:
@@ -165,7 +196,7 @@ def _check_may_grow(output: str, job: str, settings: Mapping[str, Any], added: S
             f"({name_new(added)}). "
             f"Give another folder{_reusing(output, job)}."
         )
-    flag = next((flag for name, flag in _FIXED.items() if settings.get(name) is not None), None)
+    flag = _fixed_by(settings)
     if flag is not None:
         new = name_new(added)
         raise CappyError(f"{output}: was started with {flag}, so no files can be added ({new}). {_OTHER_FOLDER}")

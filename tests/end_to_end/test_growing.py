@@ -182,11 +182,11 @@ def test_a_file_that_changed_or_went_is_refused_by_name(
     before, b = data_bytes(output), (folder / "b.jsonl").read_bytes()
     (folder / "b.jsonl").write_bytes(b + b"\n")
     assert score(folder, output, model) == 1
-    words = f"its input has changed: b.jsonl has another size ({len(b):,} -> {len(b) + 1:,} bytes). Give another"
+    words = f"its input has changed: b.jsonl has another size ({len(b):,} -> {len(b) + 1:,} bytes). Put it back, give"
     assert words in (error := said(capsys)) and "c.parquet" not in error
     (folder / "b.jsonl").unlink()
     assert score(folder, output, model) == 1
-    assert "its input has changed: b.jsonl is missing. Give another folder, or --overwrite" in said(capsys)
+    assert "its input has changed: b.jsonl is missing. Put it back, give another folder, or --overwrite" in said(capsys)
     (folder / "b.jsonl").write_bytes(b)
     folder.rename(tmp_path / "may")
     folder.mkdir()
@@ -314,6 +314,81 @@ def test_files_that_made_a_growth_fail_may_be_mended_or_withdrawn(
     said(capsys)
     assert score(folder, output, model) == 1
     assert "its input has changed: b.jsonl is missing" in said(capsys)
+
+
+def test_a_first_launch_that_failed_takes_the_mended_input(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, output = tmp_path / "in", tmp_path / "out"
+    add(folder, "a", "b", "d")
+    for name in "bd":
+        (folder / f"{name}.jsonl").write_bytes(json_lines(*rows(name), *[b"{broken"] * 40))
+    assert score(folder, output, model) == 1
+    before = states(output)
+    add(folder, "b")
+    (folder / "d.jsonl").unlink()
+    said(capsys)
+    assert score(folder, output, model) == 0, said(capsys)
+    (kept,) = (path for path in before if path.name.startswith("part-00000-"))
+    assert states(output)[kept] == before[kept]
+    manifest = manifest_of(output)
+    assert manifest["totals"]["rows"] == 60 and [entry["files"] for entry in manifest["growth"]] == [2]
+    assert cappy("verify", output) == 0
+    assert score(folder, tmp_path / "fresh", model) == 0
+    assert data_bytes(tmp_path / "fresh") == data_bytes(output)
+
+
+@pytest.mark.parametrize("reason", ["grown", "lost"])
+def test_a_damaged_file_is_not_certified(
+    reason: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The growth fails at first, and goes on: what the manifest said of the file is not forgotten."""
+    folder, output = tmp_path / "in", tmp_path / "out"
+    add(folder, "a", "b", "c", broken=1)
+    assert score(folder, output, model) == 0
+    before = data_bytes(output)
+    damaged = output / "rows" / "part-00000-00000-00000.parquet"
+    content = bytearray(damaged.read_bytes())
+    content[20] ^= 1
+    damaged.write_bytes(content)
+    if reason == "lost":
+        (output / "rows" / "part-00002-00000-00000.parquet").unlink()
+    else:
+        (folder / "d.jsonl").write_bytes(json_lines(*rows("d"), *[b"{broken"] * 60))
+        assert score(folder, output, model) == 1
+        add(folder, "d")
+    said(capsys)
+    for _ in range(2):
+        assert score(folder, output, model) == 1
+        assert "rows/part-00000-00000-00000.parquet: damaged, as the bytes are not those that" in said(capsys)
+        assert not (output / "manifest.json").exists()
+    damaged.unlink()
+    assert score(folder, output, model) == 0
+    assert before.items() <= data_bytes(output).items()
+    assert cappy("verify", output) == 0 and not (output / "manifest.earlier.json").exists()
+
+
+def test_a_wrong_file_is_taken_back_after_an_interruption(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, output = tmp_path / "in", tmp_path / "out"
+    add(folder, "a")
+    assert score(folder, output, model) == 0
+    before = data_bytes(output)
+    add(folder, "b", "c")
+    with monkeypatch.context() as patched:
+        patched.setattr("beam_pipelines.runners.pipeline_job.execute", interrupt)
+        assert score(folder, output, model) == 130
+    assert not (output / "failure.json").exists() and not (output / "manifest.json").exists()
+    (folder / "b.jsonl").unlink()
+    said(capsys)
+    assert score(folder, output, model) == 0, said(capsys)
+    assert before.items() <= data_bytes(output).items()
+    assert [file["name"] for file in manifest_of(output)["inputs"]] == ["a.parquet", "c.parquet"]
+
+
+def interrupt(*_: Any, **__: Any) -> None:
+    raise KeyboardInterrupt
 
 
 def test_lost_files_are_made_again_while_it_grows(

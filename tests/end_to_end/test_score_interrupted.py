@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from beam_pipelines.runs.folder import hold
+from beam_pipelines.runs.lock import hold
 from tests.cappy_model.models import save_tiny_scorer
 from tests.conftest import cappy, data_bytes, sentence
 from tests.end_to_end.inputs import json_lines, said

@@ -15,7 +15,7 @@ import yaml
 
 from beam_pipelines.jobs.score import ScoreConfig, reuse, run
 from beam_pipelines.options import beam_options
-from beam_pipelines.runs.folder import hold
+from beam_pipelines.runs.lock import hold
 from tests.cappy_model.models import save_tiny_scorer
 from tests.conftest import cappy, data_bytes, manifest_of, metrics_of, rows_of, sentence
 from tests.end_to_end.inputs import ALL_MAY_FAIL, ONE_PROCESS, PORTABLE, TWO_THREADS, json_lines, parquet, said, settled
@@ -140,6 +140,8 @@ def test_a_scorer_that_is_added_is_the_only_one_computed(
     assert "already finished" in said(capsys) and data_bytes(output) == bytes_before
     more = [scorers[0], entry(models, "c", THIRD), scorers[1]]
     assert score(inputs, output, scorers=more) == 0
+    text = said(capsys)
+    assert text.count("already finished") == 2 and "--overwrite" not in text
     assert {path: time for path, time in times_of(output / "scorers").items() if path in before} == before
     assert list(manifest_of(output)["scorers"]) == [FIRST, THIRD, SECOND]
     check_folder(output)
@@ -415,7 +417,14 @@ WRONG = [
     ("- {model: m, colum: x}", ["scorer 1: unknown key 'colum'; did you mean 'column'?", "'column' is missing"]),
     ("- {model: m, column: x, head: yes}", ["scorer 1 (x): 'head' is True", "write it in quotes"]),
     ("- {model: m, column: x, max_length: 0}", ["scorer 1 (x): 'max_length' is 0"]),
-    ("[]", ["'scorers' is []"]),
+    ("[]", ["is empty; list scorers, each with its `model` and `column`"]),
+    ("", ["is empty; list scorers"]),
+    ("scorers:", ["is empty; list scorers"]),
+    ("scorers: {model: m}", ["holds {'model': 'm'}, which is no list; list scorers"]),
+    ("m", ["holds 'm', which is no list"]),
+    ("- {model: m, column: x}\n- m", ["scorer 2 is 'm'; list scorers, each with its `model` and `column`"]),
+    ("- null", ["scorer 1 is None; list scorers"]),
+    ('- {model: m, column: "\\u00e9"}\n- {model: n, column: "e\\u0301"}', ["or Unicode normalization"]),
     ("scorer: []", ["unknown key 'scorer'; did you mean 'scorers'?"]),
     ("- {model: m, column: x}\n- {model: n, column: x}", ["column 'x' is named twice"]),
     ("- {model: m, column: x}\n- {model: n, column: X}", ["columns 'x' and 'X' differ only in case"]),
@@ -445,7 +454,11 @@ def test_faults_that_are_known_before_a_row_is_scored(
 ) -> None:
     for wrong, reason in (
         (entry(models, "missing", SECOND), f"scorer {SECOND!r}: "),
-        (entry(models, "b", "id"), "scorer 'id': column 'id' exists already"),
+        (
+            entry(models, "b", "id"),
+            "scorer 'id': column 'id' exists already and would be overwritten; give the scorer another `column`",
+        ),
+        (entry(models, "b", SECOND, head="nope"), "leave `head` nope out"),
         (entry(models, "b", SECOND, template="none.jinja"), f"{tmp_path / 'none.jinja'}: there is no such file"),
         (entry(models, "b", SECOND, max_length=100_000), f"scorer {SECOND!r}: "),
     ):

@@ -18,7 +18,7 @@ import torch
 from safetensors.numpy import load_file
 
 from beam_pipelines.jobs.train.files import Mirror
-from beam_pipelines.runs.folder import hold
+from beam_pipelines.runs.lock import hold
 from cappy_model.score.scorer import Scorer
 from tests.cappy_model.models import save_tiny_generator, save_tiny_scorer
 from tests.cappy_model.train.corpora import some_rows, write_corpus, write_pairs

@@ -17,9 +17,10 @@ from beam_pipelines.jobs.build_corpus.candidates import TEXTS_OF_CANDIDATES, can
 from beam_pipelines.jobs.evaluate.config import UNICODE, rouge_settings
 from beam_pipelines.report.text import plural
 from beam_pipelines.runs.files import describe_lost, lost_files
-from beam_pipelines.runs.folder import describe_run, hold, is_finished, load_manifest, open_run
+from beam_pipelines.runs.folder import describe_run, is_finished, load_manifest, open_run
 from beam_pipelines.runs.inputs import open_inputs, reading_inputs
 from beam_pipelines.runs.job import JOBS
+from beam_pipelines.runs.lock import hold
 from beam_pipelines.runs.release import versions
 from beam_pipelines.transforms.candidates import is_group
 from beam_pipelines.transforms.results import Result, place_of_reject, write_rejects

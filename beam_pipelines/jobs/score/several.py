@@ -29,7 +29,6 @@ from beam_pipelines.runs.folder import (
     describe_run,
     earlier_facts,
     earlier_run,
-    hold,
     names_below,
     open_run,
     refuse_foreign,
@@ -37,6 +36,7 @@ from beam_pipelines.runs.folder import (
     unlisted,
     write_run,
 )
+from beam_pipelines.runs.lock import hold
 from schemas.errors import CappyError
 from schemas.manifest import CARD, MANIFEST, REPORT, RUN
 
@@ -59,6 +59,8 @@ def score_in_turn(config: ScoreConfig, options: PipelineOptions, score: Pipeline
     run = describe_run(table.hashed(plan), config, grows=True)
     if not config.overwrite and _is_finished(plan, run):
         return table.run_plan(once, options)
+    if placement.local and not placement.one_process:
+        _LOG.info("--direct_running_mode: several scorers run in threads of one process, so one model is in memory")
     _check_folders(plan, score)
     with hold(plan.output.url, config.storage):
         _claim(plan, run)

@@ -16,8 +16,9 @@ from beam_pipelines.jobs.train.page import page
 from beam_pipelines.jobs.train.plan import TrainPlan, fingerprint_inputs, plan
 from beam_pipelines.report.text import plural
 from beam_pipelines.runs.files import describe_lost, lost_files
-from beam_pipelines.runs.folder import describe_run, hold, is_finished, load_manifest, open_run
+from beam_pipelines.runs.folder import describe_run, is_finished, load_manifest, open_run
 from beam_pipelines.runs.job import LocalJob
+from beam_pipelines.runs.lock import hold
 from cappy_model.train.recipe import GROUPED, MINILM_WIDTH, Recipe, dropouts
 from schemas.errors import CappyError
 

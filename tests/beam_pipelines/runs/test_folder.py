@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from beam_pipelines.runs.folder import close_run, hold, is_finished, load_manifest, open_run
+from beam_pipelines.runs.folder import close_run, is_finished, load_manifest, open_run
+from beam_pipelines.runs.lock import hold
 from schemas.errors import CappyError, UsageError
 
 

@@ -54,7 +54,7 @@ def test_what_each_launch_added() -> None:
 @pytest.mark.parametrize(
     ("now", "words"),
     [
-        (files("c"), "OUT: its input has changed: b is missing. Give another folder"),
+        (files("c"), "OUT: its input has changed: b is missing. Put it back, give another folder, or --overwrite"),
         (files("b", size=2) + files("c"), "b has another size .1 -> 2 bytes"),
     ],
 )
@@ -93,15 +93,36 @@ def test_files_of_a_failed_launch_may_change_and_go() -> None:
     went = run_of(files("b", "c", "e"))
     for now, kept, added in ((changed, 2, ["d", "e"]), (went, 2, ["e"]), (run_of(files("b")), 1, [])):
         with pytest.raises(CappyError, match="its input has changed: [cd] "):
-            standing(before, now, finished=False)
-        found = standing(before, now, finished=False, failed=True)
+            standing(before, now)
+        found = standing(before, now, finished=False)
+        assert found == standing(before, now, finished=False, failed=True)
         assert (found.kept, list(found.added)) == (kept, added)
         growth = growth_after(before, now, found)
         assert [entry["files"] for entry in growth] == [1, len(now["facts"]["files"]) - 1][: 1 + bool(added)]
     with pytest.raises(CappyError, match="b is missing"):
         standing(before, run_of(files("c", "d", "e")), finished=False, failed=True)
-    with pytest.raises(CappyError, match="c is missing"):
-        standing(stored(files("b", "c")), run_of(files("b")), finished=False, failed=True)
+
+
+def test_files_of_the_first_launch_may_change_once_it_has_failed() -> None:
+    before = stored(files("b", "c"), layouts={"x": 1})
+    for now, kept in ((files("b"), 1), (files("b") + files("c", size=2), 1), (files("a", "c"), 0)):
+        facts = {"layouts": {"x": 1 if kept else 2}}
+        with pytest.raises(CappyError, match="[bc] "):
+            standing(before, run_of(now, **facts), finished=False)
+        found = standing(before, run_of(now, **facts), finished=False, failed=True)
+        assert (found.kept, len(found.added)) == (kept, len(now) - kept)
+        (launch,) = growth_after(before, run_of(now), found)
+        assert launch["files"] == len(now)
+    with pytest.raises(CappyError, match="layouts"):
+        standing(before, run_of(files("b"), layouts={"x": 2}), finished=False, failed=True)
+
+
+@pytest.mark.parametrize("name", ["limit", "per_template"])
+def test_a_choice_among_all_rows_begins_again_with_another_file(name: str) -> None:
+    settings = {"settings": {name: 5}}
+    now = run_of(files("b") + files("c", size=2), **settings)
+    found = standing(stored(files("b", "c"), **settings), now, finished=False, failed=True)
+    assert (found.kept, list(found.added)) == (0, ["b", "c"])
 
 
 def older(entries: list[dict[str, Any]], **facts: Any) -> Run:
