@@ -107,7 +107,7 @@ def test_an_output_below_its_input(here: Path, capsys: pytest.CaptureFixture[str
     assert "already finished" in capsys.readouterr().err
     write("data/e.jsonl", "e")
     assert cappy("rerank", "--input", "data/**", "--output", "data/out", ONE) == 1
-    assert "holds another run" in capsys.readouterr().err
+    assert "its input has changed: e.jsonl is new" in capsys.readouterr().err
 
 
 @pytest.fixture
