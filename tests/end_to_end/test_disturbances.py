@@ -168,5 +168,5 @@ def test_another_mixture_on_the_folder_is_refused(
     (tmp_path / "data" / "d" / "b.jsonl").write_bytes(json_lines(*good(3)))
     assert build(small, tmp_path / "out") == 1
     error = said(capsys)
-    assert "holds another run" in error and "--overwrite" in error
+    assert "its input has changed: b.jsonl of d is new" in error and "--overwrite" in error
     assert data_bytes(tmp_path / "out") == before
