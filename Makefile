@@ -64,6 +64,8 @@ bench: $(VENV)/installed-bench
 	$(BIN)/python -m benchmarks.scoring --memory
 	$(BIN)/python -m benchmarks.scoring --decoder
 	$(BIN)/python -m benchmarks.scoring --check-cost --pairs 500
+	$(BIN)/python -m benchmarks.units --cost
+	$(BIN)/python -m benchmarks.reuse
 
 constraints: $(VENV)/installed
 	$(BIN)/python tools/constraints.py
