@@ -189,18 +189,18 @@ def _beam_options(arguments: argparse.Namespace, rest: Sequence[str]) -> Any:
 
 def _report(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     from beam_pipelines.io.storage import absolute, join, write_whole
-    from beam_pipelines.runs.files import describe_lost, lost_files
+    from beam_pipelines.runs.files import describe_lost, lost_files, remedy_for_lost
     from beam_pipelines.runs.folder import load_manifest
     from beam_pipelines.runs.report import render_report
     from schemas.manifest import REPORT
 
     _refuse(arguments, rest)
     folder = absolute(arguments.folder)
-    page = render_report(load_manifest(folder, arguments.storage))
-    write_whole(join(folder, REPORT), page.encode(), arguments.storage)
+    manifest = load_manifest(folder, arguments.storage)
+    write_whole(join(folder, REPORT), render_report(manifest).encode(), arguments.storage)
     lost = lost_files(folder, arguments.storage)
     if lost:
-        _LOG.warning("%s: %s; run the job's command again to rebuild them", folder, describe_lost(lost))
+        _LOG.warning("%s: %s; %s", folder, describe_lost(lost), remedy_for_lost(manifest))
     print(readable(join(folder, REPORT)))
     return DONE
 

@@ -122,10 +122,8 @@ class PipelineJob(Generic[P]):
             check_visible(plan)
         config, hashed, output = plan.config, self.hashed(plan), plan.output
         storage, run = config.storage, describe_run(hashed, config, grows=self.grows)
-        standing = Standing() if config.overwrite else standing_of(output.url, run, storage)
-        lost = lost_files(output.url, storage) if standing.finished else {}
+        standing, lost = _standing_and_lost(plan, run)
         if lost:
-            refuse_rebuild(output.url, describe_lost(lost), standing)
             _LOG.warning("%s: was finished, but %s; they are rebuilt", output.url, describe_lost(lost))
         if standing.kept and standing.added:
             _LOG.info("%s: %s", output.url, standing.in_words())
@@ -160,8 +158,12 @@ class PipelineJob(Generic[P]):
         config.check()
         with counting_start_up():
             plan = self.plan(config, DRY_RUN)
-            described = self.describe(plan, options)
-        growing = self._growing(plan)
+            _standing_and_lost(plan, describe_run(self.hashed(plan), plan.config, grows=self.grows))
+            return self.describe_plan(plan, options)
+
+    def describe_plan(self, plan: P, options: PipelineOptions) -> str:
+        """Describe what `run_plan` would do, whatever the output folder holds."""
+        described, growing = self.describe(plan, options), self._growing(plan)
         return f"{described}\n{growing}" if growing else described
 
     def summary(self, config: JobConfig, manifest: Mapping[str, Any]) -> str:
@@ -197,6 +199,16 @@ class PipelineJob(Generic[P]):
             if reason is None:
                 raise
             raise PipelineFailed(reason) from error
+
+
+def _standing_and_lost(plan: Plan, run: Mapping[str, Any]) -> tuple[Standing, dict[str, str]]:
+    """Return how a run stands in its folder, and its lost files. Raises CappyError if it cannot go on there."""
+    output, storage = plan.output.url, plan.config.storage
+    standing = Standing() if plan.config.overwrite else standing_of(output, run, storage)
+    lost = lost_files(output, storage) if standing.finished else {}
+    if lost:
+        refuse_rebuild(output, describe_lost(lost), standing)
+    return standing, lost
 
 
 @dataclass(frozen=True)

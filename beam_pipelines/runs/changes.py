@@ -13,6 +13,7 @@ _FILE_KEYS = ("files", "inputs", "held_out", "candidates")
 _TEMPLATES = "templates"
 _READ_OTHERWISE = "is read in another way than when the run started"
 _NAMED = {
+    ("model", "content"): "the model (the content of its files)",
     ("model", "template"): "the template (--template, or the one in the model's files)",
     ("model", "template_hash"): "the template (--template, or the one in the model's files)",
     ("settings", "prompt_template"): "the prompt template (--prompt-template)",

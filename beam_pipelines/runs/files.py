@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from beam_pipelines.io.storage import StorageOptions, explained, join, read_bytes
 from beam_pipelines.runs.earlier import keep_manifest
 from beam_pipelines.runs.folder import DATA, delete_files, load_manifest, names_below, open_folder, unlisted
+from beam_pipelines.runs.job import JOBS
 from schemas.errors import CappyError
 from schemas.ids import digest_of
 from schemas.manifest import MANIFEST
@@ -41,6 +42,17 @@ def describe_lost(lost: Mapping[str, str]) -> str:
     """Describe lost files, the first few by name: "a.parquet is missing, b.parquet is missing and 7 more"."""
     shown = ", ".join(f"{name} {fault}" for name, fault in list(lost.items())[:_SHOWN_FILES])
     return shown + (f" and {len(lost) - _SHOWN_FILES:,} more" if len(lost) > _SHOWN_FILES else "")
+
+
+def remedy_for_lost(manifest: Mapping[str, Any]) -> str:
+    """Return what to do about lost files of a run, a clause."""
+    job = JOBS.get(manifest.get("job", ""))
+    if job is not None and manifest.get("format_version", job.format_version) < job.format_version:
+        return (
+            "an earlier version of cappy wrote the run, so what is lost cannot be rebuilt; run the job's command again "
+            "with another folder, or with --overwrite"
+        )
+    return "run the job's command again to rebuild what is lost"
 
 
 def discard_lost(output: str, lost: Mapping[str, str], storage: StorageOptions, *, keep: bool = False) -> None:

@@ -19,7 +19,8 @@ from beam_pipelines.io.storage import (
     write_whole,
 )
 from beam_pipelines.runs.earlier import damage, damaged_files, forget_lost, keep_manifest
-from beam_pipelines.runs.growth import Standing, compare, growth_after, launched
+from beam_pipelines.runs.growth import Standing, compare, growth_after, launched, older_form, version_of
+from beam_pipelines.runs.job import JOBS
 from cappy_model.paths import shareable_values
 from schemas.errors import CappyError, UsageError
 from schemas.manifest import CARD, EARLIER, FAILURE, LOCK, MANIFEST, METRICS, REPORT, RUN, fingerprint, to_json
@@ -250,6 +251,9 @@ def load_manifest(output: str, storage: StorageOptions) -> dict[str, Any]:
     reason = reason_of_failure(output, storage)
     if reason is not None:
         raise CappyError(f"{output}: the run failed: {reason}")
+    run = earlier_run(output, storage)
+    if run.get("job") in JOBS and version_of(run) < JOBS[run["job"]].format_version:
+        raise older_form(output)
     if read_bytes(join(output, RUN), storage) is not None:
         raise CappyError(f"{output}: holds an unfinished run; run its command again to finish it")
     parent = posixpath.dirname(output.rstrip("/"))

@@ -85,7 +85,7 @@ def compare(
 
     Raises CappyError, naming every difference, for another run, and for a run of another form that cannot go on.
     """
-    older, grows = _version(before) < _version(run), "growth" in run
+    older, grows = version_of(before) < version_of(run), "growth" in run
     if older and not finished:
         raise older_form(output)
     stored, now = _comparable(before, run, finished=finished, failed=failed)
@@ -108,7 +108,7 @@ def compare(
 
 
 def older_form(output: str) -> CappyError:
-    """Return the error for an unfinished run of an older form."""
+    """Return the error for an unfinished run of an older form (see `version_of`)."""
     return CappyError(
         f"{output}: was started by an earlier version of cappy, whose file layout differs; finish it with that "
         "version, give another folder, or --overwrite to replace it"
@@ -142,7 +142,8 @@ def growth_after(before: Mapping[str, Any], run: Mapping[str, Any], standing: St
     return [*growth, {**launch, **launched(files[there:], launch["begun"])}] if len(files) > there else growth
 
 
-def _version(run: Mapping[str, Any]) -> int:
+def version_of(run: Mapping[str, Any]) -> int:
+    """Return the version of the layout of a run's folder, from its run.json."""
     return int(run["facts"].get("format_version", 1))
 
 
@@ -151,7 +152,7 @@ def _comparable(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the fingerprint inputs of a run and of the one in its folder, without what may differ."""
     stored, now = dict(before["facts"]), dict(run["facts"])
-    if _version(before) < _version(run):
+    if version_of(before) < version_of(run):
         stored, now = _without_units(stored), _without_units(now)
     may_differ = []
     if "growth" in run and finished:

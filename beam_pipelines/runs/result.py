@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from beam_pipelines.io.storage import StorageOptions, absolute, join, read_bytes
 from beam_pipelines.report.text import plural
 from beam_pipelines.runs.data import data_entries
+from beam_pipelines.runs.files import remedy_for_lost
 from beam_pipelines.runs.folder import load_manifest
 from schemas.errors import CappyError
 from schemas.ids import digest_of
@@ -96,7 +97,7 @@ class RunResult:
         """Open a file of the table, whose bytes must be those that the manifest lists."""
         data = read_bytes(self._url(entry), self.storage)
         if data is None:
-            raise CappyError(f"{self._url(entry)}: is missing; run the job's command again to rebuild it")
+            raise CappyError(f"{self._url(entry)}: is missing; {remedy_for_lost(self.manifest)}")
         if digest_of(data) != entry["digest"]:
             raise self._damaged(entry, "its bytes are not those that the manifest lists")
         return self._read(entry, lambda: pq.ParquetFile(pa.BufferReader(data)))

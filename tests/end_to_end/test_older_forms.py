@@ -131,7 +131,9 @@ def refuse(words: list[str], capsys: pytest.CaptureFixture[str], *quoted: object
 def test_a_begun_run_is_refused(older: Path, command: Command, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     run = older / "begun" / name / "run"
     before = files_of(run)
-    refuse(command(name, run), capsys, run, EARLIER, "finish it with that version", "another folder", "--overwrite")
+    others = [[job, str(run)] for job in ("verify", "report")] + [["export", str(run), str(older / "rows.jsonl")]]
+    for words in (command(name, run), [*command(name, run), "--dry-run"], *others):
+        refuse(words, capsys, run, EARLIER, "finish it with that version", "another folder", "--overwrite")
     assert files_of(run) == before
     assert cappy(*command(name, run), "--overwrite") == 0
     assert not [*run.glob("*.parquet"), *run.glob(".*")] and cappy("verify", run) == 0
@@ -145,7 +147,8 @@ def test_new_files_are_not_added_to_a_finished_run(
     inputs = older / ("candidates" if name == "score" else "instructions")
     shutil.copy(inputs / "0.jsonl", inputs / "new.jsonl")
     before = files_of(older / name)
-    refuse(command(name), capsys, older / name, EARLIER, "new.jsonl", "another folder")
+    for words in (command(name), [*command(name), "--dry-run"]):
+        refuse(words, capsys, older / name, EARLIER, "new.jsonl", "another folder")
     assert files_of(older / name) == before
 
 
@@ -157,6 +160,9 @@ def test_lost_units_are_not_made_again(
     before = files_of(older / name)
     refuse(command(name), capsys, EARLIER, "part-00002-00000-00000.parquet is missing", "another folder", "--overwrite")
     assert files_of(older / name) == before
+    assert cappy("report", older / name) == 0
+    assert "what is lost cannot be rebuilt" in said(capsys)
+    refuse(["export", str(older / name), str(older / "rows.jsonl")], capsys, "is missing", "cannot be rebuilt")
 
 
 @pytest.mark.parametrize("name", FINISHED)

@@ -187,7 +187,7 @@ def test_a_finished_folder_is_left_alone_and_another_run_refused(
     other = save_tiny_scorer(tmp_path / "other", seed=5)
     said(capsys)
     for changed, difference in (
-        ((rows, other), "holds another run: model.content"),
+        ((rows, other), "holds another run: the model (the content of its files) has changed"),
         ((some_rows(31), model), "its input has changed: rows.parquet has another size ("),
         ((rows, model, "--tokens-per-batch", 99), "holds another run: model.tokens_per_batch: 2048 -> 99"),
         ((rows, model, "--max-length", 32), "holds another run: model.max_length: 64 -> 32"),

@@ -269,7 +269,7 @@ def break_folder(fault: str, known: Path, folder: Path) -> Path:
     ("fault", "told"),
     [
         ("unfinished", "holds an unfinished run; run its command again to finish it"),
-        ("lost", "rows/part-00000-00000-00000.parquet is missing; run its command again to rebuild them"),
+        ("lost", "rows/part-00000-00000-00000.parquet is missing; run the job's command again to rebuild what is lost"),
         ("empty", "holds no manifest.json; give the output folder of a job"),
         ("damaged", "its manifest.json is damaged (KeyError: 'model')"),
         ("newer", "was written by a later version of cappy"),
@@ -317,6 +317,8 @@ def test_a_folder_that_has_gone_or_changed_between_launches(
         assert cappy(*same) == 0
         assert "already finished" in said(capsys)
     assert manifest_of(tmp_path / "out") == manifest and data_bytes(tmp_path / "out") == before
+    assert cappy(*words) == 1
+    assert f"The run in {tmp_path / 'out'} has finished, and keeps its scores without it: leave" in said(capsys)
 
 
 def test_where_scores_come_from_is_fixed_until_the_run_has_finished(

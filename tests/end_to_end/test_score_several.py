@@ -160,7 +160,7 @@ def test_a_scorer_that_is_gone_or_another_one_is_refused_by_name(
     assert f"holds the scores of {SECOND!r}, which {tmp_path / 'scorers.yaml'} does not list" in said(capsys)
     assert score(inputs, output, scorers=[scorers[0], entry(models, "c", SECOND)]) == 1
     error = said(capsys)
-    assert f"holds the scores of another {SECOND!r}: model.content" in error and "--overwrite" in error
+    assert f"holds the scores of another {SECOND!r}: the model (the content" in error and "--overwrite" in error
     given = ("--input", inputs / "*", "--output", output, "--device", "cpu")
     assert cappy("score", *given, "--model", models / "a") == 1
     assert "holds the scores of several scorers" in said(capsys)

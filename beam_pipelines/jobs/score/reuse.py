@@ -19,7 +19,7 @@ from beam_pipelines.jobs.score.pair_index import RECORD, SCORED_PAIR, PairIndex
 from beam_pipelines.jobs.score.scoring import ScoreColumns, ScorerSpec, load_scorer, release_loaded
 from beam_pipelines.report.text import plural, size
 from beam_pipelines.runs.data import data_entries
-from beam_pipelines.runs.files import describe_lost, lost_files
+from beam_pipelines.runs.files import describe_lost, lost_files, remedy_for_lost
 from beam_pipelines.runs.folder import earlier_facts
 from beam_pipelines.runs.job import JOBS
 from beam_pipelines.runs.result import open_result
@@ -133,16 +133,23 @@ def _open(url: str, output: str, storage: StorageOptions) -> ScoredFolder:
         result = open_result(url, storage)
         lost = lost_files(url, storage)
     except CappyError as error:
-        unfinished = read_bytes(join(output, MANIFEST), storage) is None
-        needed = unfinished and "reuse" in earlier_facts(output, storage)
-        remedy = f". The run in {output} reuses its scores: bring it back, or --overwrite that run" if needed else ""
-        raise CappyError(f"--reuse {error}{remedy}") from error
+        raise CappyError(f"--reuse {error}{_without_it(output, storage)}") from error
     if lost:
-        raise CappyError(f"--reuse {url}: {describe_lost(lost)}; run its command again to rebuild them")
+        raise CappyError(f"--reuse {url}: {describe_lost(lost)}; {remedy_for_lost(result.manifest)}")
     try:
         return _described(url, result.manifest)
     except (KeyError, TypeError, AttributeError) as error:
         raise CappyError(f"--reuse {url}: its manifest.json is damaged ({type(error).__name__}: {error})") from error
+
+
+def _without_it(output: str, storage: StorageOptions) -> str:
+    """Return what to do where a folder to reuse is gone, for the run in the output folder; "" if there is none."""
+    facts = earlier_facts(output, storage)
+    if facts and read_bytes(join(output, MANIFEST), storage) is not None:
+        return f". The run in {output} has finished, and keeps its scores without it: leave --reuse out"
+    if "reuse" in facts:
+        return f". The run in {output} reuses its scores: bring it back, or --overwrite that run"
+    return ""
 
 
 def _described(url: str, manifest: Mapping[str, Any]) -> ScoredFolder:

@@ -19,7 +19,7 @@ from beam_pipelines.jobs.score.reuse import release_scorers
 from beam_pipelines.jobs.score.scorers import SCORERS, naming
 from beam_pipelines.models.settle import has_ended
 from beam_pipelines.report.text import plural
-from beam_pipelines.runners.options import in_threads, is_dataflow, placement_of
+from beam_pipelines.runners.options import DRY_RUN, in_threads, is_dataflow, placement_of
 from beam_pipelines.runners.pipeline_job import PipelineJob, Plan, check_shared, check_visible
 from beam_pipelines.runs.changes import describe_changes
 from beam_pipelines.runs.files import lost_files
@@ -37,6 +37,7 @@ from beam_pipelines.runs.folder import (
     write_run,
 )
 from beam_pipelines.runs.lock import hold
+from beam_pipelines.runs.start_up import counting_start_up
 from schemas.errors import CappyError
 from schemas.manifest import CARD, MANIFEST, REPORT, RUN
 
@@ -60,7 +61,7 @@ def score_in_turn(config: ScoreConfig, options: PipelineOptions, score: Pipeline
     if not config.overwrite and _is_finished(plan, run):
         return table.run_plan(once, options)
     if placement.local and not placement.one_process:
-        _LOG.info("--direct_running_mode: several scorers run in threads of one process, so one model is in memory")
+        _LOG.info("several scorers run in threads of one process, not in processes: one model at a time is in memory")
     _check_folders(plan, score)
     with hold(plan.output.url, config.storage):
         _claim(plan, run)
@@ -233,7 +234,8 @@ def _describe(plan: JoinPlan, options: PipelineOptions, *, score: PipelineJob[Sc
 
 def describe_in_turn(config: ScoreConfig, options: PipelineOptions, score: PipelineJob[ScorePlan]) -> str:
     """Describe what `score_in_turn` would do, planned as if it ran on this machine."""
-    return _table_job(score).dry_run(config, options)
+    with counting_start_up():
+        return _table_job(score).describe_plan(plan_join(config, DRY_RUN), options)
 
 
 def summarise_several(manifest: Mapping[str, Any]) -> str:
