@@ -152,6 +152,15 @@ def test_new_files_are_not_added_to_a_finished_run(
     assert files_of(older / name) == before
 
 
+def test_new_files_are_not_added_to_scored_candidates(
+    older: Path, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(older / "candidates" / "0.jsonl", older / "candidates" / "new.jsonl")
+    assert cappy(*command("best")) == 1
+    error = said(capsys)
+    assert "new.jsonl is new; give another folder, or --overwrite to begin again" in error and "takes new" not in error
+
+
 @pytest.mark.parametrize("name", MAP_JOBS)
 def test_lost_units_are_not_made_again(
     older: Path, command: Command, name: str, capsys: pytest.CaptureFixture[str]

@@ -27,8 +27,10 @@ from beam_pipelines.runners.options import Placement, in_threads
 from beam_pipelines.runners.pipeline_job import PipelineJob, Plan
 from beam_pipelines.runs.data import table_folder, table_in
 from beam_pipelines.runs.finish import FinishRun
-from beam_pipelines.runs.folder import refuse_foreign
+from beam_pipelines.runs.folder import earlier_run, refuse_foreign
+from beam_pipelines.runs.growth import version_of
 from beam_pipelines.runs.inputs import check_not_grown, open_inputs
+from beam_pipelines.runs.job import JOBS
 from beam_pipelines.runs.progress import Stage
 from beam_pipelines.transforms.candidates import GROUP
 from beam_pipelines.transforms.read import ReadInputs
@@ -213,9 +215,14 @@ def _scoring(config: RerankConfig) -> ScoreConfig:
 
 
 def _rerank_scored(scoring: ScoreConfig) -> str:
+    """Return what to do about new files, which a folder of an older form cannot take in."""
+    again = "give another folder, or --overwrite to begin again"
+    run = earlier_run(absolute(scoring.output), scoring.storage)
+    if run and version_of(run) < JOBS["score"].format_version:
+        return again
     return (
         f"`cappy score` with --output {scoring.output} takes new files in, and `cappy rerank` selects from its rows "
-        "without --model into another folder; or give another folder, or --overwrite to begin again"
+        f"without --model into another folder; or {again}"
     )
 
 
