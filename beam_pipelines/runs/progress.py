@@ -182,11 +182,7 @@ class Progress:
 
     def _log_found(self, stage: Stage, seen: _State) -> None:
         """Log once what an interrupted run has left, as soon as its files have been read."""
-        if (
-            seen.resumed_logged
-            or not (stage.resumes and seen.before.files)
-            or seen.before.files < len(seen.at_start)
-        ):
+        if seen.resumed_logged or not (stage.resumes and seen.before.files) or seen.before.files < len(seen.at_start):
             return
         seen.resumed_logged = True
         there, total, name = seen.before.rows, stage.rows, "row"

@@ -50,9 +50,7 @@ def test_scores_of_another_scorer(init: Path, tmp_path: Path, capsys: pytest.Cap
     assert manifest["pairs"]["read"] == 120 and manifest["pairs"]["instructions"] * 4 == manifest["pairs"]["training"]
     assert "on the scale of the labels that it was trained on" in (tmp_path / "out" / "README.md").read_text()
 
-    table = pa.concat_tables(
-        [pq.read_table(path) for path in sorted((tmp_path / "scored/rows").glob("*.parquet"))]
-    )
+    table = pa.concat_tables([pq.read_table(path) for path in sorted((tmp_path / "scored/rows").glob("*.parquet"))])
     broken = [float("nan") if row == 5 else value for row, value in enumerate(table["score"].to_pylist())]
     column = table.schema.get_field_index("score")
     pq.write_table(table.set_column(column, "score", pa.array(broken, pa.float32())), tmp_path / "nan.parquet")
