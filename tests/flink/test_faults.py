@@ -13,13 +13,13 @@ import pytest
 
 from tests.conftest import cappy, data_bytes
 from tests.end_to_end.inputs import said
-from tests.end_to_end.test_score_interrupted import parts
+from tests.end_to_end.kills import File, files_in
 from tests.flink.conftest import SECONDS, UNITS, Work
 from tools import flink
 
 pytestmark = [pytest.mark.flink, pytest.mark.slow]
 
-Parts = dict[str, tuple[int, int]]
+Parts = dict[str, File]
 ALL_SLOTS = flink.TASK_MANAGERS * flink.SLOTS  # so that each TaskManager, and its worker, has a part in a job
 
 
@@ -57,6 +57,11 @@ def wait_for(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+def parts(output: Path) -> Parts:
+    """The finished units of score or generate."""
+    return files_in(output / "rows") | files_in(output / "candidates")
 
 
 def run_disturbed(work: Work, output: Path, flags: list[str], disturb: Callable[[], None]) -> tuple[int, Parts]:
