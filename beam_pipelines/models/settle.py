@@ -116,10 +116,10 @@ def settle_unit_bytes(
 
 
 def describe_units(source: Input, spec: ReadSpec) -> str:
-    """Return "about 45 units of 512 rows", or "of 512 to 1,024 rows" where files differ."""
+    """Return "about 45 units of at most 512 rows", or "of at most 512 to 1,024 rows" where files differ."""
     sizes = [unit_rows_of(file, spec) for file in source.files if file.rows] or [spec.unit_rows]
     rows = plural(max(sizes), "row") if min(sizes) == max(sizes) else f"{min(sizes):,} to {max(sizes):,} rows"
-    return f"about {plural(source.units(spec), 'unit')} of {rows}"
+    return f"about {plural(source.units(spec), 'unit')} of at most {rows}"
 
 
 def earlier(config: ModelConfig, name: str, part: str = "model") -> int | None:

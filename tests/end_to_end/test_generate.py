@@ -349,7 +349,7 @@ def test_dry_run_says_what_would_be_and_writes_nothing(
 ) -> None:
     assert generate(some_rows(300), tmp_path / "out", "--per-template", 10, "--dry-run") == 0
     words = capsys.readouterr().out
-    assert "1 file, 300 rows, about 30 of them to generate for, in about 1 unit of 1,024 rows" in words
+    assert "1 file, 300 rows, about 30 of them to generate for, in about 1 unit of at most 1,024 rows" in words
     assert "about 510 candidates of 3 to 64 tokens, 17 for each instruction (beam4 1, sampling 4," in words
     assert "measured by generating for 4 rows here" in words and len(engine[0].prompts) == 4
     assert not (tmp_path / "out").exists()

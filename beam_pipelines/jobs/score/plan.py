@@ -1,5 +1,6 @@
 """The plan of a run of score: its input, its columns, and its scorer, all settled before a row is read."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,8 @@ from schemas.chunks import CHUNK_ROWS
 
 if TYPE_CHECKING:
     from cappy_model.score.loading import SettledScorer
+
+_LOG = logging.getLogger("cappy")
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,7 @@ def settle_plan(
 def load_locally(plan: ScorePlan, placement: Placement) -> None:
     """Load and check the scorer in this process if the run is to compute here. Raises CheckFailed."""
     if placement.local and not has_ended(plan.config, len(plan.inputs[0].files)):
+        _LOG.info("loading %s", shareable(str(plan.config.model)))
         load_scorer(plan.scorer)
 
 
