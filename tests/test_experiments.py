@@ -117,8 +117,8 @@ def write_candidates(folder: Path, column: str, *, agrees: bool) -> None:
         column: [0.9, 0.1, *([0.8, 0.2] if agrees else [0.2, 0.8]), 0.5, 0.4],
         "log_likelihood_mean": [-2.0, -1.0, -2.0, -1.0, -2.0, -1.0],
     }
-    folder.mkdir(parents=True)
-    pq.write_table(pa.table(table), folder / "part-0.parquet")
+    (folder / "rows").mkdir(parents=True)
+    pq.write_table(pa.table(table), folder / "rows" / "part-0.parquet")
 
 
 def write_results(work: Path) -> None:

@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 _PATIENCE = 120.0
 _STARTING, _BETWEEN = 1.0, 0.15
 _EARLY = 0.2
+_UNIT_SECONDS = 0.15  # at least, so that no machine is through before the last kill
 
 
 class File(NamedTuple):
@@ -128,13 +129,14 @@ def _wait_for_files(folder: Path, count: int) -> None:
 
 
 def _log_units(path: Path) -> None:
-    """Have the names of units written to a file as they are begun."""
+    """Have the names of units written to a file as they are begun, and make them last a while."""
     from beam_pipelines.models.inference import UnitHandler
 
     run, log = UnitHandler.run_inference, os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
     def logged(self: Any, batch: Sequence[Any], *arguments: Any, **options: Any) -> Any:
         os.write(log, "".join(f"{unit.name}\n" for unit in batch).encode())
+        time.sleep(_UNIT_SECONDS)
         return run(self, batch, *arguments, **options)
 
     UnitHandler.run_inference = logged

@@ -46,7 +46,7 @@ class Scorer:
             errors={},
             num_tokens=zeros,
             truncated=zeros.astype(bool),
-            work=SimpleNamespace(distinct=len(pairs), tokens=0, padding=0, out_of_memory=0),
+            work=SimpleNamespace(distinct=len(pairs), tokens=0, padding=0, out_of_memory=0, reused=0),
         )
 
 

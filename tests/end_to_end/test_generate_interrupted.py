@@ -6,10 +6,10 @@ import pytest
 
 from tests.cappy_model.models import save_tiny_generator
 from tests.conftest import cappy, data_bytes, sentence
-from tests.end_to_end.inputs import json_lines
+from tests.end_to_end.inputs import TWO_THREADS, json_lines
 from tests.end_to_end.kills import Launcher, check_what_kills_cost, kill_again_and_again
 
-FILES, UNITS_PER_FILE, ROWS, KILLS = 20, 3, 4, 20
+FILES, UNITS_PER_FILE, ROWS, KILLS = 54, 3, 2, 20
 
 
 @pytest.mark.slow
@@ -22,7 +22,7 @@ def test_killed_twenty_times_and_the_bytes_are_those_of_an_undisturbed_run(tmp_p
         (tmp_path / "in" / f"{file:02d}.jsonl").write_bytes(json_lines(*rows))
     model = save_tiny_generator(tmp_path / "model")
     words = ["generate", "--input", tmp_path / "in" / "*.jsonl", "--model", model, "--device", "cpu"]
-    words += ["--decodings", "sampling,beam4", "--max-new-tokens", "8", "--unit-rows", ROWS]
+    words += ["--decodings", "sampling,beam4", "--max-new-tokens", "8", "--unit-rows", ROWS, *TWO_THREADS]
     output, plain, units = tmp_path / "out", tmp_path / "plain", FILES * UNITS_PER_FILE
 
     modules = ("beam_pipelines.jobs.generate.job", "transformers.models.llama.modeling_llama")

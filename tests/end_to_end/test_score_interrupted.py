@@ -12,23 +12,27 @@ import pytest
 from beam_pipelines.runs.lock import hold
 from tests.cappy_model.models import save_tiny_scorer
 from tests.conftest import cappy, data_bytes, sentence
-from tests.end_to_end.inputs import json_lines, said
+from tests.end_to_end.inputs import TWO_THREADS, json_lines, said
 from tests.end_to_end.kills import Launcher, check_what_kills_cost, files_in, kill_again_and_again
 
 FILES, ROWS, KILLS = 60, 60, 20
+MANY_FILES, FEW_ROWS = 160, 8  # for the kills
+
+
+def write_inputs(folder: Path, files: int, rows: int) -> Path:
+    """Write a folder of small files, one unit each."""
+    folder.mkdir()
+    for file in range(files):
+        texts = [{"instruction": sentence(file * rows + row, 12), "response": sentence(row, 30)} for row in range(rows)]
+        (folder / f"{file:03d}.jsonl").write_bytes(json_lines(*texts))
+    return folder
 
 
 @pytest.fixture
 def inputs(tmp_path: Path) -> Path:
-    """A folder of many small files, one unit each, and a model that takes some time for them."""
-    (tmp_path / "in").mkdir()
-    for number in range(FILES):
-        rows = [
-            {"instruction": sentence(number * ROWS + row, 12), "response": sentence(row, 30)} for row in range(ROWS)
-        ]
-        (tmp_path / "in" / f"{number:02d}.jsonl").write_bytes(json_lines(*rows))
+    """A folder of many small files, and a model that takes some time for them."""
     save_tiny_scorer(tmp_path / "model", num_hidden_layers=12)
-    return tmp_path / "in"
+    return write_inputs(tmp_path / "in", FILES, ROWS)
 
 
 def command_of(inputs: Path, output: Path) -> list[str]:
@@ -45,17 +49,19 @@ def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[bytes]") 
 
 
 @pytest.mark.slow
-def test_killed_twenty_times_and_the_bytes_are_those_of_an_undisturbed_run(inputs: Path, tmp_path: Path) -> None:
-    output, words = tmp_path / "out", command_of(inputs, tmp_path / "out")[3:]
+def test_killed_twenty_times_and_the_bytes_are_those_of_an_undisturbed_run(tmp_path: Path) -> None:
+    save_tiny_scorer(tmp_path / "model")
+    inputs = write_inputs(tmp_path / "in", MANY_FILES, FEW_ROWS)
+    output, words = tmp_path / "out", [*command_of(inputs, tmp_path / "out")[3:], *TWO_THREADS]
     modules = ("beam_pipelines.jobs.score.job", "transformers.models.roberta.modeling_roberta")
     with Launcher(tmp_path / "begun", *modules) as launcher:
         killed = kill_again_and_again(launcher, words, output / "rows", kills=KILLS, seed=0)
-        assert 0 < len(killed[-1].after) < FILES
+        assert 0 < len(killed[-1].after) < MANY_FILES
         check_what_kills_cost(killed)
         launcher.start(words)
         assert launcher.wait() == 0
-        assert len(launcher.begun()) == FILES - len(killed[-1].after)
-        launcher.start(command_of(inputs, tmp_path / "plain")[3:])
+        assert len(launcher.begun()) == MANY_FILES - len(killed[-1].after)
+        launcher.start([*command_of(inputs, tmp_path / "plain")[3:], *TWO_THREADS])
         assert launcher.wait() == 0
     assert data_bytes(output) == data_bytes(tmp_path / "plain")
     assert not list(output.rglob(".*"))

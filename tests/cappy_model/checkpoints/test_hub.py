@@ -131,7 +131,7 @@ def test_the_commands_of_the_readme(tmp_path: Path, serve: Serve, monkeypatch: p
     endpoint = serve({"btan2/cappy-large": released(tmp_path / "model")})
     readme = (ROOT / "README.md").read_text()
     block = next(text for text in re.findall(r"```bash\n(.*?)```", readme, re.DOTALL) if "score --input" in text)
-    commands = [shlex.split(line) for line in block.splitlines() if line.startswith(".venv/bin/cappy ")]
+    commands = [shlex.split(line, comments=True) for line in block.splitlines() if line.startswith(".venv/bin/cappy ")]
     assert any("--model btan2/cappy-large" in shlex.join(command) for command in commands)
     (tmp_path / "outputs").mkdir()
     rows = [
@@ -153,7 +153,9 @@ def test_the_commands_of_the_readme(tmp_path: Path, serve: Serve, monkeypatch: p
     done = run(*score, "--direct_num_workers=1")
     assert done.returncode == 0, done.stderr
     monkeypatch.chdir(tmp_path)
-    assert [cappy(*command[1:], "--direct_num_workers=1") for command in others] == [0, 0]
+    (rerank, evaluate, export) = others
+    assert [cappy(*command[1:], "--direct_num_workers=1") for command in (rerank, evaluate)] == [0, 0]
+    assert cappy(*export[1:]) == 0 and (tmp_path / "best.csv").is_file()
     assert len(rows_of(tmp_path / "scored")) == 6
     assert len(rows_of(tmp_path / "best")) == 3
 
