@@ -60,7 +60,9 @@ class GenerateConfig(ModelConfig):
         None, choices=("left", "right"), help="side where prompts are cut (default: by the kind of model)"
     )
     fraction: float | None = flag(None, parse=share, metavar="F", help="share of the instructions to generate for")
-    per_template: int | None = flag(None, metavar="N", help="maximum instructions of each template")
+    per_template: int | None = flag(
+        None, metavar="N", help="maximum instructions of each template, by the columns that build-corpus writes"
+    )
     unit_rows: int | None = flag(
         None,
         metavar="N",
