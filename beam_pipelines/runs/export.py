@@ -26,7 +26,7 @@ from schemas.values import python_values
 
 _LOG = logging.getLogger("cappy")
 
-COMPRESSIONS = {"gzip": "gzip", "zstd": "zstd", "bz2": "bz2"}
+_COMPRESSIONS = ("gzip", "zstd", "bz2")
 
 
 class _Kind(NamedTuple):
@@ -68,7 +68,7 @@ def export(result: RunResult, file: str, *, overwrite: bool = False, storage: St
 def _kind_of(url: str) -> tuple[_Kind, str | None]:
     stem, compression = split_compression(url)
     kind = _KINDS.get(posixpath.splitext(stem)[1])
-    if kind is None or (compression and not (kind.text and compression in COMPRESSIONS)):
+    if kind is None or (compression and not (kind.text and compression in _COMPRESSIONS)):
         raise UsageError(
             f"{url}: the name of the file must end in {', '.join(_KINDS)}; after .csv and .jsonl .gz, .zst or .bz2 may "
             "follow"
